@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* cache.h: a bounded cache of blocks, each found by (owner, key), loaded
+ * once however many ask, and pinned while in use.
+ *
+ * It holds slices of metadata tables (key: host offset) and, in a second
+ * instance, decompressed clusters. It knows neither L2 nor refcounts.
+ *
+ * A dirty block is pinned by the dirty set it stands in, so it can never be
+ * evicted before it is written. Who changes a block holds its lock while
+ * changing it and calling dirty_add; who takes the set copies it under the
+ * same lock, so a copy never holds half of a change.
+ */
+#ifndef QCOW2_CACHE_H
+#define QCOW2_CACHE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "qcow2.h"
+
+struct cache;
+struct dirty_set;
+
+struct block {
+    const void *owner;
+    uint64_t key;
+    uint32_t size;
+    unsigned char *data;
+
+    pthread_mutex_t lock;       /* guards changes of data, and is_dirty */
+    bool is_dirty;              /* stands in a dirty set */
+    struct block *dirty_next;   /* guarded by the set's lock */
+
+    /* Below: cache.c only. */
+    int state;
+    bool referenced;            /* for the clock */
+    int pins;                   /* atomic */
+    struct block *hash_next;
+    struct block *clock_next, *clock_prev;
+};
+
+/* Fills data[0, size). Called without any lock of the cache. */
+typedef int cache_load_fn(void *opaque, uint64_t key, void *data,
+                          uint32_t size, struct qcow2_error *err);
+
+/* max_bytes bounds the data held, but for blocks that are pinned. */
+struct cache *cache_new(uint64_t max_bytes, struct qcow2_error *err);
+
+/* No block may be pinned. */
+void cache_free(struct cache *c);
+
+uint64_t cache_max_bytes(const struct cache *c);
+uint64_t cache_used_bytes(struct cache *c);
+
+/* The block (owner, key), pinned; loads it on a miss, and where several
+ * miss at once one loads and the others wait for it. A failed load is
+ * reported to all who waited, and forgotten. All users of one (owner, key)
+ * give the same size.
+ */
+struct block *cache_get(struct cache *c, const void *owner, uint64_t key,
+                        uint32_t size, cache_load_fn *load, void *opaque,
+                        struct qcow2_error *err);
+
+/* The block if it is there and loaded, pinned; otherwise NULL. No I/O. */
+struct block *cache_peek(struct cache *c, const void *owner, uint64_t key);
+
+void cache_pin(struct block *b);
+void cache_put(struct cache *c, struct block *b); /* NULL is fine */
+
+/* Forgets unpinned blocks with keys in [key, key + len), or all of owner's:
+ * what they cached is no longer there.
+ */
+void cache_drop(struct cache *c, const void *owner, uint64_t key,
+                uint64_t len);
+void cache_drop_owner(struct cache *c, const void *owner);
+
+/* The dirty blocks of one image and kind. */
+struct dirty_set {
+    pthread_mutex_t lock;
+    struct block *first;
+    unsigned nr_blocks;         /* atomic */
+    uint64_t nr_bytes;          /* atomic */
+};
+
+void dirty_init(struct dirty_set *set);
+void dirty_destroy(struct dirty_set *set);
+
+/* Marks b dirty; the set pins it. The caller holds b->lock (or whatever
+ * else guards every change of the set's blocks) and a pin.
+ */
+void dirty_add(struct dirty_set *set, struct block *b);
+
+/* One dirty block as it stood when it was taken. */
+struct dirty_copy {
+    struct block *block;        /* still pinned: not evicted before written */
+    unsigned char *data;        /* copy of size block->size */
+};
+
+struct dirty_batch {
+    struct dirty_copy *copies;  /* in ascending order of key */
+    unsigned nr;
+    unsigned char *arena;
+};
+
+/* Empties the set into *batch: copies every block under its lock and marks
+ * it clean. Blocks changed later stand in the set
+ * again. On failure (ENOMEM) the set is unchanged.
+ */
+int dirty_take(struct dirty_set *set, struct dirty_batch *batch,
+               struct qcow2_error *err);
+
+/* Unpins what dirty_take took and frees the copies. */
+void dirty_batch_end(struct cache *c, struct dirty_batch *batch);
+
+#endif /* QCOW2_CACHE_H */

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* check.h: counts the references of an image and puts refcounts right. */
+#ifndef QCOW2_CHECK_H
+#define QCOW2_CHECK_H
+
+#include "image.h"
+
+/* Repairs an image whose dirty bit is set, before it is used: counts all
+ * references (active and snapshot tables, bitmaps, tables themselves),
+ * corrects refcounts and COPIED flags, then clears the bit. Crash-safe:
+ * refcounts are raised before COPIED is set and the bit goes last. Fails
+ * with EIO, changing nothing, when tables are damaged beyond refcounts.
+ */
+int check_repair_dirty(struct image *img, struct qcow2_error *err);
+
+#endif /* QCOW2_CHECK_H */

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* error.h: how the engine fills the caller's struct qcow2_error.
+ *
+ * Detect once with error_set, add context on the way up with error_prefix.
+ * Functions that fail return -1 (or NULL); the error is set exactly then.
+ * Corrupt images and I/O faults are EIO; EINVAL is only the caller's fault.
+ */
+#ifndef QCOW2_ERROR_H
+#define QCOW2_ERROR_H
+
+#include "qcow2.h"
+
+/* Sets errnum and text. err may be NULL. Always returns -1. */
+int error_set(struct qcow2_error *err, int errnum, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* As error_set, and appends ": " and the text of the system error errnum. */
+int error_set_errno(struct qcow2_error *err, int errnum, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Puts context and ": " before the text; keeps errnum. Returns -1. */
+int error_prefix(struct qcow2_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* ENOMEM. Returns -1. */
+int error_nomem(struct qcow2_error *err);
+
+#endif /* QCOW2_ERROR_H */

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io.h: the contract between the engine and what stores an image's bytes.
+ *
+ * A backend (io-file.c here; memory, fault, crash and order backends in
+ * tests/support) fills a struct io and its struct io_ops. Every function is
+ * called from any number of threads at once. Offsets are host offsets in
+ * bytes. All return 0, or -1 with *err set (errnum as the kernel gave it).
+ *
+ * Durability: flush makes every write, zero, punch and truncate that had
+ * returned before it was called survive a power cut. Before that any subset
+ * of them may survive, in any order, torn at 512 bytes.
+ */
+#ifndef QCOW2_IO_H
+#define QCOW2_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "qcow2.h"
+
+struct io;
+
+/* Flags of io_zero. */
+enum {
+    IO_ZERO_PUNCH = 1, /* space may be given back to the file system */
+    IO_ZERO_FAST = 2,  /* fail with ENOTSUP rather than write zeroes */
+};
+
+struct io_ops {
+    /* Frees io, and lets go of locks. No error: what matters was flushed. */
+    void (*close)(struct io *io);
+
+    /* Reads all of iov. Bytes past the end of the file read as zeroes. */
+    int (*preadv)(struct io *io, const struct iovec *iov, int nr_iov,
+                  uint64_t host_off, struct qcow2_error *err);
+
+    /* Writes all of iov, growing the file if need be. On failure any part
+     * may have been written. At most IO_MAX_IOV elements.
+     */
+    int (*pwritev)(struct io *io, const struct iovec *iov, int nr_iov,
+                   uint64_t host_off, struct qcow2_error *err);
+
+    int (*flush)(struct io *io, struct qcow2_error *err);
+
+    /* The range reads as zeroes afterwards. Grows the file if the range
+     * ends beyond it. Falls back to writing unless IO_ZERO_FAST.
+     */
+    int (*zero)(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+                unsigned flags, struct qcow2_error *err);
+
+    /* Gives the range's space back; it reads as zeroes afterwards. Never
+     * changes the size. ENOTSUP where the file cannot: nothing is changed.
+     */
+    int (*punch)(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+                 struct qcow2_error *err);
+
+    int (*truncate)(struct io *io, uint64_t size, struct qcow2_error *err);
+
+    /* Current size in bytes (of a block device: the device's). */
+    int (*get_size)(struct io *io, uint64_t *size, struct qcow2_error *err);
+
+    /* Space the file takes from its file system, in bytes. */
+    int (*get_allocated)(struct io *io, uint64_t *nr_bytes,
+                         struct qcow2_error *err);
+
+    /* Is host_off in a hole of the file? *len (in: how far the caller
+     * looks; out: at least 1) says how far the answer holds. May be NULL:
+     * all is data.
+     */
+    int (*extent)(struct io *io, uint64_t host_off, uint64_t *len,
+                  bool *is_hole, struct qcow2_error *err);
+
+    /* Advice that the range will be read soon. May be NULL. */
+    void (*prefetch)(struct io *io, uint64_t host_off, uint64_t nr_bytes);
+};
+
+struct io {
+    const struct io_ops *ops;
+    char *name;        /* for messages; owned by the backend */
+    bool readonly;     /* writes fail with EROFS before they reach ops */
+    bool can_grow;     /* false: block device, writes end at its end */
+    bool reads_zero_past_end; /* what was never written reads as zeroes:
+                               * true of files, not of block devices */
+    uint64_t dev, ino; /* identity; both 0 when there is none */
+};
+
+enum { IO_MAX_IOV = 16 };
+
+int io_preadv(struct io *io, const struct iovec *iov, int nr_iov,
+              uint64_t host_off, struct qcow2_error *err);
+int io_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
+               uint64_t host_off, struct qcow2_error *err);
+int io_pread(struct io *io, void *buf, size_t nr_bytes,
+             uint64_t host_off, struct qcow2_error *err);
+int io_pwrite(struct io *io, const void *buf, size_t nr_bytes,
+              uint64_t host_off, struct qcow2_error *err);
+int io_flush(struct io *io, struct qcow2_error *err);
+int io_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+            unsigned flags, struct qcow2_error *err);
+int io_punch(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+             struct qcow2_error *err);
+int io_truncate(struct io *io, uint64_t size, struct qcow2_error *err);
+int io_get_size(struct io *io, uint64_t *size, struct qcow2_error *err);
+int io_get_allocated(struct io *io, uint64_t *nr_bytes,
+                     struct qcow2_error *err);
+int io_extent(struct io *io, uint64_t host_off, uint64_t *len,
+              bool *is_hole, struct qcow2_error *err);
+void io_prefetch(struct io *io, uint64_t host_off, uint64_t nr_bytes);
+void io_close(struct io *io); /* NULL is fine */
+
+/* How a file is shared with other processes, on the same bytes as QEMU:
+ * open file description locks, taken before the first read.
+ */
+enum io_lock {
+    IO_LOCK_NONE,  /* take none, look at none */
+    IO_LOCK_READ,  /* nobody may write while we read */
+    IO_LOCK_WRITE, /* one writer, no readers that mind */
+};
+
+/* Opens a regular file or block device. Where fd is not -1 it is used (a
+ * duplicate of it; the caller keeps his) and path is only for messages.
+ * EBUSY when locked by somebody else; the text names the holder if known.
+ */
+struct io *io_file_open(const char *path, int fd, bool readonly,
+                        enum io_lock lock, struct qcow2_error *err);
+
+/* Creates path (must not exist unless overwrite), with IO_LOCK_WRITE. */
+struct io *io_file_create(const char *path, bool overwrite,
+                          struct qcow2_error *err);
+
+#endif /* QCOW2_IO_H */

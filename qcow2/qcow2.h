@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* qcow2.h: the public interface of the qcow2 engine.
+ *
+ * A struct qcow2_disk is one disk as a guest sees it: a qcow2 image on its
+ * backing chain, an internal snapshot of one, or a raw file. Offsets are
+ * guest offsets and lengths are in bytes, of any alignment, unless a name
+ * says otherwise. "specification" is QEMU's docs/interop/qcow2.
+ *
+ * Threads: a disk may be used by any number of threads at once; open, close
+ * and the pool's functions too, but nobody may use a disk that is being
+ * closed.
+ *
+ * Errors: functions return 0, or -1 (NULL for pointers) with *err filled.
+ * err may be NULL. errnum is an errno: EIO for damaged images and failed
+ * I/O, EINVAL for a caller's mistake, ENOTSUP for a feature that is not
+ * supported, EROFS for writes to what is read-only, EBUSY for a lock that
+ * somebody holds, EPERM for a file the image names but must not open,
+ * ENOSPC and ENOMEM as they say.
+ */
+#ifndef QCOW2_H
+#define QCOW2_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define QCOW2_PUBLIC __attribute__((visibility("default")))
+#else
+#define QCOW2_PUBLIC
+#endif
+
+/* What went wrong: an errno and one sentence without a final newline. Names
+ * that come from an image are escaped in it: it is safe on a terminal.
+ */
+struct qcow2_error {
+    int errnum;
+    char text[1024];
+};
+
+struct qcow2_pool;
+struct qcow2_disk;
+
+enum qcow2_format {
+    QCOW2_FORMAT_AUTO = 0, /* by the file's first bytes */
+    QCOW2_FORMAT_QCOW2,
+    QCOW2_FORMAT_RAW,
+};
+
+/* What a write of zeroes becomes. */
+enum qcow2_detect_zeroes {
+    QCOW2_DETECT_ZEROES_OFF = 0, /* data like any other */
+    QCOW2_DETECT_ZEROES_ON,      /* a zero request that keeps the space */
+    QCOW2_DETECT_ZEROES_UNMAP,   /* a zero request that frees the space */
+};
+
+/* Topics of the debug callback; a mask of these says which are wanted. */
+enum {
+    QCOW2_DEBUG_OPEN = 1,
+    QCOW2_DEBUG_MAP = 2,
+    QCOW2_DEBUG_ALLOC = 4,
+    QCOW2_DEBUG_FLUSH = 8,
+};
+typedef void qcow2_debug_fn(void *opaque, unsigned topic, const char *text);
+
+/* A pool holds what disks in one process share: the cache of metadata, the
+ * cache of decompressed clusters, and read-only backing layers, which are
+ * opened once however many overlays stand on them.
+ *
+ * cache_bytes bounds the cached metadata (L2 tables and refcount blocks) of
+ * all disks together; 0 is the default of 32 MiB, enough for 256 GiB of
+ * 64 KiB clusters. At least 1 MiB is used. The cache of decompressed
+ * clusters has half of that again.
+ */
+QCOW2_PUBLIC struct qcow2_pool *
+qcow2_pool_new(uint64_t cache_bytes, struct qcow2_error *err);
+
+/* All disks opened with the pool must be closed. NULL is fine. */
+QCOW2_PUBLIC void qcow2_pool_free(struct qcow2_pool *pool);
+
+/* How to open a disk. All zero (with fd -1) is a sensible default:
+ * QCOW2_OPTIONS_INIT. Strings are copied.
+ */
+struct qcow2_options {
+    enum qcow2_format format; /* AUTO refuses files that are not qcow2
+                               * unless probe_raw is set */
+    bool probe_raw;           /* AUTO takes other files as raw; writes that
+                               * would make such a file look like another
+                               * format then fail with EPERM */
+    bool readonly;
+    bool no_lock;             /* take no locks and respect none */
+    int fd;                   /* use this descriptor instead of opening
+                               * path (it is duplicated), or -1 */
+
+    /* The backing chain. backing_none: as if the image named none.
+     * backing: this file instead of the one the image names; trusted, as
+     * the user named it. backing_format: of the immediate backing file,
+     * instead of what the image declares.
+     */
+    bool backing_none;
+    const char *backing;
+    enum qcow2_format backing_format;
+
+    /* Backing files named by images are opened only if they lie in the
+     * directory of the image that names them, or below one of these.
+     * "/" allows every local path.
+     */
+    const char *const *allow;
+    size_t nr_allow;
+
+    bool no_discard;          /* trim and freed clusters keep host space */
+    enum qcow2_detect_zeroes detect_zeroes;
+
+    struct qcow2_pool *pool;  /* or NULL: a pool of its own */
+
+    qcow2_debug_fn *debug;    /* or NULL */
+    unsigned debug_topics;
+    void *debug_opaque;
+};
+
+#define QCOW2_OPTIONS_INIT { .fd = -1 }
+
+/* Opens path. A writable open of an image whose dirty bit is set repairs
+ * its refcounts first (specification, "Header": incompatible_features bit
+ * 0). An image whose corrupt bit is set opens only readonly (EROFS).
+ * The disk is the caller's, to be closed by qcow2_close.
+ */
+QCOW2_PUBLIC struct qcow2_disk *
+qcow2_open(const char *path, const struct qcow2_options *options,
+           struct qcow2_error *err);
+
+/* A read-only disk of an internal snapshot of disk, with the snapshot's own
+ * size (specification, "Snapshot table entry": disk size). name is looked
+ * up as an exact name first, then as an id; ENOENT if neither is there,
+ * EINVAL if several snapshots bear it. disk may be closed before or after.
+ */
+QCOW2_PUBLIC struct qcow2_disk *
+qcow2_open_snapshot(struct qcow2_disk *disk, const char *name,
+                    struct qcow2_error *err);
+
+/* Flushes what is left, gives back what was freed, and lets go of the disk
+ * in any case. On -1 data since the last successful flush may be lost.
+ * The image itself closes with the last disk open on it.
+ */
+QCOW2_PUBLIC int qcow2_close(struct qcow2_disk *disk,
+                             struct qcow2_error *err);
+
+/* Virtual size in bytes. Not necessarily a multiple of anything. */
+QCOW2_PUBLIC uint64_t qcow2_get_size(const struct qcow2_disk *disk);
+
+QCOW2_PUBLIC bool qcow2_is_readonly(const struct qcow2_disk *disk);
+
+/* Can requests of zero be done without writing data? */
+QCOW2_PUBLIC bool qcow2_can_fast_zero(const struct qcow2_disk *disk);
+
+/* Bytes of a cluster (of a raw file: 4096), and thus the size and alignment
+ * below which writes cost most.
+ */
+QCOW2_PUBLIC uint32_t qcow2_get_cluster_size(const struct qcow2_disk *disk);
+
+QCOW2_PUBLIC enum qcow2_format
+qcow2_get_format(const struct qcow2_disk *disk);
+
+/* Flags of the requests below. */
+enum {
+    QCOW2_FUA = 1,      /* on stable storage before the function returns */
+    QCOW2_MAY_TRIM = 2, /* zero: host space may be given back */
+    QCOW2_FAST = 4,     /* zero: ENOTSUP, and nothing changed, rather than
+                         * write data */
+};
+
+/* The requests. Ranges must lie inside the disk (EINVAL otherwise). A write
+ * that fails may have been done in part. Requests that overlap in time are
+ * done in some order, cluster by cluster.
+ */
+QCOW2_PUBLIC int qcow2_pread(struct qcow2_disk *disk, void *buf,
+                             size_t nr_bytes, uint64_t guest_off,
+                             struct qcow2_error *err);
+QCOW2_PUBLIC int qcow2_pwrite(struct qcow2_disk *disk, const void *buf,
+                              size_t nr_bytes, uint64_t guest_off,
+                              unsigned flags, struct qcow2_error *err);
+
+/* The range reads as zeroes afterwards, whatever the backing file holds. */
+QCOW2_PUBLIC int qcow2_zero(struct qcow2_disk *disk, uint64_t nr_bytes,
+                            uint64_t guest_off, unsigned flags,
+                            struct qcow2_error *err);
+
+/* Advice that the range's content is no longer wanted. Whole clusters in
+ * it read as zeroes afterwards and their space is freed, as far as the
+ * format can say so without showing the backing file; the rest is kept.
+ */
+QCOW2_PUBLIC int qcow2_trim(struct qcow2_disk *disk, uint64_t nr_bytes,
+                            uint64_t guest_off, unsigned flags,
+                            struct qcow2_error *err);
+
+/* All requests of all threads that returned before this call are on stable
+ * storage when it returns 0. After a failed flush the disk is failed:
+ * writes and flushes fail until it is opened anew; reads go on.
+ */
+QCOW2_PUBLIC int qcow2_flush(struct qcow2_disk *disk,
+                             struct qcow2_error *err);
+
+/* What a range of the disk is, over the whole chain. */
+struct qcow2_extent {
+    uint64_t guest_off;
+    uint64_t nr_bytes;
+    bool hole; /* no space is allocated for it in any layer */
+    bool zero; /* it reads as zeroes */
+    unsigned depth;     /* layer that decides: 0 the disk itself */
+    bool compressed;
+    bool has_host_off;  /* data lies at host_off of that layer's file */
+    uint64_t host_off;
+};
+
+/* Calls fn for consecutive extents from guest_off on, until the range is
+ * covered or fn returns non-zero (which is then not an error). No data is
+ * read. fn must not call back into the disk.
+ */
+typedef int qcow2_extent_fn(void *opaque, const struct qcow2_extent *e);
+QCOW2_PUBLIC int qcow2_map(struct qcow2_disk *disk, uint64_t nr_bytes,
+                           uint64_t guest_off, qcow2_extent_fn *fn,
+                           void *opaque, struct qcow2_error *err);
+
+/* Advice that the range will be read soon. */
+QCOW2_PUBLIC int qcow2_prefetch(struct qcow2_disk *disk, uint64_t nr_bytes,
+                                uint64_t guest_off, struct qcow2_error *err);
+
+/* One internal snapshot (specification, "Snapshots"). id and name are
+ * valid until the disk is closed or its snapshots change; bytes that are
+ * not printable are possible in both.
+ */
+struct qcow2_snapshot {
+    const char *id;
+    const char *name;
+    uint64_t disk_size;      /* bytes; the snapshot's own */
+    uint64_t vm_state_size;  /* bytes; 0: no VM state */
+    uint32_t date_sec;       /* since the epoch */
+    uint32_t date_nsec;
+    uint64_t vm_clock_nsec;  /* guest's clock at the snapshot */
+    uint64_t icount;         /* UINT64_MAX if unknown */
+};
+
+/* Number of internal snapshots, and the i-th one (0 <= i < number). */
+QCOW2_PUBLIC size_t qcow2_get_nr_snapshots(const struct qcow2_disk *disk);
+QCOW2_PUBLIC void qcow2_get_snapshot(const struct qcow2_disk *disk, size_t i,
+                                     struct qcow2_snapshot *out);
+
+/* Does nbr of host file bytes at start look like a disk format other than
+ * raw? Returns its name ("qcow2", "vmdk", …) or NULL.
+ */
+QCOW2_PUBLIC const char *qcow2_probe(const void *start, size_t nr_bytes);
+
+/* Is this part built in? Known names: "zlib", "zstd", "libdeflate". */
+QCOW2_PUBLIC bool qcow2_has_feature(const char *name);
+
+/* How to create an image. */
+struct qcow2_create_options {
+    uint64_t size;            /* virtual size in bytes, rounded up to 512;
+                               * with backing and size_from_backing unused */
+    bool size_from_backing;
+    unsigned version;         /* 2 or 3; 0 is 3 */
+    uint32_t cluster_size;    /* power of two, 512 to 2 MiB; 0 is 64 KiB */
+    unsigned refcount_bits;   /* 1, 2, 4, … 64; 0 is 16; v2 only 16 */
+    bool zstd;                /* compression type zstd instead of zlib */
+    bool lazy_refcounts;      /* sets the compatible bit (v3) */
+    const char *backing;      /* as stored; relative to path's directory */
+    enum qcow2_format backing_format; /* must be said when backing is */
+    bool overwrite;           /* an existing file may be replaced */
+    const char *const *allow; /* as in qcow2_options, to check backing */
+    size_t nr_allow;
+};
+
+/* Creates an empty qcow2 image at path. On failure nothing is left behind
+ * that was not there before.
+ */
+QCOW2_PUBLIC int qcow2_create(const char *path,
+                              const struct qcow2_create_options *options,
+                              struct qcow2_error *err);
+
+#endif /* QCOW2_H */

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* refcount.h: refcounts of host clusters, in memory and in slices of
+ * refblocks. Changing them is alloc.c's business.
+ */
+#ifndef QCOW2_REFCOUNT_H
+#define QCOW2_REFCOUNT_H
+
+#include "image.h"
+
+/* The idx-th refcount of 1 << order bits in a refblock or part of one.
+ * Widths below 8 bits fill a byte from its low bits up.
+ */
+uint64_t refcount_get(const void *table, unsigned order, uint64_t idx);
+void refcount_set(void *table, unsigned order, uint64_t idx,
+                  uint64_t refcount);
+uint64_t refcount_max(unsigned order);
+
+/* First index >= from, < to, whose refcount is 0; `to` if there is none. */
+uint64_t refcount_find_zero(const void *table, unsigned order,
+                            uint64_t from, uint64_t to);
+
+/* Refcounts a slice of a refblock holds, and where one is in its slice. */
+uint64_t refcount_slice_entries(const struct image *img);
+
+/* The slice that holds host_cluster's refcount. refcount_peek gives it only
+ * if no I/O is needed: *missing tells a slice that must be loaded first.
+ * NULL without *missing: no refblock, all refcounts there are 0.
+ * refcount_load does the I/O; call it without alloc.lock. Both return -1
+ * when the reftable entry is damaged.
+ */
+int refcount_peek(struct image *img, uint64_t host_cluster,
+                  struct block **b, bool *missing, struct qcow2_error *err);
+int refcount_load(struct image *img, uint64_t host_cluster,
+                  struct block **b, struct qcow2_error *err);
+
+/* The refcount of host_cluster as memory has it. */
+int refcount_read(struct image *img, uint64_t host_cluster,
+                  uint64_t *refcount, struct qcow2_error *err);
+
+#endif /* QCOW2_REFCOUNT_H */

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* request.h: the data path: read.c, write.c, cow.c, zero.c, extents.c and
+ * flush.c, on a view (or, for reads, on a chain). Ranges were checked to lie
+ * inside the disk by the caller.
+ */
+#ifndef QCOW2_REQUEST_H
+#define QCOW2_REQUEST_H
+
+#include "image.h"
+#include "map.h"
+#include "source.h"
+
+/* Reads from layer `first` of a chain; takes no lock. */
+int read_chain(const struct source_chain *chain, unsigned first, void *buf,
+               size_t nr_bytes, uint64_t guest_off, struct qcow2_error *err);
+
+/* source_ops.read_compressed of a view. */
+int read_compressed(struct source *s, const struct mapping *m, uint32_t from,
+                    void *buf, size_t nr_bytes, struct qcow2_error *err);
+
+/* Reads a disk whose top layer is the active view of a writable image. */
+int read_active(struct image *img, void *buf, size_t nr_bytes,
+                uint64_t guest_off, struct qcow2_error *err);
+
+/* Writes data; copy-on-write where needed. */
+int write_data(struct image *img, const void *buf, size_t nr_bytes,
+               uint64_t guest_off, struct qcow2_error *err);
+
+/* One piece (map_piece) of a write whose first byte cannot be written in
+ * place. Writes *done > 0 bytes of it into new clusters. (cow.c)
+ */
+int cow_write(struct image *img, const void *buf, size_t nr_bytes,
+              uint64_t guest_off, size_t *done, struct qcow2_error *err);
+
+/* flags: QCOW2_MAY_TRIM, QCOW2_FAST. */
+int zero_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
+               unsigned flags, struct qcow2_error *err);
+int zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
+              struct qcow2_error *err);
+bool zero_is_fast(const struct image *img);
+
+/* locked: take img's range locks (the chain's top is its active view). */
+int extents_walk(const struct source_chain *chain, struct image *img,
+                 uint64_t nr_bytes, uint64_t guest_off, qcow2_extent_fn *fn,
+                 void *opaque, struct qcow2_error *err);
+
+/* All requests that returned before this call are durable after it; joins
+ * a flush that has not begun. Caller holds image.rwlock. (flush.c)
+ */
+int flush_run(struct image *img, struct qcow2_error *err);
+
+/* Makes room before a request that will dirty metadata: flushes when the
+ * dirty slices, or the clusters in quarantine, are many.
+ */
+int flush_make_room(struct image *img, struct qcow2_error *err);
+
+/* Everything to disk, nothing leaked: the last thing before image_free. */
+int flush_close(struct image *img, struct qcow2_error *err);
+
+void flush_init(struct image *img);
+void flush_destroy(struct image *img);
+
+#endif /* QCOW2_REQUEST_H */

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* source.h: one layer of a disk as it is read from above, the one value
+ * that says where bytes are, and the backing chain made of layers.
+ */
+#ifndef QCOW2_SOURCE_H
+#define QCOW2_SOURCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "io.h"
+#include "qcow2.h"
+
+struct source;
+
+/* What stands behind guest bytes in one layer. */
+enum map_kind {
+    MAP_UNALLOCATED, /* not here: ask the next layer */
+    MAP_ZERO,        /* reads as zeroes */
+    MAP_DATA,        /* at host_off of io */
+    MAP_COMPRESSED,  /* one cluster, compressed_len bytes at host_off */
+};
+
+/* A run of guest bytes of one kind, contiguous on the host if it has a place
+ * there. Everybody above map.c speaks this instead of L2 entries.
+ */
+struct mapping {
+    enum map_kind kind;
+    uint64_t nr_bytes;       /* how far it holds, from the offset asked */
+    struct source *source;   /* the layer it is in */
+
+    /* MAP_DATA; MAP_ZERO with has_host (a preallocated cluster): place of
+     * the first byte asked for. MAP_COMPRESSED: of the compressed data. */
+    uint64_t host_off;
+    bool has_host;
+    bool copied;             /* ours alone: may be written in place (I4) */
+
+    uint32_t compressed_len; /* MAP_COMPRESSED: at most, may end past EOF */
+    uint32_t skip;           /* MAP_COMPRESSED: where in the decompressed
+                              * cluster the first byte asked for is */
+};
+
+struct source_ops {
+    /* Maps guest_off (< size), looking nr_bytes far, both inside size. */
+    int (*lookup)(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
+                  struct mapping *m, struct qcow2_error *err);
+
+    /* Reads buf from a MAP_COMPRESSED mapping that lookup gave, starting
+     * `from` bytes into the decompressed cluster. NULL: has none. */
+    int (*read_compressed)(struct source *s, const struct mapping *m,
+                           uint32_t from, void *buf, size_t nr_bytes,
+                           struct qcow2_error *err);
+};
+
+/* Embedded in struct view (qcow2) and struct raw. */
+struct source {
+    const struct source_ops *ops;
+    struct io *io;
+    uint64_t size; /* guest bytes; past them a layer above reads zeroes */
+};
+
+/* A chain is immutable while anybody reads through it; layer 0 is the disk
+ * itself. Who owns the layers is chain.c's business.
+ */
+struct source_chain {
+    unsigned nr_layers;
+    struct source **layers;
+};
+
+/* Maps guest bytes through the chain from layer `first` on. The result is
+ * never MAP_UNALLOCATED in the end: what no layer has is MAP_ZERO with
+ * source NULL. *depth (may be NULL) is the layer that decided. nr_bytes must
+ * not be 0; offsets past the size of layer `first` are MAP_ZERO.
+ */
+int source_chain_lookup(const struct source_chain *chain, unsigned first,
+                        uint64_t guest_off, uint64_t nr_bytes,
+                        struct mapping *m, unsigned *depth,
+                        struct qcow2_error *err);
+
+/* A raw file as a layer. raw_new takes over io (also on failure). */
+struct source *raw_new(struct io *io, struct qcow2_error *err);
+void raw_free(struct source *s); /* closes io */
+
+#endif /* QCOW2_SOURCE_H */
