@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* escape.h: bytes from an image made safe to show in a message. */
+#ifndef QCOW2_ESCAPE_H
+#define QCOW2_ESCAPE_H
+
+#include <stddef.h>
+#include <string.h>
+
+/* Longer names are cut: the rest of a message must still fit. */
+enum { ESCAPE_SIZE = 256 };
+
+/* Copies bytes to out, terminated, with everything but printable ASCII as
+ * \xNN; what does not fit is replaced by "...". Returns out.
+ */
+const char *escape_bytes(char out[ESCAPE_SIZE], const void *bytes,
+                         size_t nr_bytes);
+
+/* The string s escaped; lives as long as the enclosing block. */
+#define ESCAPED(s)                                                      \
+    escape_bytes((char[ESCAPE_SIZE]){ 0 }, (s), strlen(s))
+
+#endif /* QCOW2_ESCAPE_H */
