@@ -24,8 +24,8 @@ const char *compress_name(unsigned type);
 
 /* Decompresses in[0, in_len) until out[0, out_len) is full. Bytes of input
  * after that are ignored (a descriptor counts whole sectors). Returns 0, or
- * -1 if the input is damaged, ends early, or the type is not supported.
- * Memory used is bounded by out_len plus a constant.
+ * -1 with errno: EIO if the input is damaged or ends early, ENOTSUP if the
+ * type is not supported, ENOMEM. Memory used is bounded by a constant.
  */
 int compress_decode(enum compress_type type, const void *in, size_t in_len,
                     void *out, size_t out_len);
