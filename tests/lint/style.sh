@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# What CONTRIBUTING.md asks of the form of C files: at most 800 lines of 80
+# columns, functions of 70 lines, no tabs, a licence, and a sentence on top.
+
+. ./functions.sh
+export LC_ALL=C.UTF-8
+cd "$abs_top_srcdir"
+
+files=(qcow2/*.[ch] plugin/*.[ch] tests/*/*.[ch])
+for file in "${files[@]}"; do
+    [ ! -e "$file" ] || printf '%s\n' "$file"
+done | xargs awk '
+    function complain(what) { print FILENAME ":" FNR ": " what; bad = 1 }
+    FNR == 1 && !/SPDX-License-Identifier: BSD-3-Clause/ {
+        complain("no licence")
+    }
+    FNR == 2 {
+        name = FILENAME
+        sub(/.*\//, "", name)
+        if (index($0, "/* " name ":") != 1)
+            complain("does not begin with \"/* " name ": …\"")
+    }
+    FNR == 801 { complain("longer than 800 lines") }
+    length($0) > 80 { complain("wider than 80 columns") }
+    /\t/ { complain("a tab") }
+    /[ \r]$/ { complain("ends in a blank") }
+    /^{$/ { start = FNR }
+    /^}$/ {
+        if (FNR - start + 1 > 70)
+            complain("end of a function of " FNR - start + 1 " lines")
+    }
+    END { exit bad }' || fail "see CONTRIBUTING.md"
