@@ -25,7 +25,7 @@ section ()
 section PARAMETERS | sed -nE 's/^=item \[?B<([a-z-]+)=.*/\1/p' \
     | LC_ALL=C sort -u >"$tmp/page"
 nbdkit_qcow2 --help >"$tmp/help"
-sed -nE 's/^ *\[?([a-z-]+)=.*/\1/p' "$tmp/help" \
+sed -nE 's/^ *\[?([a-z][a-z-]*)=.*/\1/p' "$tmp/help" \
     | LC_ALL=C sort -u >"$tmp/program"
 agree parameters
 

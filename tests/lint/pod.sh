@@ -4,7 +4,7 @@
 # the order they have them.
 
 . ./functions.sh
-requires podchecker --help
+requires command -v podchecker
 
 pod="$abs_top_srcdir/man/nbdkit-qcow2-plugin.pod"
 podchecker -warnings -warnings "$pod" 2>&1 | tee "$tmp/out"
