@@ -148,6 +148,7 @@ QCOW2_PUBLIC int qcow2_close(struct qcow2_disk *disk,
 /* Virtual size in bytes. Not necessarily a multiple of anything. */
 QCOW2_PUBLIC uint64_t qcow2_get_size(const struct qcow2_disk *disk);
 
+/* Do writes fail with EROFS? */
 QCOW2_PUBLIC bool qcow2_is_readonly(const struct qcow2_disk *disk);
 
 /* Can requests of zero be done without writing data? */
@@ -158,6 +159,7 @@ QCOW2_PUBLIC bool qcow2_can_fast_zero(const struct qcow2_disk *disk);
  */
 QCOW2_PUBLIC uint32_t qcow2_get_cluster_size(const struct qcow2_disk *disk);
 
+/* QCOW2_FORMAT_QCOW2 or QCOW2_FORMAT_RAW. */
 QCOW2_PUBLIC enum qcow2_format
 qcow2_get_format(const struct qcow2_disk *disk);
 
