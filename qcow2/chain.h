@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* chain.h: opens the backing layers of a disk, through the gate that every
- * file name from an image must pass, and shares them between disks.
+/* chain.h: opens the backing layers of a disk, each name through the gate
+ * (gate.h), and shares them between disks.
  */
 #ifndef QCOW2_CHAIN_H
 #define QCOW2_CHAIN_H
@@ -13,12 +13,14 @@
 #include "source.h"
 
 /* A read-only layer, opened once for all disks of a pool that stand on the
- * same file (device and inode) with the same format.
+ * same file (device and inode, in the same directory, as that is where its
+ * own backing file's name starts) with the same format and lock.
  */
 struct layer {
     unsigned nr_users;      /* guarded by pool.lock */
     enum qcow2_format format;
-    char *path;
+    bool locked;
+    char *path;             /* as gate_file.path */
     struct source *source;  /* raw, or the active view of image */
     struct image *image;    /* qcow2 only */
     struct layer *backing;  /* what it stands on; NULL: nothing */
@@ -46,13 +48,5 @@ void chain_close(struct qcow2_pool *pool, struct layer *top);
 /* Fills chain with `top` as layer 0 and the layers below. */
 int chain_fill(struct source_chain *chain, struct source *top,
                struct layer *below, struct qcow2_error *err);
-
-/* The gate. Resolves a name found in an image (relative to the directory
- * of image_path) and says whether it may be opened: EPERM with the option
- * that would allow it otherwise. *resolved is the caller's to free.
- */
-int chain_gate(const char *image_path, const char *name,
-               const char *const *allow, size_t nr_allow,
-               char **resolved, struct qcow2_error *err);
 
 #endif /* QCOW2_CHAIN_H */
