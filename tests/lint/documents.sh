@@ -6,30 +6,40 @@
 cd "$abs_top_srcdir"
 
 bad=0
+
+# exists NAME DIR...: relative to the top or one of the directories
+exists ()
+{
+    local name="${1#./}" dir
+    shift
+    for dir in . "$@"; do
+        [ ! -e "$dir/$name" ] || return 0
+    done
+    return 1
+}
+
+# In backquotes, or a link; what looks like a file of this tree.
 for document in README.md CONTRIBUTING.md qcow2/DESIGN.md; do
-    # In backquotes or as a link; what looks like a path of this tree.
-    while read -r name; do
-        found=
-        for dir in . "$(dirname "$document")" qcow2; do
-            [ ! -e "$dir/$name" ] || found=yes
-        done
-        if [ -z "$found" ]; then
+    names="$(sed -E 's/\]\(([^)]*)\)/ `\1` /g' "$document" \
+        | grep -oE '`[A-Za-z0-9_./-]+`' | tr -d '`' \
+        | grep -E '/|\.([ch]|sh|md|ac|am|in|pod)$' \
+        | grep -vE '^/|^(./)?build(/|$)|^docs/interop' | sort -u)"
+    [ -n "$names" ] || fail "$document names no files at all?"
+    for name in $names; do
+        if ! exists "$name" "$(dirname "$document")" qcow2; then
             echo "$document names $name, which does not exist"
             bad=1
         fi
-    done < <(sed -E 's/\]\(([^)]*)\)/ `\1` /g' "$document" \
-                 | grep -oE '`[^` ]+`' | tr -d '`' | sed 's,^\./,,' \
-                 | grep -E '/|\.([ch]|sh|md|ac|am|in|pod)$' \
-                 | grep -vE '^/|^build|[][:=*<>$]|^(docs/interop)' | sort -u)
+    done
 done
 
-# And the comments of the sources, for test scripts and headers.
-while IFS=: read -r file _ name; do
-    if [ ! -e "$name" ]; then
+# In comments.
+while IFS=: read -r file name; do
+    if ! exists "$name"; then
         echo "$file names $name, which does not exist"
         bad=1
     fi
-done < <(grep -onE '\b(qcow2|plugin|tests/[a-z]+|man)/[a-z0-9-]+\.(c|h|sh|md|pod)\b' \
-              qcow2/*.[ch] plugin/*.[ch] tests/*/*.[ch] 2>/dev/null)
+done < <(find qcow2 plugin tests -name '*.[ch]' -exec grep -oHE \
+    '\b(qcow2|plugin|tests/[a-z]+|man)/[a-z0-9-]+\.(c|h|sh|md|pod)\b' {} +)
 
 exit $bad

@@ -16,8 +16,7 @@ state="$(objdump -t "${objects[@]}" | awk '
     {
         for (i = 1; i < NF; i++)
             if ($i ~ /^(\.t?(data|bss)(\.|$)|\*COM\*$)/ &&
-                $i !~ /^\.data\.rel\.ro/ && $(i - 1) ~ /O|COM/ &&
-                $NF !~ /^(__|\.)/)
+                $i !~ /^\.data\.rel\.ro/ && $NF !~ /^(__|\.)/)
                 print file, $NF
     }')"
 if [ -n "$state" ]; then

@@ -6,19 +6,21 @@
 . ./functions.sh
 cd "$abs_top_srcdir"
 
-sources ()
+sources="$(find qcow2 plugin tests man .ci README.md CONTRIBUTING.md quickstart \
+                configure.ac Makefile.am \
+                \( -name '*.[ch]' -o -name '*.sh' -o -name '*.am' \
+                   -o -name '*.in' -o -name '*.ac' -o -name '*.md' \
+                   -o -name '*.pod' -o -name run -o -name quickstart \) \
+                ! -name Makefile.in ! -path tests/lint/words.sh)"
+
+# forbid REGEX WHY
+forbid ()
 {
-    find qcow2 plugin tests man .ci README.md CONTRIBUTING.md quickstart \
-         configure.ac Makefile.am -type f \
-         ! -name '*.o' ! -name '*.lo' ! -name '*.log' ! -name '*.trs' \
-         ! -name Makefile ! -name Makefile.in ! -path '*/.*/*' "$@"
+    if xargs grep -nE "$1" <<<"$sources"; then
+        fail "$2"
+    fi
 }
 
-if sources ! -path tests/lint/words.sh -exec \
-     grep -InE '\b(TODO|FIXME|XXX|HACK|WIP)\b' {} +; then
-    fail "finish this, or put it into an issue"
-fi
-if sources -exec \
-     grep -InE '(^|[^A-Za-z0-9_.*-])/(home|root|work|builds?|Users)/' {} +; then
-    fail "this path exists on one machine only"
-fi
+forbid '\b(TODO|FIXME|XXX|HACK|WIP)\b' "finish this, or open an issue"
+forbid '(^|[^A-Za-z0-9_.*-])/(home|root|work|builds?|Users)/' \
+       "this path exists on one machine only"
