@@ -12,6 +12,11 @@ struct alloc_run {
     bool reads_zero; /* never written before: unwritten parts read as 0 */
 };
 
+/* alloc_prepare makes the locks, so that alloc_destroy may follow; alloc_init
+ * reads the reftable and finds where the used clusters end. Again after
+ * tables were changed behind the engine (check.c).
+ */
+void alloc_prepare(struct image *img);
 int alloc_init(struct image *img, struct qcow2_error *err);
 void alloc_destroy(struct image *img);
 
@@ -22,36 +27,39 @@ void alloc_destroy(struct image *img);
 int alloc_clusters(struct image *img, uint64_t want, struct alloc_run *run,
                    struct qcow2_error *err);
 
-/* Exactly nr contiguous clusters. */
-int alloc_contiguous(struct image *img, uint64_t nr, struct alloc_run *run,
-                     struct qcow2_error *err);
-
 /* One reference to each cluster was dropped in memory. They rest in
  * quarantine until flush_run has made that durable (I3). Without memory to
  * remember them they leak, which a check finds; hence no error.
  */
 void alloc_free(struct image *img, uint64_t host_off, uint64_t nr_clusters);
 
-/* Too much in quarantine: flush before freeing more. */
-bool alloc_frees_full(struct image *img);
+/* As alloc_free, for the cluster of an L2 table that was replaced. A reader
+ * may still be on its way into it, without any lock on it, so it stays in
+ * quarantine until alloc_release_tables, which takes that no request is
+ * under way.
+ */
+void alloc_free_table(struct image *img, uint64_t host_off);
+void alloc_release_tables(struct image *img);
 
-/* For flush.c. Takes the list of what is freed; ends the quarantine of a
+/* Runs in quarantine: when they are many, flush before freeing more. */
+size_t alloc_nr_frees(struct image *img);
+
+/* For flush.c. Takes the list of what is freed, or gives it back; ends the quarantine of a
  * list whose dropping is durable: punches, lowers refcounts, makes the
  * clusters available. */
 void alloc_take_frees(struct image *img, struct freed_list *list);
+void alloc_give_back_frees(struct image *img, struct freed_list *list);
 int alloc_apply_frees(struct image *img, struct freed_list *list,
                       struct qcow2_error *err);
 
-/* For flush.c: what stage A writes, as one consistent take. */
-struct reftable_change {
-    uint64_t moved_offset;      /* 0: entries change in place */
-    uint32_t moved_clusters;
-    uint32_t nr;                /* entries changed (all, when moved) */
-    uint32_t *indexes;          /* ascending; NULL when moved */
-    uint64_t *entries;          /* CPU order */
-};
-int alloc_take_dirty(struct image *img, struct dirty_batch *refcounts,
-                     struct reftable_change *rt, struct qcow2_error *err);
-void reftable_change_free(struct reftable_change *rt);
+/* A table is made in the cluster at host_off, which alloc_clusters gave:
+ * it reads as zeroes on disk, lies inside the file, and nothing of an
+ * earlier table there is cached.
+ */
+int alloc_zero_table(struct image *img, uint64_t host_off, bool reads_zero,
+                     struct qcow2_error *err);
+
+/* Forgets cached slices of whatever was in the cluster before. */
+void alloc_forget_table(struct image *img, uint64_t host_off);
 
 #endif /* QCOW2_ALLOC_H */

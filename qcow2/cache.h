@@ -36,7 +36,8 @@ struct block {
     /* Below: cache.c only. */
     int state;
     bool referenced;            /* for the clock */
-    int pins;                   /* atomic */
+    int pins;                   /* atomic; raised from 0 under the shard's
+                                 * lock only, so 0 under it means free */
     struct block *hash_next;
     struct block *clock_next, *clock_prev;
 };
@@ -55,9 +56,9 @@ uint64_t cache_max_bytes(const struct cache *c);
 uint64_t cache_used_bytes(struct cache *c);
 
 /* The block (owner, key), pinned; loads it on a miss, and where several
- * miss at once one loads and the others wait for it. A failed load is
- * reported to all who waited, and forgotten. All users of one (owner, key)
- * give the same size.
+ * miss at once one loads and the others wait for it. A failed load is not
+ * remembered: who waited for it tries again himself. All users of one
+ * (owner, key) give the same size.
  */
 struct block *cache_get(struct cache *c, const void *owner, uint64_t key,
                         uint32_t size, cache_load_fn *load, void *opaque,
@@ -66,26 +67,27 @@ struct block *cache_get(struct cache *c, const void *owner, uint64_t key,
 /* The block if it is there and loaded, pinned; otherwise NULL. No I/O. */
 struct block *cache_peek(struct cache *c, const void *owner, uint64_t key);
 
-void cache_pin(struct block *b);
-void cache_put(struct cache *c, struct block *b); /* NULL is fine */
+void cache_pin(struct block *b);    /* the caller has a pin already */
+void cache_put(struct block *b);    /* unpins; NULL is fine */
 
-/* Forgets unpinned blocks with keys in [key, key + len), or all of owner's:
- * what they cached is no longer there.
+/* Forgets (owner, key), or all of owner's blocks, but for pinned ones: what
+ * they cached is no longer there.
  */
-void cache_drop(struct cache *c, const void *owner, uint64_t key,
-                uint64_t len);
+void cache_drop(struct cache *c, const void *owner, uint64_t key);
 void cache_drop_owner(struct cache *c, const void *owner);
 
 /* The dirty blocks of one image and kind. */
 struct dirty_set {
     pthread_mutex_t lock;
-    struct block *first;
-    unsigned nr_blocks;         /* atomic */
+    struct block *first, *last; /* in the order they became dirty */
+    unsigned nr_blocks;
     uint64_t nr_bytes;          /* atomic */
 };
 
 void dirty_init(struct dirty_set *set);
-void dirty_destroy(struct dirty_set *set);
+void dirty_destroy(struct dirty_set *set); /* forgets what is in it */
+
+uint64_t dirty_bytes(const struct dirty_set *set);
 
 /* Marks b dirty; the set pins it. The caller holds b->lock (or whatever
  * else guards every change of the set's blocks) and a pin.
@@ -104,14 +106,17 @@ struct dirty_batch {
     unsigned char *arena;
 };
 
-/* Empties the set into *batch: copies every block under its lock and marks
- * it clean. Blocks changed later stand in the set
- * again. On failure (ENOMEM) the set is unchanged.
+/* Moves what stands in the set into *batch: copies every block under its
+ * lock and marks it clean. Blocks changed later stand in the set again. One
+ * taker at a time. On failure (ENOMEM) the set is unchanged.
  */
 int dirty_take(struct dirty_set *set, struct dirty_batch *batch,
                struct qcow2_error *err);
 
 /* Unpins what dirty_take took and frees the copies. */
-void dirty_batch_end(struct cache *c, struct dirty_batch *batch);
+void dirty_batch_end(struct dirty_batch *batch);
+
+/* As dirty_batch_end, but what was taken is dirty again. */
+void dirty_give_back(struct dirty_set *set, struct dirty_batch *batch);
 
 #endif /* QCOW2_CACHE_H */

@@ -31,7 +31,6 @@ error_set(struct qcow2_error *err, int errnum, const char *fmt, ...)
 int
 error_set_errno(struct qcow2_error *err, int errnum, const char *fmt, ...)
 {
-    char buf[128];
     va_list ap;
     size_t len;
 
@@ -43,7 +42,7 @@ error_set_errno(struct qcow2_error *err, int errnum, const char *fmt, ...)
     va_end(ap);
     len = strlen(err->text);
     snprintf(err->text + len, sizeof err->text - len, ": %s",
-             strerror_r(errnum, buf, sizeof buf));
+             strerror(errnum)); /* thread-safe in the C libraries we know */
     return -1;
 }
 

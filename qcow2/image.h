@@ -13,10 +13,14 @@
  *                    data's I/O
  *   4 image.tables   L1 indexes: exclusive while an L2 table is made or
  *                    unshared; held over I/O
+ *     alloc.grow     while refblocks are made; held over I/O
  *   5 block.lock     a metadata slice's content; never held over I/O
  *   6 alloc.lock     refcounts, reftable, cursors; never held over I/O
  *   7 view.l1_lock, alloc.frees_lock, dirty_set.lock, overlap.lock,
  *     cache shards   leaves: nothing is taken under them, no I/O
+ *
+ * image.feature_lock is a leaf with I/O under it: one header write, at most
+ * twice in an image's life.
  *
  * flush.lock (the ticket counter) is a leaf too; the flush itself runs with
  * none of the above but 1 shared, so requests may call it while they hold
@@ -71,24 +75,26 @@ struct freed_list {
 };
 
 struct alloc {
-    pthread_mutex_t lock;
+    pthread_mutex_t grow;       /* whoever makes refblocks; I/O under it */
+
+    pthread_mutex_t lock;       /* all below, and content of refcounts */
     uint64_t *reftable;         /* host offsets of refblocks, 0: none */
     uint32_t reftable_entries;
-    /* Published by the next flush (flush.c): entries changed, or the whole
-     * table moved to another place. */
-    uint32_t *reftable_dirty;
-    uint32_t nr_reftable_dirty;
-    uint64_t moved_reftable_offset;   /* 0: not moved */
-    uint32_t moved_reftable_clusters;
+    uint32_t first_dirty;       /* entries changed since the last flush lie */
+    uint32_t last_dirty;        /* in [first_dirty, last_dirty) */
+    uint64_t moved_offset;      /* 0, or where the next flush writes the */
+    uint32_t moved_clusters;    /* whole table, as it was outgrown */
     struct dirty_set refcounts; /* refblock slices */
 
     uint64_t cursor;            /* search for free clusters starts here */
     uint64_t end;               /* first host cluster past all in use */
+    uint64_t limit;             /* clusters that the file can have */
     uint64_t fresh_from;        /* clusters from here on were never written
                                  * and read as zeroes; UINT64_MAX: none */
 
     pthread_mutex_t frees_lock;
     struct freed_list frees;
+    struct freed_list table_frees; /* alloc_free_table */
 };
 
 struct flush {
@@ -96,6 +102,8 @@ struct flush {
     pthread_cond_t done;
     bool running;
     uint64_t started, finished; /* tickets */
+    bool failed;                /* the last one finished */
+    struct qcow2_error error;   /* if it failed */
 };
 
 /* Why an image takes no more writes; kept in image.state. */
@@ -125,6 +133,7 @@ struct image {
     struct cache *clusters;     /* decompressed clusters; the pool's */
 
     pthread_rwlock_t rwlock;
+    pthread_mutex_t feature_lock; /* of hdr.incompatible and its place */
     pthread_mutex_t begin;
     bool begun;                 /* atomic: the first write was prepared */
     struct range_lock ranges;

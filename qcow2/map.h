@@ -25,7 +25,6 @@ uint64_t map_piece(const struct view *v, uint64_t guest_off);
 /* A slice prepared for change: its L2 table exists and is ours alone. */
 struct map_slice {
     struct block *block; /* pinned; NULL: not prepared */
-    uint64_t host_off;
 };
 
 /* Makes the L2 table of guest_off, or a copy of it when it is shared with a
@@ -33,7 +32,7 @@ struct map_slice {
  */
 int map_prepare(struct view *v, uint64_t guest_off, struct map_slice *s,
                 struct qcow2_error *err);
-void map_done(struct view *v, struct map_slice *s);
+void map_done(struct map_slice *s);
 
 /* What map_set makes of clusters. */
 enum map_change {
@@ -50,6 +49,20 @@ enum map_change {
 void map_set(struct view *v, struct map_slice *s, uint64_t guest_off,
              uint64_t nr_clusters, enum map_change change,
              uint64_t host_off);
+
+/* For flush.c: L1 entries that changed since they were last taken. Taking
+ * leaves none; on failure (ENOMEM) nothing is taken. Giving back makes them
+ * changed again.
+ */
+struct l1_change {
+    uint32_t nr;
+    uint32_t *indexes;  /* ascending */
+    be64 *entries;
+};
+int map_take_l1(struct view *v, struct l1_change *change,
+                struct qcow2_error *err);
+void map_give_back_l1(struct view *v, struct l1_change *change);
+void l1_change_free(struct l1_change *change);
 
 /* Is the L2 table that covers guest_off absent, and how far (bytes) does
  * its coverage reach? */

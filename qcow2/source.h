@@ -51,6 +51,9 @@ struct source_ops {
     int (*read_compressed)(struct source *s, const struct mapping *m,
                            uint32_t from, void *buf, size_t nr_bytes,
                            struct qcow2_error *err);
+
+    /* Holes of the file are holes of the layer (raw). */
+    bool has_file_holes;
 };
 
 /* Embedded in struct view (qcow2) and struct raw. */
@@ -77,6 +80,10 @@ int source_chain_lookup(const struct source_chain *chain, unsigned first,
                         uint64_t guest_off, uint64_t nr_bytes,
                         struct mapping *m, unsigned *depth,
                         struct qcow2_error *err);
+
+/* Does [from, to) read as zeroes, as far as tables tell? */
+int source_chain_is_zero(const struct source_chain *chain, uint64_t from,
+                         uint64_t to, bool *zero, struct qcow2_error *err);
 
 /* A raw file as a layer. raw_new takes over io (also on failure). */
 struct source *raw_new(struct io *io, struct qcow2_error *err);

@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* alloc.c: finds free host clusters, and takes clusters back; see alloc.h. */
+#include "alloc.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checked.h"
+#include "cleanup.h"
+#include "error.h"
+#include "refcount.h"
+#include "reftable.h"
+
+enum {
+    /* Slices that one allocation looks through for a free cluster before it
+     * takes one from the end of the file: bounds its time. */
+    SEARCH_SLICES = 4,
+    /* Slices with clusters in use past what we take for the end. There are
+     * none in a sane image. */
+    APPEND_SLICES = 4096,
+};
+
+void
+alloc_prepare(struct image *img)
+{
+    struct alloc *a = &img->alloc;
+
+    pthread_mutex_init(&a->grow, NULL);
+    pthread_mutex_init(&a->lock, NULL);
+    pthread_mutex_init(&a->frees_lock, NULL);
+    dirty_init(&a->refcounts);
+}
+
+void
+alloc_destroy(struct image *img)
+{
+    struct alloc *a = &img->alloc;
+
+    dirty_destroy(&a->refcounts);
+    pthread_mutex_destroy(&a->frees_lock);
+    pthread_mutex_destroy(&a->lock);
+    pthread_mutex_destroy(&a->grow);
+    free(a->frees.runs);
+    free(a->table_frees.runs);
+    free(a->reftable);
+}
+
+/* One past the last cluster with a refcount: of a block device the size
+ * does not tell what is in use. */
+static int
+find_last_used(struct image *img, uint64_t *end, struct qcow2_error *err)
+{
+    uint64_t per_slice = refcount_slice_entries(img);
+    uint64_t slice = ((uint64_t)img->alloc.reftable_entries
+                      << img->refblock_bits) / per_slice;
+
+    while (slice-- > 0) {
+        struct block *b;
+        uint64_t i;
+        uint64_t refblock = slice * per_slice >> img->refblock_bits;
+
+        if (img->alloc.reftable[refblock] == 0) {
+            slice = (refblock << img->refblock_bits) / per_slice;
+            continue;
+        }
+        if (refcount_load(img, slice * per_slice, &b, err) == -1)
+            return -1;
+        for (i = per_slice; i > 0; i--)
+            if (refcount_get(b->data, img->hdr.refcount_order, i - 1) != 0)
+                break;
+        cache_put(b);
+        if (i > 0) {
+            *end = slice * per_slice + i;
+            return 0;
+        }
+    }
+    *end = 1;
+    return 0;
+}
+
+int
+alloc_init(struct image *img, struct qcow2_error *err)
+{
+    struct alloc *a = &img->alloc;
+    uint64_t size;
+
+    if (reftable_load(img, err) == -1)
+        return -1;
+    if (img->readonly)
+        return 0;
+    if (io_get_size(img->io, &size, err) == -1)
+        return error_prefix(err, "%s", img->name);
+
+    a->cursor = 0;
+    a->end = div_round_up(size, img->cluster_size);
+    a->limit = MAX_HOST_OFFSET >> img->cluster_bits;
+    a->fresh_from = img->io->reads_zero_past_end ? a->end : UINT64_MAX;
+    if (!img->io->can_grow) {
+        a->limit = size >> img->cluster_bits;
+        if (find_last_used(img, &a->end, err) == -1)
+            return -1;
+    }
+    return 0;
+}
+
+/* What one look at refcounts, under the lock, came to. */
+enum step {
+    STEP_FOUND,
+    STEP_NEXT,     /* all in use up to search.pos */
+    STEP_LOAD,     /* the slice of search.pos must be loaded */
+    STEP_REFBLOCK, /* search.pos has no refblock */
+    STEP_FAILED,
+};
+
+struct search {
+    uint64_t pos;   /* host cluster */
+    uint64_t want;
+    unsigned nr_slices;
+};
+
+/* Makes clusters [first, first + nr), found free in b, ours. */
+static enum step
+take_run(struct image *img, struct block *b, uint64_t first, uint64_t nr,
+         struct alloc_run *run, struct qcow2_error *err)
+{
+    struct alloc *a = &img->alloc;
+    uint64_t per_slice = refcount_slice_entries(img);
+
+    if (overlap_hit(&img->overlap, first, nr)) {
+        image_damaged(img, err, "metadata near host offset 0x%llx has a "
+                      "refcount of 0",
+                      (unsigned long long)first << img->cluster_bits);
+        return STEP_FAILED;
+    }
+    for (uint64_t i = 0; i < nr; i++)
+        refcount_set(b->data, img->hdr.refcount_order,
+                     (first + i) % per_slice, 1);
+    dirty_add(&a->refcounts, b);
+
+    run->host_off = first << img->cluster_bits;
+    run->nr_clusters = nr;
+    run->reads_zero = first >= a->fresh_from;
+    a->end = max_u64(a->end, first + nr);
+    if (a->fresh_from != UINT64_MAX)
+        a->fresh_from = max_u64(a->fresh_from, first + nr);
+    IMAGE_DEBUG(img, QCOW2_DEBUG_ALLOC, "allocate %llu clusters at 0x%llx",
+                (unsigned long long)nr, (unsigned long long)run->host_off);
+    return STEP_FOUND;
+}
+
+/* Looks for a free run in the slice of s->pos, below limit. */
+static enum step
+search_slice(struct image *img, struct search *s, uint64_t limit,
+             struct alloc_run *run, struct qcow2_error *err)
+{
+    unsigned order = img->hdr.refcount_order;
+    uint64_t per_slice = refcount_slice_entries(img);
+    uint64_t base = s->pos - s->pos % per_slice;
+    uint64_t to = min_u64(limit - base, per_slice), from, next;
+    struct block *b;
+    bool missing;
+    enum step step = STEP_NEXT;
+
+    if (refcount_peek(img, s->pos, &b, &missing, err) == -1)
+        return STEP_FAILED;
+    if (!b)
+        return missing ? STEP_LOAD : STEP_REFBLOCK;
+
+    from = refcount_find_zero(b->data, order, s->pos - base, to);
+    if (from < to) {
+        next = from + 1;
+        while (next < to && next - from < s->want
+               && refcount_get(b->data, order, next) == 0)
+            next++;
+        step = take_run(img, b, base + from, next - from, run, err);
+        to = next;
+    }
+    s->pos = base + to;
+    cache_put(b);
+    return step;
+}
+
+/* One try under the lock. */
+static enum step
+try_alloc(struct image *img, struct search *s, struct alloc_run *run,
+          struct qcow2_error *err)
+{
+    struct alloc *a = &img->alloc;
+    enum step step;
+    LOCK_SCOPE(&a->lock);
+
+    while (a->cursor < a->end && s->nr_slices < SEARCH_SLICES) {
+        s->pos = a->cursor;
+        step = search_slice(img, s, a->end, run, err);
+        if (step != STEP_FOUND && step != STEP_NEXT)
+            return step;
+        a->cursor = s->pos;
+        if (step == STEP_FOUND)
+            return step;
+        s->nr_slices++;
+    }
+    while (a->end < a->limit && s->nr_slices < APPEND_SLICES) {
+        bool caught_up = a->cursor >= a->end;
+
+        s->pos = a->end;
+        step = search_slice(img, s, a->limit, run, err);
+        if (step != STEP_FOUND && step != STEP_NEXT)
+            return step;
+        a->end = s->pos;
+        if (caught_up)
+            a->cursor = a->end;
+        if (step == STEP_FOUND)
+            return step;
+        s->nr_slices++;
+    }
+    /* Free clusters further on, that SEARCH_SLICES kept us from? */
+    if (a->end >= a->limit && a->cursor < a->end) {
+        s->nr_slices = 0;
+        return STEP_NEXT;
+    }
+    error_set(err, ENOSPC, "%s: no free cluster is left in the file",
+              img->name);
+    return STEP_FAILED;
+}
+
+int
+alloc_clusters(struct image *img, uint64_t want, struct alloc_run *run,
+               struct qcow2_error *err)
+{
+    struct search s = { .want = want };
+    struct block *loaded = NULL; /* kept from being evicted until used */
+    enum step step;
+
+    for (;;) {
+        int r = 0;
+
+        step = try_alloc(img, &s, run, err);
+        if (step == STEP_FOUND || step == STEP_FAILED)
+            break;
+        cache_put(loaded);
+        loaded = NULL;
+        if (step == STEP_LOAD)
+            r = refcount_load(img, s.pos, &loaded, err);
+        else if (step == STEP_REFBLOCK)
+            r = reftable_add_refblock(img, s.pos, err);
+        if (r == -1) {
+            step = STEP_FAILED;
+            break;
+        }
+    }
+    cache_put(loaded);
+    return step == STEP_FOUND ? 0 : -1;
+}
+
+void
+alloc_forget_table(struct image *img, uint64_t host_off)
+{
+    for (uint32_t i = 0; i < img->cluster_size; i += img->slice_size)
+        cache_drop(img->meta, img, host_off + i);
+}
+
+int
+alloc_zero_table(struct image *img, uint64_t host_off, bool reads_zero,
+                 struct qcow2_error *err)
+{
+    static const unsigned char zeroes[512];
+
+    alloc_forget_table(img, host_off);
+    if (!reads_zero)
+        return io_zero(img->io, host_off, img->cluster_size, 0, err);
+    /* Checkers object to a table past the end of the file, so it must be
+     * inside before anything points to it. */
+    return io_pwrite(img->io, zeroes, sizeof zeroes,
+                     host_off + img->cluster_size - sizeof zeroes, err);
+}
+
+static void
+append_run(struct freed_list *l, uint64_t cluster, uint64_t nr)
+{
+    if (l->nr > 0
+        && l->runs[l->nr - 1].cluster + l->runs[l->nr - 1].nr == cluster) {
+        l->runs[l->nr - 1].nr += nr;
+        return;
+    }
+    if (l->nr == l->capacity) {
+        size_t capacity = l->capacity ? 2 * l->capacity : 64;
+        struct freed_run *runs = realloc(l->runs, capacity * sizeof *runs);
+
+        if (!runs)
+            return;
+        l->runs = runs;
+        l->capacity = capacity;
+    }
+    l->runs[l->nr++] = (struct freed_run){ cluster, nr };
+}
+
+void
+alloc_free(struct image *img, uint64_t host_off, uint64_t nr_clusters)
+{
+    LOCK_SCOPE(&img->alloc.frees_lock);
+
+    append_run(&img->alloc.frees, host_off >> img->cluster_bits,
+               nr_clusters);
+}
+
+void
+alloc_free_table(struct image *img, uint64_t host_off)
+{
+    LOCK_SCOPE(&img->alloc.frees_lock);
+
+    append_run(&img->alloc.table_frees, host_off >> img->cluster_bits, 1);
+}
+
+void
+alloc_release_tables(struct image *img)
+{
+    struct freed_list *l = &img->alloc.table_frees;
+    LOCK_SCOPE(&img->alloc.frees_lock);
+
+    for (size_t i = 0; i < l->nr; i++)
+        append_run(&img->alloc.frees, l->runs[i].cluster, l->runs[i].nr);
+    l->nr = 0;
+}
+
+size_t
+alloc_nr_frees(struct image *img)
+{
+    LOCK_SCOPE(&img->alloc.frees_lock);
+
+    return img->alloc.frees.nr;
+}
+
+void
+alloc_take_frees(struct image *img, struct freed_list *list)
+{
+    LOCK_SCOPE(&img->alloc.frees_lock);
+
+    *list = img->alloc.frees;
+    memset(&img->alloc.frees, 0, sizeof img->alloc.frees);
+}
+
+void
+alloc_give_back_frees(struct image *img, struct freed_list *list)
+{
+    LOCK_SCOPE(&img->alloc.frees_lock);
+
+    for (size_t i = 0; i < list->nr; i++)
+        append_run(&img->alloc.frees, list->runs[i].cluster,
+                   list->runs[i].nr);
+    free(list->runs);
+    memset(list, 0, sizeof *list);
+}
+
+/* Punches those of [cluster, cluster + nr), which lie in b, that lose their
+ * last reference. Nobody else changes these refcounts: raising one takes
+ * image.rwlock exclusively, and one flush runs at a time. */
+static void
+punch_last(struct image *img, struct block *b, uint64_t cluster, uint64_t nr)
+{
+    uint64_t per_slice = refcount_slice_entries(img), i = 0;
+
+    while (i < nr) {
+        uint64_t first = i;
+
+        pthread_mutex_lock(&img->alloc.lock);
+        while (i < nr
+               && refcount_get(b->data, img->hdr.refcount_order,
+                               (cluster + i) % per_slice) == 1)
+            i++;
+        pthread_mutex_unlock(&img->alloc.lock);
+        /* Punching is a service to the file system: if it cannot be done
+         * the cluster is as free as before. */
+        if (i > first)
+            io_punch(img->io, (cluster + first) << img->cluster_bits,
+                     (i - first) << img->cluster_bits, NULL);
+        else
+            i++;
+    }
+}
+
+/* Lowers the refcounts of [cluster, cluster + nr), which lie in b. */
+static int
+lower_run(struct image *img, struct block *b, uint64_t cluster, uint64_t nr,
+          struct qcow2_error *err)
+{
+    struct alloc *a = &img->alloc;
+    unsigned order = img->hdr.refcount_order;
+    uint64_t per_slice = refcount_slice_entries(img);
+    LOCK_SCOPE(&a->lock);
+
+    for (uint64_t i = 0; i < nr; i++) {
+        uint64_t idx = (cluster + i) % per_slice;
+        uint64_t refcount = refcount_get(b->data, order, idx);
+
+        if (refcount == 0)
+            return image_damaged(img, err, "the refcount of a cluster in use "
+                                 "at 0x%llx is 0",
+                                 (unsigned long long)(cluster + i)
+                                     << img->cluster_bits);
+        refcount_set(b->data, order, idx, refcount - 1);
+        if (refcount == 1)
+            a->cursor = min_u64(a->cursor, cluster + i);
+    }
+    dirty_add(&a->refcounts, b);
+    return 0;
+}
+
+int
+alloc_apply_frees(struct image *img, struct freed_list *list,
+                  struct qcow2_error *err)
+{
+    uint64_t per_slice = refcount_slice_entries(img);
+    int r = 0;
+
+    for (size_t i = 0; i < list->nr; i++) {
+        uint64_t cluster = list->runs[i].cluster, nr = list->runs[i].nr;
+
+        IMAGE_DEBUG(img, QCOW2_DEBUG_ALLOC, "free %llu clusters at 0x%llx",
+                    (unsigned long long)nr,
+                    (unsigned long long)cluster << img->cluster_bits);
+        while (nr > 0 && r == 0) {
+            uint64_t part = min_u64(nr, per_slice - cluster % per_slice);
+            struct block *b;
+
+            r = refcount_load(img, cluster, &b, err);
+            if (r == -1)
+                break;
+            if (!b) {
+                r = image_damaged(img, err, "a cluster in use at 0x%llx has "
+                                  "no refcount",
+                                  (unsigned long long)cluster
+                                      << img->cluster_bits);
+                break;
+            }
+            if (!img->no_discard)
+                punch_last(img, b, cluster, part);
+            r = lower_run(img, b, cluster, part, err);
+            cache_put(b);
+            cluster += part;
+            nr -= part;
+        }
+    }
+    free(list->runs);
+    memset(list, 0, sizeof *list);
+    return r;
+}

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* extents.c: tells what a range of a disk is, from tables alone. */
+#include "request.h"
+
+#include <errno.h>
+
+#include "checked.h"
+#include "error.h"
+
+/* Extents that continue each other are told as one. */
+struct walk {
+    qcow2_extent_fn *fn;
+    void *opaque;
+    struct qcow2_extent pending; /* nr_bytes 0: none */
+    bool stopped;
+};
+
+static bool
+continues(const struct qcow2_extent *a, const struct qcow2_extent *b)
+{
+    return a->hole == b->hole && a->zero == b->zero && a->depth == b->depth
+           && a->compressed == b->compressed
+           && a->has_host_off == b->has_host_off
+           && (!a->has_host_off
+               || a->host_off + a->nr_bytes == b->host_off);
+}
+
+static void
+tell_pending(struct walk *w)
+{
+    if (w->pending.nr_bytes > 0 && !w->stopped)
+        w->stopped = w->fn(w->opaque, &w->pending) != 0;
+    w->pending.nr_bytes = 0;
+}
+
+static void
+tell(struct walk *w, const struct qcow2_extent *e)
+{
+    if (w->pending.nr_bytes > 0 && continues(&w->pending, e)) {
+        w->pending.nr_bytes += e->nr_bytes;
+        return;
+    }
+    tell_pending(w);
+    w->pending = *e;
+}
+
+/* Looks up the extent at guest_off. */
+static int
+get_extent(const struct source_chain *chain, uint64_t guest_off,
+           uint64_t nr_bytes, struct qcow2_extent *e,
+           struct qcow2_error *err)
+{
+    struct mapping m;
+    unsigned depth;
+
+    if (source_chain_lookup(chain, 0, guest_off, nr_bytes, &m, &depth, err)
+        == -1)
+        return -1;
+    *e = (struct qcow2_extent){
+        .guest_off = guest_off,
+        .nr_bytes = m.nr_bytes,
+        .zero = m.kind == MAP_ZERO,
+        .hole = m.kind == MAP_ZERO && !m.has_host,
+        .depth = depth,
+        .compressed = m.kind == MAP_COMPRESSED,
+        .has_host_off = m.has_host,
+        .host_off = m.host_off,
+    };
+    if (m.kind == MAP_DATA && m.source->ops->has_file_holes) {
+        if (io_extent(m.source->io, m.host_off, &e->nr_bytes, &e->hole, err)
+            == -1)
+            return -1;
+        e->zero = e->hole;
+    }
+    return 0;
+}
+
+int
+extents_walk(const struct source_chain *chain, struct image *img,
+             uint64_t nr_bytes, uint64_t guest_off, qcow2_extent_fn *fn,
+             void *opaque, struct qcow2_error *err)
+{
+    struct walk w = { .fn = fn, .opaque = opaque };
+
+    while (nr_bytes > 0 && !w.stopped) {
+        uint64_t piece = img ? min_u64(nr_bytes,
+                                       map_piece(&img->active, guest_off))
+                             : nr_bytes;
+        struct qcow2_extent e;
+        struct range r;
+        int ret;
+
+        if (img)
+            range_lock_shared(&img->ranges, &r, guest_off,
+                              guest_off + piece);
+        ret = get_extent(chain, guest_off, piece, &e, err);
+        if (img)
+            range_unlock(&img->ranges, &r);
+        if (ret == -1)
+            return -1;
+        tell(&w, &e);
+        nr_bytes -= e.nr_bytes;
+        guest_off += e.nr_bytes;
+    }
+    tell_pending(&w);
+    return 0;
+}

@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* map.c: guest bytes to host bytes through L1 and L2 tables; see map.h. */
+#include "map.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "alloc.h"
+#include "checked.h"
+#include "cleanup.h"
+#include "entry.h"
+#include "error.h"
+#include "request.h"
+
+enum { MAX_SLICE_ENTRIES = 512 };
+
+static int
+lookup(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
+       struct mapping *m, struct qcow2_error *err)
+{
+    return map_lookup((struct view *)s, guest_off, nr_bytes, m, err);
+}
+
+const struct source_ops map_source_ops = {
+    .lookup = lookup,
+    .read_compressed = read_compressed,
+};
+
+static unsigned
+l1_bits(const struct image *img)
+{
+    return img->l2_bits + img->cluster_bits;
+}
+
+static unsigned
+slice_window_bits(const struct image *img)
+{
+    return img->slice_bits + img->cluster_bits;
+}
+
+uint64_t
+map_piece(const struct view *v, uint64_t guest_off)
+{
+    uint64_t window = UINT64_C(1) << slice_window_bits(v->img);
+
+    return window - (guest_off & (window - 1));
+}
+
+static uint64_t
+l1_load(const struct view *v, uint64_t idx)
+{
+    return idx < v->l1_entries ? __atomic_load_n(&v->l1[idx],
+                                                 __ATOMIC_ACQUIRE)
+                               : 0;
+}
+
+/* Changes an entry in memory and remembers it for the flush. */
+static void
+l1_store(struct view *v, uint64_t idx, uint64_t entry)
+{
+    LOCK_SCOPE(&v->l1_lock);
+
+    __atomic_store_n(&v->l1[idx], entry, __ATOMIC_RELEASE);
+    if (!(v->l1_is_dirty[idx / 8] & 1u << idx % 8)) {
+        v->l1_is_dirty[idx / 8] |= 1u << idx % 8;
+        v->l1_dirty[v->nr_l1_dirty++] = idx;
+    }
+}
+
+static int
+compare_indexes(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+int
+map_take_l1(struct view *v, struct l1_change *change, struct qcow2_error *err)
+{
+    LOCK_SCOPE(&v->l1_lock);
+
+    memset(change, 0, sizeof *change);
+    if (v->nr_l1_dirty == 0)
+        return 0;
+    change->indexes = malloc(v->nr_l1_dirty * sizeof *change->indexes);
+    change->entries = malloc(v->nr_l1_dirty * sizeof *change->entries);
+    if (!change->indexes || !change->entries) {
+        l1_change_free(change);
+        return error_nomem(err);
+    }
+    change->nr = v->nr_l1_dirty;
+    memcpy(change->indexes, v->l1_dirty, change->nr * sizeof *v->l1_dirty);
+    qsort(change->indexes, change->nr, sizeof *change->indexes,
+          compare_indexes);
+    for (uint32_t i = 0; i < change->nr; i++) {
+        uint32_t idx = change->indexes[i];
+
+        change->entries[i] = be64_make(v->l1[idx]);
+        v->l1_is_dirty[idx / 8] &= ~(1u << idx % 8);
+    }
+    v->nr_l1_dirty = 0;
+    return 0;
+}
+
+void
+map_give_back_l1(struct view *v, struct l1_change *change)
+{
+    for (uint32_t i = 0; i < change->nr; i++)
+        l1_store(v, change->indexes[i], l1_load(v, change->indexes[i]));
+    l1_change_free(change);
+}
+
+void
+l1_change_free(struct l1_change *change)
+{
+    free(change->indexes);
+    free(change->entries);
+    memset(change, 0, sizeof *change);
+}
+
+static uint64_t
+l2_load(const struct block *b, uint64_t idx)
+{
+    return be64toh(__atomic_load_n((const uint64_t *)b->data + idx,
+                                   __ATOMIC_RELAXED));
+}
+
+static void
+l2_store(struct block *b, uint64_t idx, uint64_t entry)
+{
+    __atomic_store_n((uint64_t *)b->data + idx, htobe64(entry),
+                     __ATOMIC_RELAXED);
+}
+
+static uint64_t
+l2_index(const struct image *img, uint64_t guest_off)
+{
+    return guest_off >> img->cluster_bits
+           & ((UINT64_C(1) << img->slice_bits) - 1);
+}
+
+static int
+load_slice(void *opaque, uint64_t key, void *data, uint32_t size,
+           struct qcow2_error *err)
+{
+    struct image *img = opaque;
+    uint64_t file_size;
+
+    if (io_get_size(img->io, &file_size, err) == -1
+        || io_pread(img->io, data, size, key, err) == -1)
+        return error_prefix(err, "%s: L2 table", img->name);
+    if (round_down(key, img->cluster_size) >= file_size)
+        return image_damaged(img, err, "an L2 table at 0x%llx lies past the "
+                             "end of the file",
+                             (unsigned long long)key);
+    return 0;
+}
+
+/* The L2 table of guest_off: its place, 0 if there is none. */
+static int
+find_table(struct view *v, uint64_t guest_off, struct l1_entry *e,
+           struct qcow2_error *err)
+{
+    struct image *img = v->img;
+    uint64_t idx = guest_off >> l1_bits(img);
+
+    *e = entry_decode_l1(l1_load(v, idx), img->cluster_bits);
+    if (e->flaws)
+        return image_damaged(img, err, "L1 entry %llu is invalid",
+                             (unsigned long long)idx);
+    return 0;
+}
+
+static struct block *
+get_slice(struct view *v, uint64_t table_off, uint64_t guest_off,
+          struct qcow2_error *err)
+{
+    struct image *img = v->img;
+    uint64_t slice = guest_off >> slice_window_bits(img)
+                     & ((UINT64_C(1) << (img->l2_bits - img->slice_bits))
+                        - 1);
+
+    return cache_get(img->meta, img, table_off + slice * img->slice_size,
+                     img->slice_size, load_slice, img, err);
+}
+
+/* How many entries from idx on, at most nr, continue what idx begins. */
+static uint64_t
+run_length(const struct block *b, uint64_t idx, uint64_t nr, uint64_t step)
+{
+    uint64_t entry = l2_load(b, idx), n = 1;
+
+    while (n < nr && l2_load(b, idx + n) == entry + n * step)
+        n++;
+    return n;
+}
+
+static int
+fill_mapping(struct view *v, const struct block *b, uint64_t guest_off,
+             uint64_t nr_bytes, struct mapping *m, struct qcow2_error *err)
+{
+    struct image *img = v->img;
+    uint64_t idx = l2_index(img, guest_off);
+    uint32_t in_cluster = guest_off & (img->cluster_size - 1);
+    uint64_t nr_clusters = div_round_up(in_cluster + nr_bytes,
+                                        img->cluster_size);
+    struct l2_entry e = entry_decode_l2(l2_load(b, idx), img->cluster_bits,
+                                        img->hdr.version);
+
+    if (e.flaws & ~ENTRY_COPIED_COMPRESSED)
+        return image_damaged(img, err, "the L2 entry of guest offset 0x%llx "
+                             "is invalid", (unsigned long long)guest_off);
+    *m = (struct mapping){ .kind = e.kind, .source = &v->src };
+    if (e.kind == MAP_COMPRESSED) {
+        nr_clusters = 1;
+        m->host_off = e.host_off;
+        m->compressed_len = e.compressed_len;
+        m->skip = in_cluster;
+    } else {
+        nr_clusters = run_length(b, idx, nr_clusters,
+                                 e.host_off ? img->cluster_size : 0);
+        m->has_host = e.host_off != 0;
+        m->copied = e.copied && m->has_host;
+        m->host_off = m->has_host ? e.host_off + in_cluster : 0;
+        if (e.host_off + nr_clusters * img->cluster_size > MAX_HOST_OFFSET)
+            return image_damaged(img, err, "guest offset 0x%llx lies outside "
+                                 "of any file",
+                                 (unsigned long long)guest_off);
+    }
+    m->nr_bytes = min_u64(nr_bytes,
+                          nr_clusters * img->cluster_size - in_cluster);
+    return 0;
+}
+
+int
+map_lookup(struct view *v, uint64_t guest_off, uint64_t nr_bytes,
+           struct mapping *m, struct qcow2_error *err)
+{
+    struct l1_entry table;
+    struct block *b;
+    int r;
+
+    if (find_table(v, guest_off, &table, err) == -1)
+        return -1;
+    if (table.host_off == 0) {
+        uint64_t reach = UINT64_C(1) << l1_bits(v->img);
+
+        *m = (struct mapping){ .kind = MAP_UNALLOCATED, .source = &v->src };
+        m->nr_bytes = min_u64(nr_bytes, reach - (guest_off & (reach - 1)));
+        return 0;
+    }
+    b = get_slice(v, table.host_off, guest_off, err);
+    if (!b)
+        return -1;
+    r = fill_mapping(v, b, guest_off,
+                     min_u64(nr_bytes, map_piece(v, guest_off)), m, err);
+    cache_put(b);
+    if (r == 0)
+        IMAGE_DEBUG(v->img, QCOW2_DEBUG_MAP,
+                    "map 0x%llx+0x%llx: kind %d at 0x%llx",
+                    (unsigned long long)guest_off,
+                    (unsigned long long)m->nr_bytes, (int)m->kind,
+                    (unsigned long long)m->host_off);
+    return r;
+}
+
+bool
+map_table_absent(const struct view *v, uint64_t guest_off,
+                 uint64_t *nr_bytes)
+{
+    uint64_t reach = UINT64_C(1) << l1_bits(v->img);
+
+    *nr_bytes = reach - (guest_off & (reach - 1));
+    return l1_load(v, guest_off >> l1_bits(v->img)) == 0;
+}
+
+/* Fills the new table at to_off with what the shared one at from_off holds.
+ * A shared table has no dirty slices: the file has its content. */
+static int
+copy_table(struct image *img, uint64_t from_off, uint64_t to_off,
+           struct qcow2_error *err)
+{
+    CLEANUP_FREE be64 *table = malloc(img->cluster_size);
+
+    if (!table)
+        return error_nomem(err);
+    if (io_pread(img->io, table, img->cluster_size, from_off, err) == -1)
+        return error_prefix(err, "%s: L2 table", img->name);
+    /* What a shared table points to is shared as well (I4). */
+    for (uint32_t i = 0; i < img->cluster_size / sizeof *table; i++)
+        table[i] = be64_make(entry_with_copied(be64_get(table[i]), false));
+    alloc_forget_table(img, to_off);
+    return io_pwrite(img->io, table, img->cluster_size, to_off, err);
+}
+
+/* Gives guest_off an L2 table of its own: a copy of the one at old_off, or
+ * an empty one when that is 0. */
+static int
+make_table(struct view *v, uint64_t guest_off, uint64_t old_off,
+           uint64_t *new_off, struct qcow2_error *err)
+{
+    struct image *img = v->img;
+    struct alloc_run run;
+    int r;
+
+    if (alloc_clusters(img, 1, &run, err) == -1)
+        return -1;
+    if (overlap_add(&img->overlap, run.host_off >> img->cluster_bits, 1, err)
+        == -1) {
+        alloc_free(img, run.host_off, 1);
+        return -1;
+    }
+    r = old_off ? copy_table(img, old_off, run.host_off, err)
+                : alloc_zero_table(img, run.host_off, run.reads_zero, err);
+    if (r == -1) {
+        overlap_remove(&img->overlap, run.host_off >> img->cluster_bits, 1);
+        alloc_free(img, run.host_off, 1);
+        return -1;
+    }
+    l1_store(v, guest_off >> l1_bits(img), entry_make_l1(run.host_off));
+    if (old_off)
+        alloc_free_table(img, old_off);
+    *new_off = run.host_off;
+    return 0;
+}
+
+int
+map_prepare(struct view *v, uint64_t guest_off, struct map_slice *s,
+            struct qcow2_error *err)
+{
+    struct image *img = v->img;
+    uint64_t idx = guest_off >> l1_bits(img), host_off;
+    struct l1_entry table;
+    struct range r;
+    int ret;
+
+    s->block = NULL;
+    if (find_table(v, guest_off, &table, err) == -1)
+        return -1;
+    host_off = table.host_off;
+    if (host_off == 0 || !table.copied) {
+        range_lock_exclusive(&img->tables, &r, idx, idx + 1);
+        ret = find_table(v, guest_off, &table, err);
+        host_off = table.host_off;
+        if (ret == 0 && (host_off == 0 || !table.copied))
+            ret = make_table(v, guest_off, host_off, &host_off, err);
+        range_unlock(&img->tables, &r);
+        if (ret == -1)
+            return -1;
+    }
+    s->block = get_slice(v, host_off, guest_off, err);
+    return s->block ? 0 : -1;
+}
+
+void
+map_done(struct map_slice *s)
+{
+    cache_put(s->block);
+    s->block = NULL;
+}
+
+/* Frees what an old entry pointed to, but for what stays in use. */
+static void
+free_old(struct image *img, uint64_t old, uint64_t kept_host_off)
+{
+    struct l2_entry e = entry_decode_l2(old, img->cluster_bits,
+                                        img->hdr.version);
+    uint64_t first, last;
+
+    if (e.host_off == 0 || e.host_off == kept_host_off
+        || (e.flaws & ~ENTRY_COPIED_COMPRESSED))
+        return;
+    first = e.host_off >> img->cluster_bits;
+    last = first;
+    if (e.kind == MAP_COMPRESSED)
+        last = (e.host_off + e.compressed_len - 1) >> img->cluster_bits;
+    alloc_free(img, first << img->cluster_bits, last - first + 1);
+}
+
+static uint64_t
+new_entry(const struct image *img, uint64_t old, enum map_change change,
+          uint64_t host_off)
+{
+    struct l2_entry e;
+
+    switch (change) {
+    case MAP_TO_DATA:
+        return entry_make_data(host_off);
+    case MAP_TO_ZERO:
+        return entry_make_zero(0);
+    case MAP_TO_ZERO_KEEP:
+        e = entry_decode_l2(old, img->cluster_bits, img->hdr.version);
+        return e.kind == MAP_COMPRESSED || e.host_off == 0
+                   ? entry_make_zero(0) : old | L2_ZERO;
+    case MAP_TO_UNALLOCATED:
+        return 0;
+    }
+    __builtin_unreachable();
+}
+
+void
+map_set(struct view *v, struct map_slice *s, uint64_t guest_off,
+        uint64_t nr_clusters, enum map_change change, uint64_t host_off)
+{
+    struct image *img = v->img;
+    uint64_t idx = l2_index(img, guest_off);
+    uint64_t old[MAX_SLICE_ENTRIES], kept[MAX_SLICE_ENTRIES];
+    bool changed = false;
+
+    pthread_mutex_lock(&s->block->lock);
+    for (uint64_t i = 0; i < nr_clusters; i++) {
+        uint64_t entry;
+
+        old[i] = l2_load(s->block, idx + i);
+        entry = new_entry(img, old[i], change,
+                          host_off + i * img->cluster_size);
+        kept[i] = entry & L2_OFFSET_MASK;
+        if (entry != old[i]) {
+            l2_store(s->block, idx + i, entry);
+            changed = true;
+        }
+    }
+    if (changed)
+        dirty_add(&img->l2_dirty, s->block);
+    pthread_mutex_unlock(&s->block->lock);
+
+    /* After the entries changed, so that a flush that takes these frees
+     * takes the change as well (I3). */
+    for (uint64_t i = 0; i < nr_clusters; i++)
+        free_old(img, old[i], kept[i]);
+}

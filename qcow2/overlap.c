@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* overlap.c: the set of host clusters that hold metadata; see overlap.h. */
+#include "overlap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "checked.h"
+#include "cleanup.h"
+#include "entry.h"
+#include "error.h"
+#include "image.h"
+
+/* Open addressing with linear probing. A slot holds a host cluster index
+ * plus one; 0 is empty, TOMBSTONE was removed. */
+struct overlap_table {
+    struct overlap_table *next;
+    uint64_t mask;
+    uint64_t nr_used;           /* tombstones included */
+    uint64_t slots[];           /* atomic */
+};
+#define TOMBSTONE UINT64_MAX
+
+static struct overlap_table *
+table_new(uint64_t nr_slots)
+{
+    struct overlap_table *t = calloc(1, sizeof *t
+                                            + nr_slots * sizeof t->slots[0]);
+
+    if (t)
+        t->mask = nr_slots - 1;
+    return t;
+}
+
+static uint64_t
+slot_of(const struct overlap_table *t, uint64_t value)
+{
+    return (value * UINT64_C(0x9e3779b97f4a7c15) >> 20) & t->mask;
+}
+
+int
+overlap_init(struct overlap *o, struct qcow2_error *err)
+{
+    memset(o, 0, sizeof *o);
+    pthread_mutex_init(&o->lock, NULL);
+    o->table = table_new(64);
+    return o->table ? 0 : error_nomem(err);
+}
+
+void
+overlap_destroy(struct overlap *o)
+{
+    while (o->retired) {
+        struct overlap_table *next = o->retired->next;
+
+        free(o->retired);
+        o->retired = next;
+    }
+    free(o->table);
+    pthread_mutex_destroy(&o->lock);
+}
+
+static bool
+table_has(const struct overlap_table *t, uint64_t value)
+{
+    for (uint64_t i = slot_of(t, value);; i = (i + 1) & t->mask) {
+        uint64_t slot = __atomic_load_n(&t->slots[i], __ATOMIC_RELAXED);
+
+        if (slot == value)
+            return true;
+        if (slot == 0)
+            return false;
+    }
+}
+
+static void
+table_insert(struct overlap_table *t, uint64_t value)
+{
+    uint64_t i = slot_of(t, value);
+
+    while (t->slots[i] != 0)
+        i = (i + 1) & t->mask;
+    __atomic_store_n(&t->slots[i], value, __ATOMIC_RELAXED);
+    t->nr_used++;
+}
+
+/* Readers may be in the old table, so it stays until the end: all retired
+ * tables together are smaller than the newest. */
+static int
+grow(struct overlap *o, struct qcow2_error *err)
+{
+    struct overlap_table *old = o->table, *t;
+
+    t = table_new(2 * (old->mask + 1));
+    if (!t)
+        return error_nomem(err);
+    for (uint64_t i = 0; i <= old->mask; i++)
+        if (old->slots[i] != 0 && old->slots[i] != TOMBSTONE)
+            table_insert(t, old->slots[i]);
+    old->next = o->retired;
+    o->retired = old;
+    __atomic_store_n(&o->table, t, __ATOMIC_RELEASE);
+    return 0;
+}
+
+int
+overlap_add(struct overlap *o, uint64_t host_cluster, uint64_t nr,
+            struct qcow2_error *err)
+{
+    LOCK_SCOPE(&o->lock);
+
+    for (uint64_t i = 0; i < nr; i++) {
+        uint64_t value = host_cluster + i + 1;
+
+        if (table_has(o->table, value))
+            continue;
+        if (2 * (o->table->nr_used + 1) > o->table->mask
+            && grow(o, err) == -1)
+            return -1;
+        table_insert(o->table, value);
+    }
+    return 0;
+}
+
+void
+overlap_remove(struct overlap *o, uint64_t host_cluster, uint64_t nr)
+{
+    LOCK_SCOPE(&o->lock);
+    struct overlap_table *t = o->table;
+
+    for (uint64_t n = 0; n < nr; n++) {
+        uint64_t value = host_cluster + n + 1;
+
+        for (uint64_t i = slot_of(t, value); t->slots[i] != 0;
+             i = (i + 1) & t->mask)
+            if (t->slots[i] == value) {
+                __atomic_store_n(&t->slots[i], TOMBSTONE, __ATOMIC_RELAXED);
+                break;
+            }
+    }
+}
+
+bool
+overlap_hit(const struct overlap *o, uint64_t host_cluster, uint64_t nr)
+{
+    const struct overlap_table *t = __atomic_load_n(&o->table,
+                                                    __ATOMIC_ACQUIRE);
+
+    for (uint64_t i = 0; i < nr; i++)
+        if (table_has(t, host_cluster + i + 1))
+            return true;
+    return false;
+}
+
+static int
+add_bytes(struct image *img, uint64_t host_off, uint64_t nr_bytes,
+          struct qcow2_error *err)
+{
+    uint64_t first = host_off >> img->cluster_bits;
+
+    if (nr_bytes == 0)
+        return 0;
+    return overlap_add(&img->overlap, first,
+                       ((host_off + nr_bytes - 1) >> img->cluster_bits)
+                           - first + 1, err);
+}
+
+static int
+add_snapshots(struct image *img, struct qcow2_error *err)
+{
+    const struct snapshot_table *t = &img->snaptab;
+
+    if (add_bytes(img, img->hdr.snapshots_offset, t->nr_bytes, err) == -1)
+        return -1;
+    for (uint32_t i = 0; i < t->nr; i++)
+        if (add_bytes(img, t->snapshots[i].l1_offset,
+                      (uint64_t)t->snapshots[i].l1_size * 8, err) == -1)
+            return -1;
+    return 0;
+}
+
+int
+overlap_fill(struct image *img, struct qcow2_error *err)
+{
+    const struct header *h = &img->hdr;
+    const struct alloc *a = &img->alloc;
+
+    if (overlap_add(&img->overlap, 0, 1, err) == -1
+        || add_bytes(img, h->l1_offset, (uint64_t)h->l1_size * 8, err) == -1
+        || add_bytes(img, h->reftable_offset,
+                     (uint64_t)h->reftable_clusters << img->cluster_bits,
+                     err) == -1
+        || add_bytes(img, h->bitmap_directory_offset,
+                     h->bitmap_directory_size, err) == -1
+        || add_snapshots(img, err) == -1)
+        return -1;
+    for (uint32_t i = 0; i < a->reftable_entries; i++)
+        if (a->reftable[i]
+            && add_bytes(img, a->reftable[i], 1, err) == -1)
+            return -1;
+    for (uint32_t i = 0; i < img->active.l1_entries; i++) {
+        struct l1_entry e = entry_decode_l1(img->active.l1[i],
+                                            img->cluster_bits);
+
+        if (e.host_off && add_bytes(img, e.host_off, 1, err) == -1)
+            return -1;
+    }
+    return 0;
+}
+
+int
+overlap_check(struct image *img, uint64_t host_off, uint64_t nr_bytes,
+              struct qcow2_error *err)
+{
+    uint64_t first = host_off >> img->cluster_bits;
+    uint64_t last = (host_off + nr_bytes - 1) >> img->cluster_bits;
+
+    if (!overlap_hit(&img->overlap, first, last - first + 1))
+        return 0;
+    return image_damaged(img, err, "a write of data to host offset 0x%llx "
+                         "would overwrite metadata",
+                         (unsigned long long)host_off);
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* refcount.c: refcounts in tables of any width, and their slices. */
+#include "refcount.h"
+
+#include <string.h>
+
+#include "checked.h"
+#include "cleanup.h"
+#include "error.h"
+
+uint64_t
+refcount_get(const void *table, unsigned order, uint64_t idx)
+{
+    const uint8_t *t = table;
+
+    switch (order) {
+    case 0:
+    case 1:
+    case 2: {
+        unsigned width = 1u << order, per_byte = 8 >> order;
+
+        return t[idx / per_byte] >> idx % per_byte * width
+               & ((1u << width) - 1);
+    }
+    case 3:
+        return t[idx];
+    case 4:
+        return be16_get(((const be16 *)table)[idx]);
+    case 5:
+        return be32_get(((const be32 *)table)[idx]);
+    case 6:
+        return be64_get(((const be64 *)table)[idx]);
+    }
+    __builtin_unreachable();
+}
+
+void
+refcount_set(void *table, unsigned order, uint64_t idx, uint64_t refcount)
+{
+    uint8_t *t = table;
+
+    switch (order) {
+    case 0:
+    case 1:
+    case 2: {
+        unsigned width = 1u << order, per_byte = 8 >> order;
+        unsigned shift = idx % per_byte * width;
+        uint8_t mask = ((1u << width) - 1) << shift;
+
+        t[idx / per_byte] = (t[idx / per_byte] & ~mask)
+                            | (refcount << shift & mask);
+        break;
+    }
+    case 3:
+        t[idx] = refcount;
+        break;
+    case 4:
+        ((be16 *)table)[idx] = be16_make(refcount);
+        break;
+    case 5:
+        ((be32 *)table)[idx] = be32_make(refcount);
+        break;
+    case 6:
+        ((be64 *)table)[idx] = be64_make(refcount);
+        break;
+    }
+}
+
+uint64_t
+refcount_max(unsigned order)
+{
+    return UINT64_MAX >> (64 - (1u << order));
+}
+
+uint64_t
+refcount_find_zero(const void *table, unsigned order, uint64_t from,
+                   uint64_t to)
+{
+    while (from < to && refcount_get(table, order, from) != 0)
+        from++;
+    return from;
+}
+
+uint64_t
+refcount_slice_entries(const struct image *img)
+{
+    return (uint64_t)img->slice_size * 8 >> img->hdr.refcount_order;
+}
+
+/* Host offset of the slice with host_cluster's refcount; 0: none. Reads the
+ * reftable, hence the lock is held. */
+static int
+slice_place(struct image *img, uint64_t host_cluster, uint64_t *host_off,
+            struct qcow2_error *err)
+{
+    const struct alloc *a = &img->alloc;
+    uint64_t idx = host_cluster >> img->refblock_bits;
+    uint64_t in_block = host_cluster
+                        & ((UINT64_C(1) << img->refblock_bits) - 1);
+    uint64_t refblock;
+
+    *host_off = 0;
+    if (idx >= a->reftable_entries || (refblock = a->reftable[idx]) == 0)
+        return 0;
+    if (!is_aligned(refblock, img->cluster_size)
+        || refblock >= MAX_HOST_OFFSET)
+        return image_damaged(img, err,
+                             "refcount table entry %llu is 0x%llx, not a "
+                             "place of a refcount block",
+                             (unsigned long long)idx,
+                             (unsigned long long)refblock);
+    *host_off = refblock
+                + in_block / refcount_slice_entries(img) * img->slice_size;
+    return 0;
+}
+
+static int
+load_slice(void *opaque, uint64_t key, void *data, uint32_t size,
+           struct qcow2_error *err)
+{
+    struct image *img = opaque;
+
+    if (io_pread(img->io, data, size, key, err) == -1)
+        return error_prefix(err, "%s: refcount block", img->name);
+    return 0;
+}
+
+int
+refcount_peek(struct image *img, uint64_t host_cluster, struct block **b,
+              bool *missing, struct qcow2_error *err)
+{
+    uint64_t host_off;
+
+    *b = NULL;
+    *missing = false;
+    if (slice_place(img, host_cluster, &host_off, err) == -1)
+        return -1;
+    if (host_off != 0) {
+        *b = cache_peek(img->meta, img, host_off);
+        *missing = *b == NULL;
+    }
+    return 0;
+}
+
+int
+refcount_load(struct image *img, uint64_t host_cluster, struct block **b,
+              struct qcow2_error *err)
+{
+    uint64_t host_off;
+    int r;
+
+    *b = NULL;
+    pthread_mutex_lock(&img->alloc.lock);
+    r = slice_place(img, host_cluster, &host_off, err);
+    pthread_mutex_unlock(&img->alloc.lock);
+    if (r == -1 || host_off == 0)
+        return r;
+    *b = cache_get(img->meta, img, host_off, img->slice_size, load_slice,
+                   img, err);
+    return *b ? 0 : -1;
+}
+
+int
+refcount_read(struct image *img, uint64_t host_cluster, uint64_t *refcount,
+              struct qcow2_error *err)
+{
+    struct block *b;
+
+    *refcount = 0;
+    if (refcount_load(img, host_cluster, &b, err) == -1)
+        return -1;
+    if (b) {
+        pthread_mutex_lock(&img->alloc.lock);
+        *refcount = refcount_get(b->data, img->hdr.refcount_order,
+                                 host_cluster % refcount_slice_entries(img));
+        pthread_mutex_unlock(&img->alloc.lock);
+        cache_put(b);
+    }
+    return 0;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* source.c: looks guest bytes up through a chain of layers. */
+#include "source.h"
+
+#include "checked.h"
+
+static void
+map_nothing(struct mapping *m, uint64_t nr_bytes)
+{
+    *m = (struct mapping){ .kind = MAP_ZERO, .nr_bytes = nr_bytes };
+}
+
+int
+source_chain_lookup(const struct source_chain *chain, unsigned first,
+                    uint64_t guest_off, uint64_t nr_bytes,
+                    struct mapping *m, unsigned *depth,
+                    struct qcow2_error *err)
+{
+    unsigned i;
+
+    for (i = first; i < chain->nr_layers; i++) {
+        struct source *s = chain->layers[i];
+
+        if (guest_off >= s->size) {
+            /* A layer ends where it ends: what is below it does not show
+             * through past that. */
+            map_nothing(m, nr_bytes);
+            break;
+        }
+        nr_bytes = min_u64(nr_bytes, s->size - guest_off);
+        if (s->ops->lookup(s, guest_off, nr_bytes, m, err) == -1)
+            return -1;
+        nr_bytes = min_u64(nr_bytes, m->nr_bytes);
+        m->nr_bytes = nr_bytes;
+        if (m->kind != MAP_UNALLOCATED)
+            break;
+    }
+    if (i == chain->nr_layers)
+        map_nothing(m, nr_bytes);
+    if (depth)
+        *depth = i;
+    return 0;
+}
+
+int
+source_chain_is_zero(const struct source_chain *chain, uint64_t from,
+                     uint64_t to, bool *zero, struct qcow2_error *err)
+{
+    *zero = true;
+    while (from < to && *zero) {
+        struct mapping m;
+
+        if (source_chain_lookup(chain, 0, from, to - from, &m, NULL, err)
+            == -1)
+            return -1;
+        *zero = m.kind == MAP_ZERO;
+        from += m.nr_bytes;
+    }
+    return 0;
+}
