@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-mem.h: files in memory, with as many backends open on each as a test
+ * likes. A file outlives them: what a closed image left can be looked at.
+ *
+ * Safe for any number of threads, but for mem_bytes. Running out of memory
+ * ends the program.
+ */
+#ifndef IO_MEM_H
+#define IO_MEM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "io.h"
+
+struct mem;
+
+/* A file that holds a copy of bytes (NULL: nr_bytes of zeroes, all hole). */
+struct mem *mem_new(const void *bytes, uint64_t nr_bytes);
+
+/* A block device: its size is fixed, and its bytes are not zero at first. */
+struct mem *mem_new_device(uint64_t nr_bytes);
+
+/* To and from a real file; a failure ends the program. */
+struct mem *mem_load(const char *path);
+void mem_save(struct mem *m, const char *path);
+
+/* The last of this and of closing the backends open on it frees the file.
+ * NULL is fine. */
+void mem_free(struct mem *m);
+
+/* Its content; valid until the file changes or is freed. */
+const unsigned char *mem_bytes(struct mem *m, uint64_t *nr_bytes);
+
+/* A backend on the file. */
+struct io *io_mem_open(struct mem *m, bool readonly);
+
+#endif /* IO_MEM_H */
