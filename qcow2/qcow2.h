@@ -279,4 +279,94 @@ QCOW2_PUBLIC int qcow2_create(const char *path,
                               const struct qcow2_create_options *options,
                               struct qcow2_error *err);
 
+/* --- Whole images ------------------------------------------------------ */
+
+/* A long operation, done in short steps so that it can be watched, paced
+ * and canceled. A job is used by one thread at a time. Giving it up between
+ * steps (qcow2_job_free) leaves every image valid, and doing the operation
+ * again later completes it.
+ */
+struct qcow2_job;
+
+/* One step: 1 if there is more to do, 0 when all is done and durable, -1 on
+ * failure. Not to be called after 0 or -1.
+ */
+QCOW2_PUBLIC int qcow2_job_step(struct qcow2_job *job,
+                                struct qcow2_error *err);
+
+/* How far it is: 0 <= *done <= *total. Units are the operation's own. */
+QCOW2_PUBLIC void qcow2_job_get_progress(const struct qcow2_job *job,
+                                         uint64_t *done, uint64_t *total);
+
+/* All steps. progress (or NULL) is called between them; when it returns not
+ * 0 the job fails with ECANCELED.
+ */
+typedef int qcow2_progress_fn(void *opaque, uint64_t done, uint64_t total);
+QCOW2_PUBLIC int qcow2_job_run(struct qcow2_job *job,
+                               qcow2_progress_fn *progress, void *opaque,
+                               struct qcow2_error *err);
+
+/* Ends a job, finished or not. NULL is fine. */
+QCOW2_PUBLIC void qcow2_job_free(struct qcow2_job *job);
+
+/* Internal snapshots of a disk that is open for writing (specification,
+ * "Snapshots"). Requests wait meanwhile; the time is proportional to the
+ * metadata touched, not to the data. On failure, and at every crash point,
+ * the image has the snapshots and the content of before or after. Names are
+ * looked up as by qcow2_open_snapshot.
+ *
+ * Create: name may be taken already (as with QEMU), must not be empty, and
+ * at most 255 bytes long; date_* and vm_clock_nsec are stored as given. The new
+ * snapshot has the lowest id above all numeric ones. ENOTSUP when a
+ * refcount would overflow its width: nothing is changed then.
+ */
+struct qcow2_snapshot_create_options {
+    uint32_t date_sec, date_nsec;
+    uint64_t vm_clock_nsec;
+    /* VM state (for instance a QEMU migration stream): read by vm_state,
+     * which returns the bytes read (0 at the end, -1 on failure with errno
+     * set); NULL for none. */
+    long (*vm_state)(void *opaque, void *buf, size_t nr_bytes);
+    void *opaque;
+};
+QCOW2_PUBLIC int
+qcow2_snapshot_create(struct qcow2_disk *disk, const char *name,
+                      const struct qcow2_snapshot_create_options *options,
+                      struct qcow2_error *err);
+
+/* The disk becomes what it was at the snapshot, in content and size. */
+QCOW2_PUBLIC int qcow2_snapshot_apply(struct qcow2_disk *disk,
+                                      const char *name,
+                                      struct qcow2_error *err);
+
+/* EBUSY while a disk of the snapshot is open. */
+QCOW2_PUBLIC int qcow2_snapshot_delete(struct qcow2_disk *disk,
+                                       const char *name,
+                                       struct qcow2_error *err);
+
+/* Reads VM state of a disk that qcow2_open_snapshot gave. nr_bytes at off
+ * must lie inside vm_state_size.
+ */
+QCOW2_PUBLIC int qcow2_read_vm_state(struct qcow2_disk *snapshot, void *buf,
+                                     size_t nr_bytes, uint64_t off,
+                                     struct qcow2_error *err);
+
+/* What the file has below its virtual disk. */
+enum qcow2_preallocation {
+    QCOW2_PREALLOC_OFF = 0,
+    QCOW2_PREALLOC_METADATA, /* clusters mapped, not written */
+    QCOW2_PREALLOC_FALLOC,   /* and reserved in the file system */
+    QCOW2_PREALLOC_FULL,     /* and written with zeroes */
+};
+
+/* Changes the virtual size. New space reads as zeroes whatever a longer
+ * backing file holds there. Without may_shrink a smaller size is EINVAL;
+ * with it what lies beyond is discarded. Snapshots keep their own size;
+ * version 2 images that have any cannot be resized (ENOTSUP).
+ */
+QCOW2_PUBLIC int qcow2_resize(struct qcow2_disk *disk, uint64_t size,
+                              bool may_shrink,
+                              enum qcow2_preallocation prealloc,
+                              struct qcow2_error *err);
+
 #endif /* QCOW2_H */
