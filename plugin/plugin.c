@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* plugin.c: nbdkit's callbacks, each a call of the engine. */
+#include <config.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "plugin.h"
+
+#define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+
+/* One connection. It shares the active disk, but has a snapshot to itself. */
+struct handle {
+    struct open_image *image;
+    const char *snapshot; /* its name or id, or NULL */
+    struct qcow2_disk *disk;
+    bool can_write;
+};
+
+static struct qcow2_disk *
+disk_of(void *handle)
+{
+    return ((struct handle *)handle)->disk;
+}
+
+/* Hands the result of a request to nbdkit. For an errno that nbdkit does not
+ * know it would tell the client EINVAL, its own mistake. ENOTSUP answers a
+ * fast zero that would not be fast: it is not worth a message.
+ */
+static int
+done(int r, const struct qcow2_error *err)
+{
+    static const int known[] = { EPERM,  EROFS, ENOMEM, ENOSPC,
+                                 EDQUOT, EFBIG, EINVAL, ENOTSUP };
+    int errnum = EIO;
+
+    if (r != -1)
+        return r;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (known[i] == err->errnum)
+            errnum = err->errnum;
+    if (errnum != ENOTSUP)
+        nbdkit_error("%s", err->text);
+    nbdkit_set_error(errnum);
+    return -1;
+}
+
+static unsigned
+engine_flags(uint32_t flags)
+{
+    return (flags & NBDKIT_FLAG_FUA ? QCOW2_FUA : 0)
+           | (flags & NBDKIT_FLAG_MAY_TRIM ? QCOW2_MAY_TRIM : 0)
+           | (flags & NBDKIT_FLAG_FAST_ZERO ? QCOW2_FAST : 0);
+}
+
+static void
+plugin_dump(void)
+{
+    static const char *const features[] = { "zlib", "zstd", "libdeflate" };
+
+    for (size_t i = 0; i < 3; i++)
+        printf("qcow2_%s=%s\n", features[i],
+               qcow2_has_feature(features[i]) ? "yes" : "no");
+}
+
+static void
+plugin_close(void *handle)
+{
+    struct handle *h = handle;
+    struct qcow2_error err;
+
+    if (h->disk && h->snapshot && qcow2_close(h->disk, &err) == -1)
+        nbdkit_error("%s", err.text);
+    images_put(h->image);
+    free(h);
+}
+
+static struct handle *
+open_export(const char *name, bool readonly)
+{
+    struct handle *h = calloc(1, sizeof *h);
+    struct export export;
+    struct qcow2_error err;
+
+    if (!h || !name || exports_find(name, &export) == -1
+        || !(h->image = images_get(&export, readonly))) {
+        free(h);
+        return NULL;
+    }
+    h->disk = h->image->disk;
+    h->snapshot = export.snapshot;
+    if (h->snapshot)
+        h->disk = qcow2_open_snapshot(h->disk, h->snapshot, &err);
+    if (!h->disk) {
+        nbdkit_error("%s", err.text);
+        plugin_close(h);
+        return NULL;
+    }
+    h->can_write = !readonly && !qcow2_is_readonly(h->disk);
+    return h;
+}
+
+/* Opens the image before nbdkit goes into the background, so that what is
+ * wrong shows at once. nbdkit does not say yet whether it has -r, hence
+ * this reads only, and keeps nothing open.
+ */
+static int
+plugin_get_ready(void)
+{
+    struct handle *h = NULL;
+
+    if (images_init() == -1 || (!config.dir && !(h = open_export("", true))))
+        return -1;
+    if (h)
+        plugin_close(h);
+    return 0;
+}
+
+static void *
+plugin_open(int readonly)
+{
+    return open_export(nbdkit_export_name(), readonly);
+}
+
+static const char *
+plugin_export_description(void *handle)
+{
+    struct handle *h = handle;
+
+    return exports_describe(h->image->disk, h->snapshot);
+}
+
+static int64_t
+plugin_get_size(void *handle)
+{
+    return qcow2_get_size(disk_of(handle));
+}
+
+static int
+plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
+                  uint32_t *maximum)
+{
+    uint32_t cluster_size = qcow2_get_cluster_size(disk_of(handle));
+
+    *minimum = 1;
+    *preferred = cluster_size > 4096 ? cluster_size : 4096;
+    *maximum = 64 * 1024 * 1024;
+    return 0;
+}
+
+static int
+plugin_can_write(void *handle)
+{
+    return ((struct handle *)handle)->can_write;
+}
+
+static int
+plugin_can_fast_zero(void *handle)
+{
+    return qcow2_can_fast_zero(disk_of(handle));
+}
+
+static int
+plugin_can_fua(void *handle)
+{
+    (void)handle;
+    return NBDKIT_FUA_NATIVE;
+}
+
+static int
+plugin_can_multi_conn(void *handle)
+{
+    (void)handle;
+    return 1;
+}
+
+static int
+plugin_pread(void *handle, void *buf, uint32_t nr_bytes, uint64_t guest_off,
+             uint32_t flags)
+{
+    struct qcow2_error err;
+
+    (void)flags;
+    return done(qcow2_pread(disk_of(handle), buf, nr_bytes, guest_off, &err),
+                &err);
+}
+
+static int
+plugin_pwrite(void *handle, const void *buf, uint32_t nr_bytes,
+              uint64_t guest_off, uint32_t flags)
+{
+    struct qcow2_error err;
+
+    return done(qcow2_pwrite(disk_of(handle), buf, nr_bytes, guest_off,
+                             engine_flags(flags), &err), &err);
+}
+
+static int
+plugin_flush(void *handle, uint32_t flags)
+{
+    struct qcow2_error err;
+
+    (void)flags;
+    return done(qcow2_flush(disk_of(handle), &err), &err);
+}
+
+static int
+plugin_trim(void *handle, uint32_t nr_bytes, uint64_t guest_off, uint32_t flags)
+{
+    struct qcow2_error err;
+
+    return done(qcow2_trim(disk_of(handle), nr_bytes, guest_off,
+                           engine_flags(flags), &err), &err);
+}
+
+static int
+plugin_zero(void *handle, uint32_t nr_bytes, uint64_t guest_off, uint32_t flags)
+{
+    struct qcow2_error err;
+
+    return done(qcow2_zero(disk_of(handle), nr_bytes, guest_off,
+                           engine_flags(flags), &err), &err);
+}
+
+struct extents_call {
+    struct nbdkit_extents *extents;
+    bool one_only;
+    unsigned nr;
+    uint32_t type; /* of the last one */
+    int r;
+};
+
+static int
+add_extent(void *opaque, const struct qcow2_extent *e)
+{
+    struct extents_call *call = opaque;
+    uint32_t type = (e->hole ? NBDKIT_EXTENT_HOLE : 0)
+                    | (e->zero ? NBDKIT_EXTENT_ZERO : 0);
+
+    if (call->one_only && call->nr++ > 0 && type != call->type)
+        return 1;
+    call->type = type;
+    call->r = nbdkit_add_extent(call->extents, e->guest_off, e->nr_bytes, type);
+    return call->r;
+}
+
+static int
+plugin_extents(void *handle, uint32_t nr_bytes, uint64_t guest_off,
+               uint32_t flags, struct nbdkit_extents *extents)
+{
+    struct extents_call call = {
+        .extents = extents,
+        .one_only = flags & NBDKIT_FLAG_REQ_ONE,
+    };
+    struct qcow2_error err;
+    int r;
+
+    r = qcow2_map(disk_of(handle), nr_bytes, guest_off, add_extent, &call,
+                  &err);
+    return call.r == -1 ? -1 : done(r, &err);
+}
+
+static int
+plugin_cache(void *handle, uint32_t nr_bytes, uint64_t guest_off,
+             uint32_t flags)
+{
+    struct qcow2_error err;
+
+    (void)flags;
+    return done(qcow2_prefetch(disk_of(handle), nr_bytes, guest_off, &err),
+                &err);
+}
+
+/* Absent callbacks have the right defaults: flush, trim, zero, extents and
+ * cache are supported, and the disk is not rotational.
+ */
+static struct nbdkit_plugin plugin = {
+    .name = "qcow2",
+    .version = PACKAGE_VERSION,
+    .description = "Serves qcow2 images, for reading and writing.",
+    .config_help = config_help,
+    .magic_config_key = "file",
+    .errno_is_preserved = 1,
+    .unload = images_free,
+    .dump_plugin = plugin_dump,
+    .config = config_set,
+    .config_complete = config_complete,
+    .get_ready = plugin_get_ready,
+    .list_exports = exports_list,
+    .open = plugin_open,
+    .close = plugin_close,
+    .export_description = plugin_export_description,
+    .get_size = plugin_get_size,
+    .block_size = plugin_block_size,
+    .can_write = plugin_can_write,
+    .can_fast_zero = plugin_can_fast_zero,
+    .can_fua = plugin_can_fua,
+    .can_multi_conn = plugin_can_multi_conn,
+    .pread = plugin_pread,
+    .pwrite = plugin_pwrite,
+    .flush = plugin_flush,
+    .trim = plugin_trim,
+    .zero = plugin_zero,
+    .extents = plugin_extents,
+    .cache = plugin_cache,
+};
+
+NBDKIT_DLL_PUBLIC struct nbdkit_plugin *plugin_init(void);
+NBDKIT_REGISTER_PLUGIN(plugin)

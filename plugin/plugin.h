@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* plugin.h: what the files of the nbdkit plugin share.
+ *
+ * plugin.c   nbdkit's callbacks
+ * config.c   key=value parameters
+ * exports.c  export names and what they stand for
+ * images.c   the images that are open, shared by connections
+ */
+#ifndef PLUGIN_H
+#define PLUGIN_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "qcow2.h"
+
+/* What the command line said; constant once nbdkit serves. */
+struct config {
+    const char *file; /* file=, or a name for fd= */
+    const char *dir;  /* dir= without symbolic links, or NULL */
+    int fd;           /* fd=, or -1 */
+    const char *snapshot;
+    bool backing_none;
+    const char *backing;
+    enum qcow2_format backing_format;
+    const char **allow;
+    size_t nr_allow;
+    bool discard;
+    bool lock;
+    enum qcow2_detect_zeroes detect_zeroes;
+    uint64_t cache_bytes;
+};
+extern struct config config;
+
+extern const char config_help[];
+int config_set(const char *key, const char *value);
+int config_complete(void);
+
+/* What an export name stands for: a file, and perhaps a snapshot in it. The
+ * strings live as long as the connection.
+ */
+struct export {
+    const char *path;
+    const char *snapshot; /* name or id; NULL: the active disk */
+    enum qcow2_format format;
+    bool probe_raw;
+};
+
+/* Finds what name stands for. Returns 0, or -1 after nbdkit_error. */
+int exports_find(const char *name, struct export *out);
+
+/* A few words about an export, interned; NULL if there is nothing to say.
+ * disk is the active disk of its image.
+ */
+const char *exports_describe(const struct qcow2_disk *disk,
+                             const char *snapshot);
+
+int exports_list(int readonly, int is_tls, struct nbdkit_exports *exports);
+
+int images_init(void);
+void images_free(void);
+
+/* How to open the image of an export, by what the command line says. */
+void images_options(const struct export *export, struct qcow2_options *options);
+
+/* A file, and the connections to exports of it. */
+struct open_image {
+    struct open_image *next;
+    dev_t dev;
+    ino_t ino;
+    pthread_mutex_t lock;    /* held over open and close, too */
+    unsigned nr_users;       /* guarded by lock */
+    struct qcow2_disk *disk; /* the active disk; constant while in use */
+};
+
+/* The image of an export, opened if nobody has it open yet. Returns NULL
+ * after nbdkit_error. To be given back by images_put.
+ */
+struct open_image *images_get(const struct export *export, bool readonly);
+void images_put(struct open_image *image);
+
+#endif /* PLUGIN_H */
