@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* builder.c: reads recipes; see builder.h. */
+#ifdef HAVE_CONFIG_H
 #include <config.h>
+#endif
 
 #include "builder-private.h"
 
