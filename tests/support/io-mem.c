@@ -108,6 +108,27 @@ mem_new_device(uint64_t nr_bytes)
 }
 
 struct mem *
+mem_copy(struct mem *m)
+{
+    struct mem *copy;
+    RDLOCK_SCOPE(&m->lock);
+
+    copy = mem_new(m->bytes, m->size);
+    copy->is_device = m->is_device;
+    memcpy(copy->is_data, m->is_data, copy->capacity / BLOCK);
+    return copy;
+}
+
+struct mem *
+mem_like(const struct mem *m, const void *bytes, uint64_t nr_bytes)
+{
+    struct mem *like = mem_new(bytes, nr_bytes);
+
+    like->is_device = m->is_device;
+    return like;
+}
+
+struct mem *
 mem_load(const char *path)
 {
     size_t nr_bytes;

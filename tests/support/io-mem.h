@@ -21,6 +21,13 @@ struct mem *mem_new(const void *bytes, uint64_t nr_bytes);
 /* A block device: its size is fixed, and its bytes are not zero at first. */
 struct mem *mem_new_device(uint64_t nr_bytes);
 
+/* Another file of the same kind and content. */
+struct mem *mem_copy(struct mem *m);
+
+/* A file of the same kind with other content. */
+struct mem *mem_like(const struct mem *m, const void *bytes,
+                     uint64_t nr_bytes);
+
 /* To and from a real file; a failure ends the program. */
 struct mem *mem_load(const char *path);
 void mem_save(struct mem *m, const char *path);

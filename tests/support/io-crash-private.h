@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-crash-private.h: the log that io-crash.c writes and io-crash-states.c
+ * reads.
+ *
+ * Sequence numbers count beginnings and ends alike. An operation is stable
+ * at a cut if it ended before the beginning of a flush that ended before
+ * the cut.
+ */
+#ifndef IO_CRASH_PRIVATE_H
+#define IO_CRASH_PRIVATE_H
+
+#include <pthread.h>
+
+#include "io-crash.h"
+
+enum op_kind { OP_WRITE, OP_ZERO, OP_PUNCH, OP_TRUNCATE, OP_FLUSH };
+
+struct op {
+    enum op_kind kind;
+    uint64_t off, nr_bytes; /* truncate: off is the new size */
+    unsigned char *data;    /* OP_WRITE */
+    uint64_t begin, end;    /* end 0: has not returned */
+    bool failed;            /* without an effect */
+};
+
+/* What makes one cut differ from the one before. */
+enum event_kind { EVENT_OP_BEGINS, EVENT_FLUSH_ENDS, EVENT_MARK };
+
+struct event {
+    enum event_kind kind;
+    unsigned index; /* of the operation */
+    enum crash_mark mark;
+};
+
+struct crash_log {
+    pthread_mutex_t lock;
+    struct mem *start, *now;
+    uint64_t seq;
+    struct op *ops;
+    unsigned nr_ops, max_ops;
+    struct event *events;
+    unsigned nr_events, max_events;
+    unsigned nr_marks;
+};
+
+#endif /* IO_CRASH_PRIVATE_H */

@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-crash-states.c: makes the states that a power cut may leave out of
+ * the log; see io-crash.h.
+ *
+ * A state is the base (all operations up to the first that is not stable)
+ * and some of the operations after it, applied in the order of the log. One
+ * buffer holds the base; another gets the operations of a state applied,
+ * and taken back by copying what they touched from the base. Hashes are
+ * sums over sectors, so equal states are found by looking at what was
+ * touched alone.
+ */
+#include "io-crash-private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checked.h"
+#include "rng.h"
+
+enum { SECTOR = 512 };
+
+static const char *const op_names[] = {
+    "write", "zero", "punch", "truncate", "flush"
+};
+
+/* Bytes past size are zero. */
+struct content {
+    unsigned char *bytes;
+    uint64_t size;
+};
+
+struct cut {
+    const struct crash_log *log;
+    const struct crash_options *options;
+    crash_state_fn *fn;
+    void *opaque;
+    struct crash_stats *stats;
+    struct rng rng;
+
+    uint64_t capacity;      /* of both contents: whole sectors */
+    struct content base, state;
+    uint64_t base_hash, state_hash;
+    uint32_t *visited;      /* a sector: the last state that touched it */
+    uint32_t visit;
+
+    bool *stable;           /* one an operation */
+    unsigned base_end;      /* the base is all operations before this one */
+    unsigned begun;         /* operations begun before the cut */
+    unsigned nr_marks, nr_demands;
+
+    unsigned *unsynced;     /* indexes of operations */
+    unsigned nr_unsynced;
+    bool *survives;         /* one an unsynced operation */
+    unsigned torn;          /* which of them is torn; UINT_MAX: none */
+    unsigned char *sectors; /* of the torn one: which survive */
+
+    uint64_t *seen;         /* hash table; 0 is empty */
+    uint64_t nr_seen, max_seen;
+};
+
+#define NONE (~0U)
+
+static void *
+must_have(void *p)
+{
+    if (!p)
+        abort();
+    return p;
+}
+
+static uint64_t
+mix(uint64_t z)
+{
+    z = (z ^ (z >> 32)) * UINT64_C(0xd6e8feb86659fd93);
+    z = (z ^ (z >> 32)) * UINT64_C(0xd6e8feb86659fd93);
+    return z ^ (z >> 32);
+}
+
+/* 0 for a sector of zeroes, so that growing a file changes no sum. */
+static uint64_t
+sector_hash(const struct content *c, uint64_t sector)
+{
+    const unsigned char *p = c->bytes + sector * SECTOR;
+    uint64_t h = sector + 1, any = 0;
+
+    for (unsigned i = 0; i < SECTOR; i += 8) {
+        uint64_t word;
+
+        memcpy(&word, p + i, sizeof word);
+        any |= word;
+        h = (h ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        h ^= h >> 29;
+    }
+    return any ? mix(h) : 0;
+}
+
+/* Operations on contents. */
+
+/* What an operation may change, to the sector. */
+static void
+touched(const struct cut *cut, const struct op *op, uint64_t *first,
+        uint64_t *end)
+{
+    uint64_t op_end = op->kind == OP_TRUNCATE ? cut->capacity
+                                              : op->off + op->nr_bytes;
+
+    *first = min_u64(op->off, cut->capacity) / SECTOR;
+    *end = div_round_up(min_u64(op_end, cut->capacity), SECTOR);
+}
+
+/* The part [from, from + nr_bytes) of a write or zero. */
+static void
+apply_part(struct content *c, const struct op *op, uint64_t from,
+           uint64_t nr_bytes)
+{
+    unsigned char *to = c->bytes + op->off + from;
+
+    if (op->kind == OP_WRITE)
+        memcpy(to, op->data + from, nr_bytes);
+    else
+        memset(to, 0, nr_bytes);
+    if (op->kind != OP_PUNCH)
+        c->size = max_u64(c->size, op->off + from + nr_bytes);
+}
+
+static void
+apply(const struct cut *cut, struct content *c, const struct op *op)
+{
+    if (op->failed)
+        return;
+    switch (op->kind) {
+    case OP_WRITE:
+    case OP_ZERO:
+        apply_part(c, op, 0, op->nr_bytes);
+        break;
+    case OP_PUNCH:
+        if (op->off < c->size)
+            apply_part(c, op, 0, min_u64(op->nr_bytes, c->size - op->off));
+        break;
+    case OP_TRUNCATE:
+        if (op->off < c->size)
+            memset(c->bytes + op->off, 0, cut->capacity - op->off);
+        c->size = op->off;
+        break;
+    case OP_FLUSH:
+        break;
+    }
+}
+
+static bool
+can_tear(const struct op *op)
+{
+    return (op->kind == OP_WRITE || op->kind == OP_ZERO) && !op->failed
+           && op->off / SECTOR != (op->off + op->nr_bytes - 1) / SECTOR;
+}
+
+/* Applies those sectors of op that cut->sectors says. */
+static void
+apply_torn(const struct cut *cut, struct content *c, const struct op *op)
+{
+    uint64_t from = 0;
+
+    for (uint64_t i = 0; from < op->nr_bytes; i++) {
+        uint64_t at = op->off + from;
+        uint64_t n = min_u64(SECTOR - at % SECTOR, op->nr_bytes - from);
+
+        if (cut->sectors[i])
+            apply_part(c, op, from, n);
+        from += n;
+    }
+}
+
+/* All of what `survives` and `torn` choose, on top of the base. Operations
+ * before the first unsynced one are in the base; others that are stable are
+ * applied in their turn.
+ */
+static void
+build_state(struct cut *cut)
+{
+    unsigned u = 0;
+
+    for (unsigned i = cut->base_end; i < cut->begun; i++) {
+        const struct op *op = &cut->log->ops[i];
+
+        if (cut->stable[i] || op->kind == OP_FLUSH) {
+            apply(cut, &cut->state, op);
+            continue;
+        }
+        if (u == cut->torn)
+            apply_torn(cut, &cut->state, op);
+        else if (cut->survives[u])
+            apply(cut, &cut->state, op);
+        u++;
+    }
+}
+
+static void
+hash_state(struct cut *cut)
+{
+    cut->visit++;
+    cut->state_hash = cut->base_hash;
+    for (unsigned i = cut->base_end; i < cut->begun; i++) {
+        uint64_t s, end;
+
+        for (touched(cut, &cut->log->ops[i], &s, &end); s < end; s++) {
+            if (cut->visited[s] == cut->visit)
+                continue;
+            cut->visited[s] = cut->visit;
+            cut->state_hash += sector_hash(&cut->state, s)
+                               - sector_hash(&cut->base, s);
+        }
+    }
+}
+
+static void
+take_back_state(struct cut *cut)
+{
+    for (unsigned i = cut->base_end; i < cut->begun; i++) {
+        uint64_t s, end;
+
+        touched(cut, &cut->log->ops[i], &s, &end);
+        if (s < end)
+            memcpy(cut->state.bytes + s * SECTOR,
+                   cut->base.bytes + s * SECTOR, (end - s) * SECTOR);
+    }
+    cut->state.size = cut->base.size;
+}
+
+/* Moves op, which is stable, into the base. */
+static void
+add_to_base(struct cut *cut, const struct op *op)
+{
+    uint64_t first, end;
+
+    touched(cut, op, &first, &end);
+    for (uint64_t s = first; s < end; s++)
+        cut->base_hash -= sector_hash(&cut->base, s);
+    apply(cut, &cut->base, op);
+    for (uint64_t s = first; s < end; s++)
+        cut->base_hash += sector_hash(&cut->base, s);
+    if (first < end)
+        memcpy(cut->state.bytes + first * SECTOR,
+               cut->base.bytes + first * SECTOR, (end - first) * SECTOR);
+    cut->state.size = cut->base.size;
+}
+
+/* Showing states. */
+
+/* Enters key; was it there? */
+static bool
+seen_before(struct cut *cut, uint64_t key)
+{
+    uint64_t i;
+
+    if (cut->nr_seen * 2 >= cut->max_seen) {
+        uint64_t *old = cut->seen, nr_old = cut->max_seen;
+
+        cut->max_seen = nr_old ? nr_old * 2 : 1024;
+        cut->seen = must_have(calloc(cut->max_seen, sizeof *cut->seen));
+        cut->nr_seen = 0;
+        for (i = 0; i < nr_old; i++)
+            if (old[i])
+                seen_before(cut, old[i]);
+        free(old);
+    }
+    key += key == 0;
+    for (i = key & (cut->max_seen - 1); cut->seen[i];
+         i = (i + 1) & (cut->max_seen - 1))
+        if (cut->seen[i] == key)
+            return true;
+    cut->seen[i] = key;
+    cut->nr_seen++;
+    return false;
+}
+
+static void
+describe(const struct cut *cut, char *buf, size_t size)
+{
+    int n = snprintf(buf, size, "cut after operation %u of %u, mark %u;"
+                     " of %u unsynced survive:", cut->begun,
+                     cut->log->nr_ops, cut->nr_marks, cut->nr_unsynced);
+
+    for (unsigned u = 0; u < cut->nr_unsynced && (size_t)n < size; u++) {
+        const struct op *op = &cut->log->ops[cut->unsynced[u]];
+
+        if (u != cut->torn && !cut->survives[u])
+            continue;
+        n += snprintf(buf + n, size - n, " %s%s 0x%llx+0x%llx",
+                      u == cut->torn ? "torn " : "", op_names[op->kind],
+                      (unsigned long long)op->off,
+                      (unsigned long long)op->nr_bytes);
+    }
+}
+
+static int
+show(struct cut *cut)
+{
+    char what[1024];
+    struct crash_state s = { .nr_marks = cut->nr_marks, .what = what };
+    uint64_t key;
+    int r = 0;
+
+    build_state(cut);
+    hash_state(cut);
+    cut->stats->nr_states++;
+    key = mix(cut->state_hash ^ mix(cut->state.size)
+              ^ mix(~(uint64_t)cut->nr_demands));
+    if (!seen_before(cut, key)) {
+        cut->stats->nr_distinct++;
+        describe(cut, what, sizeof what);
+        s.image = mem_like(cut->log->start, cut->state.bytes,
+                           cut->state.size);
+        r = cut->fn(cut->opaque, &s);
+        mem_free(s.image);
+    }
+    take_back_state(cut);
+    return r;
+}
+
+/* Choosing states. With `newest`, only those where the last operation to
+ * begin survives: the others were possible at the cut before it.
+ */
+
+static void
+choose_all(struct cut *cut, bool survive)
+{
+    memset(cut->survives, survive, cut->nr_unsynced);
+}
+
+static int
+show_with(struct cut *cut, bool newest)
+{
+    if (newest)
+        cut->survives[cut->nr_unsynced - 1] = true;
+    return show(cut);
+}
+
+static int
+show_every_subset(struct cut *cut, bool newest)
+{
+    unsigned n = cut->nr_unsynced - newest;
+    int r = 0;
+
+    for (uint64_t mask = 0; mask < UINT64_C(1) << n && r == 0; mask++) {
+        for (unsigned u = 0; u < n; u++)
+            cut->survives[u] = mask >> u & 1;
+        r = show_with(cut, newest);
+    }
+    return r;
+}
+
+static int
+show_some_subsets(struct cut *cut, bool newest)
+{
+    int r = 0;
+
+    for (int all = 0; all <= 1 && r == 0; all++) {
+        choose_all(cut, all);
+        r = show_with(cut, newest);
+        for (unsigned u = 0; u < cut->nr_unsynced && r == 0; u++) {
+            choose_all(cut, all);
+            cut->survives[u] = !all;
+            r = show_with(cut, newest);
+        }
+    }
+    for (unsigned i = 0; i < cut->options->nr_random && r == 0; i++) {
+        for (unsigned u = 0; u < cut->nr_unsynced; u++)
+            cut->survives[u] = rng_percent(&cut->rng, 50);
+        r = show_with(cut, newest);
+    }
+    return r;
+}
+
+/* A prefix, a suffix, or any of the sectors. */
+static void
+choose_sectors(struct cut *cut, const struct op *op)
+{
+    uint64_t nr = div_round_up(op->off % SECTOR + op->nr_bytes, SECTOR);
+    uint64_t at = 1 + rng_below(&cut->rng, nr - 1);
+    uint64_t how = rng_below(&cut->rng, 3);
+
+    free(cut->sectors);
+    cut->sectors = must_have(malloc(nr));
+    for (uint64_t i = 0; i < nr; i++)
+        cut->sectors[i] = how == 0 ? i < at
+                          : how == 1 ? i >= at : rng_percent(&cut->rng, 50);
+}
+
+static int
+show_torn(struct cut *cut)
+{
+    unsigned nr_can = 0;
+    int r = 0;
+
+    for (unsigned u = 0; u < cut->nr_unsynced; u++)
+        nr_can += can_tear(&cut->log->ops[cut->unsynced[u]]);
+    for (unsigned i = 0; nr_can && i < cut->options->nr_torn && !r; i++) {
+        uint64_t which = rng_below(&cut->rng, nr_can);
+        unsigned u = 0;
+
+        for (;; u++)
+            if (can_tear(&cut->log->ops[cut->unsynced[u]]) && which-- == 0)
+                break;
+        choose_sectors(cut, &cut->log->ops[cut->unsynced[u]]);
+        for (unsigned v = 0; v < cut->nr_unsynced; v++)
+            cut->survives[v] = rng_percent(&cut->rng, 50);
+        cut->torn = u;
+        r = show(cut);
+        cut->torn = NONE;
+    }
+    return r;
+}
+
+static int
+show_point(struct cut *cut, bool newest)
+{
+    int r;
+
+    cut->nr_unsynced = 0;
+    for (unsigned i = cut->base_end; i < cut->begun; i++)
+        if (!cut->stable[i] && cut->log->ops[i].kind != OP_FLUSH)
+            cut->unsynced[cut->nr_unsynced++] = i;
+    cut->stats->nr_points++;
+    if (cut->stats->max_unsynced < cut->nr_unsynced)
+        cut->stats->max_unsynced = cut->nr_unsynced;
+    /* Cuts are independent of each other's number of states. */
+    rng_init(&cut->rng, cut->options->seed, cut->stats->nr_points);
+
+    if (cut->nr_unsynced <= cut->options->max_exhaustive)
+        r = show_every_subset(cut, newest);
+    else
+        r = show_some_subsets(cut, newest);
+    return r ? r : show_torn(cut);
+}
+
+/* Flush f ended: all that had ended before it began is stable. */
+static void
+make_stable(struct cut *cut, const struct op *f)
+{
+    const struct crash_log *log = cut->log;
+
+    for (unsigned i = cut->base_end; i < cut->begun; i++)
+        if (log->ops[i].end && log->ops[i].end < f->begin)
+            cut->stable[i] = true;
+    while (cut->base_end < cut->begun
+           && (cut->stable[cut->base_end]
+               || log->ops[cut->base_end].kind == OP_FLUSH))
+        add_to_base(cut, &log->ops[cut->base_end++]);
+}
+
+static int
+walk(struct cut *cut)
+{
+    const struct crash_log *log = cut->log;
+    int r = show_point(cut, false);
+
+    for (unsigned i = 0; i < log->nr_events && r == 0; i++) {
+        const struct event *e = &log->events[i];
+
+        switch (e->kind) {
+        case EVENT_OP_BEGINS:
+            cut->begun = e->index + 1;
+            r = show_point(cut, true);
+            break;
+        case EVENT_FLUSH_ENDS:
+            make_stable(cut, &log->ops[e->index]);
+            r = show_point(cut, false);
+            break;
+        case EVENT_MARK:
+            cut->nr_marks++;
+            if (e->mark == CRASH_MARK_DEMANDS) {
+                cut->nr_demands++;
+                r = show_point(cut, false);
+            }
+            break;
+        }
+    }
+    return r;
+}
+
+static void
+load_base(struct cut *cut)
+{
+    const unsigned char *bytes = mem_bytes(cut->log->start, &cut->base.size);
+
+    cut->capacity = cut->base.size;
+    for (unsigned i = 0; i < cut->log->nr_ops; i++) {
+        const struct op *op = &cut->log->ops[i];
+
+        if (!op->failed)
+            cut->capacity = max_u64(cut->capacity, op->off + op->nr_bytes);
+    }
+    cut->capacity = round_up(max_u64(cut->capacity, 1), SECTOR);
+    cut->base.bytes = must_have(calloc(1, cut->capacity));
+    cut->state.bytes = must_have(malloc(cut->capacity));
+    memcpy(cut->base.bytes, bytes, cut->base.size);
+    memcpy(cut->state.bytes, cut->base.bytes, cut->capacity);
+    cut->state.size = cut->base.size;
+    for (uint64_t s = 0; s < cut->capacity / SECTOR; s++)
+        cut->base_hash += sector_hash(&cut->base, s);
+}
+
+int
+crash_log_enumerate(struct crash_log *log,
+                    const struct crash_options *options, crash_state_fn *fn,
+                    void *opaque, struct crash_stats *stats)
+{
+    struct crash_stats ignored;
+    struct cut cut = {
+        .log = log, .options = options, .fn = fn, .opaque = opaque,
+        .stats = stats ? stats : &ignored, .torn = NONE,
+    };
+    unsigned nr = log->nr_ops + 1;
+    int r;
+
+    memset(cut.stats, 0, sizeof *cut.stats);
+    load_base(&cut);
+    cut.visited = must_have(calloc(cut.capacity / SECTOR,
+                                   sizeof *cut.visited));
+    cut.stable = must_have(calloc(nr, sizeof *cut.stable));
+    cut.survives = must_have(calloc(nr, sizeof *cut.survives));
+    cut.unsynced = must_have(calloc(nr, sizeof *cut.unsynced));
+    r = walk(&cut);
+    free(cut.base.bytes);
+    free(cut.state.bytes);
+    free(cut.visited);
+    free(cut.stable);
+    free(cut.survives);
+    free(cut.unsynced);
+    free(cut.sectors);
+    free(cut.seen);
+    return r;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-crash.h: a file that remembers all that was done to it, and can show
+ * every state in which a power cut may have left it.
+ *
+ * The model is io.h's: a flush makes stable what had returned before it was
+ * called; of everything else begun before the cut any subset survives, each
+ * write torn at 512 bytes. The log knows when each operation began and
+ * returned, so this is exact for concurrent operations too.
+ *
+ * A test records a workload, then enumerates. It tells what a state must
+ * hold by marks: a state knows how many of the log's marks had been put
+ * before its cut.
+ */
+#ifndef IO_CRASH_H
+#define IO_CRASH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "io-mem.h"
+#include "io.h"
+
+struct crash_log;
+
+/* A file that starts as (a copy of) what start holds, all of it stable. */
+struct crash_log *crash_log_new(struct mem *start);
+
+/* No backend may be open on it. NULL is fine. */
+void crash_log_free(struct crash_log *log);
+
+/* A backend on the file; several may be open at once. Safe for any number
+ * of threads. */
+struct io *io_crash_open(struct crash_log *log);
+
+/* What the file holds if nothing gets lost; the log's. */
+struct mem *crash_log_content(struct crash_log *log);
+
+/* What a mark means for states after it. */
+enum crash_mark {
+    CRASH_MARK_ALLOWS,  /* they may hold more than those before: a request
+                         * was sent */
+    CRASH_MARK_DEMANDS, /* they must hold more: a flush was answered */
+};
+
+/* Returns the mark's number: 0, 1, … */
+unsigned crash_log_mark(struct crash_log *log, enum crash_mark mark);
+
+/* Of n unsynced operations all 2^n subsets are tried if n is at most
+ * max_exhaustive; otherwise none, all, each alone, all but each, and
+ * nr_random random ones. nr_torn more have one torn write.
+ */
+struct crash_options {
+    unsigned max_exhaustive;
+    unsigned nr_random;
+    unsigned nr_torn;
+    uint64_t seed;
+};
+
+#define CRASH_OPTIONS_INIT \
+    { .max_exhaustive = 10, .nr_random = 50, .nr_torn = 20, .seed = 1 }
+
+struct crash_state {
+    struct mem *image;  /* may be changed; freed after the call unless
+                         * something is open on it */
+    unsigned nr_marks;  /* marks number 0 to nr_marks - 1 precede the cut */
+    const char *what;   /* the cut and what survived, for messages */
+};
+
+/* Non-zero ends the enumeration. */
+typedef int crash_state_fn(void *opaque, const struct crash_state *state);
+
+struct crash_stats {
+    uint64_t nr_points;    /* places of cuts that can differ */
+    uint64_t nr_states;    /* made */
+    uint64_t nr_distinct;  /* shown to the function */
+    unsigned max_unsynced; /* a large one is a finding of its own */
+};
+
+/* Shows fn every state, in the order of the cuts. States equal in content
+ * are shown once for all cuts that demand the same: the first one, which
+ * allows least. Returns what fn returned last. stats may be NULL.
+ */
+int crash_log_enumerate(struct crash_log *log,
+                        const struct crash_options *options,
+                        crash_state_fn *fn, void *opaque,
+                        struct crash_stats *stats);
+
+#endif /* IO_CRASH_H */
