@@ -369,4 +369,180 @@ QCOW2_PUBLIC int qcow2_resize(struct qcow2_disk *disk, uint64_t size,
                               enum qcow2_preallocation prealloc,
                               struct qcow2_error *err);
 
+/* --- Commit, rebase, convert, compare, measure --------------------------
+ *
+ * Jobs below open what they are told to by path themselves, lock it as long
+ * as they live, and close it with their last step, which so tells of every
+ * failure. Their progress counts guest bytes. Disks given to a job must stay
+ * open until it is freed. A path may be an NBD URI (nbd://, nbds://,
+ * nbd+unix://, …) wherever qcow2_open takes one: it is a raw disk.
+ */
+
+/* Commit: writes what the image at path, and the layers between it and the
+ * base, hold into the base, which grows if it is shorter; what reads as
+ * zeroes there does so in the base. Then the image is emptied; its snapshots
+ * keep their content.
+ *
+ * It is not emptied when keep is set, nor when there are layers between it
+ * and the base (they would show through). Those layers, and other overlays
+ * on the base, read differently afterwards: the image itself never does, at
+ * no point, and doing it again after it was interrupted completes it.
+ *
+ * options: how to open the image; readonly is ignored. backing and
+ * backing_format mean the immediate backing file.
+ */
+struct qcow2_commit_options {
+    const char *base; /* a file in the chain; NULL: the image's own backing
+                       * file */
+    bool keep;
+};
+QCOW2_PUBLIC struct qcow2_job *
+qcow2_commit(const char *path, const struct qcow2_options *options,
+             const struct qcow2_commit_options *commit,
+             struct qcow2_error *err);
+
+/* Rebase: the image at path gets another backing file, or none, and reads
+ * the same: what the old and the new one have different is copied into it
+ * first. With header_only nothing is compared, copied or opened but the
+ * image itself: right only if both have the same content.
+ *
+ * The new name is the user's own, so it needs no leave; names in the files
+ * it leads to are subject to options->allow. options->backing and its
+ * format stand for the old backing file.
+ */
+struct qcow2_rebase_options {
+    const char *backing;      /* as stored: relative to path's directory;
+                               * NULL: none (all is copied) */
+    enum qcow2_format backing_format; /* must be said when backing is */
+    bool header_only;
+};
+QCOW2_PUBLIC struct qcow2_job *
+qcow2_rebase(const char *path, const struct qcow2_options *options,
+             const struct qcow2_rebase_options *rebase,
+             struct qcow2_error *err);
+
+/* Creates a raw file of size bytes that reads as zeroes. On failure nothing
+ * is left behind that was not there before. METADATA is EINVAL here.
+ */
+QCOW2_PUBLIC int qcow2_create_raw(const char *path, uint64_t size,
+                                  enum qcow2_preallocation prealloc,
+                                  bool overwrite, struct qcow2_error *err);
+
+/* Convert: copies disks, one behind the other, to another image. Holes and
+ * zeroes are kept, and clusters are compressed if asked for.
+ */
+struct qcow2_convert_options {
+    /* The target: created, unless no_create, with what `create` says but
+     * size, which is that of the sources unless create.size is larger. A
+     * target that the job created is removed if the job does not complete.
+     * With create.backing (or no_create and has_backing) only what the top
+     * layer of each source holds is copied.
+     */
+    enum qcow2_format format; /* of the target; AUTO: qcow2 if created */
+    struct qcow2_create_options create;
+    enum qcow2_preallocation prealloc; /* of a raw target */
+    bool no_create;
+    bool has_backing;
+    bool target_is_zero;      /* no_create: it reads as zeroes already */
+    const struct qcow2_options *open; /* how to open the target, or NULL:
+                               * pool, allow, no_lock, no_discard, debug */
+
+    bool compress;            /* as the target's compression type says */
+    int compress_level;       /* 0: the library's default */
+    bool allocate_all;        /* zeroes are allocated too (-S 0) */
+    uint32_t sparse_bytes;    /* shortest run of zeroes in data that becomes
+                               * a hole; 0: 4096 */
+    unsigned nr_threads;      /* 0: 8; at most 64 */
+    bool out_of_order;        /* clusters land as they come */
+    bool ignore_read_errors;  /* what cannot be read becomes zeroes */
+
+    uint64_t skip_bytes;      /* of the sources, left out */
+    uint64_t nr_bytes;        /* of what follows, at most; 0: all */
+};
+QCOW2_PUBLIC struct qcow2_job *
+qcow2_convert(struct qcow2_disk *const *sources, size_t nr_sources,
+              const char *target,
+              const struct qcow2_convert_options *options,
+              struct qcow2_error *err);
+
+/* Compare: do two disks read the same? *result is filled by the step that
+ * returns 0. Past its end the shorter one counts as zeroes, so sizes may
+ * differ in disks that are QCOW2_SAME.
+ */
+enum qcow2_difference {
+    QCOW2_SAME = 0,
+    QCOW2_DIFFERENT_SIZE,       /* strict only */
+    QCOW2_DIFFERENT_ALLOCATION, /* strict only: hole, zero or data */
+    QCOW2_DIFFERENT_CONTENT,
+};
+struct qcow2_compare_result {
+    enum qcow2_difference difference;
+    bool sizes_differ;
+    uint64_t guest_off; /* of the first difference but in size: of the
+                         * sector with it */
+};
+QCOW2_PUBLIC struct qcow2_job *
+qcow2_compare(struct qcow2_disk *a, struct qcow2_disk *b, bool strict,
+              struct qcow2_compare_result *result, struct qcow2_error *err);
+
+/* Measure: what a new image needs in host bytes: for source's content as it
+ * is, and when all of it is written. Without source create.size counts. Of
+ * create only version, cluster_size, refcount_bits, backing and sizes are
+ * used; nothing is opened. Bitmaps are not counted.
+ */
+struct qcow2_measure_options {
+    enum qcow2_format format; /* AUTO: qcow2 */
+    struct qcow2_create_options create;
+    enum qcow2_preallocation prealloc;
+};
+struct qcow2_measure {
+    uint64_t required;
+    uint64_t fully_allocated;
+};
+QCOW2_PUBLIC int
+qcow2_measure(struct qcow2_disk *source,
+              const struct qcow2_measure_options *options,
+              struct qcow2_measure *result, struct qcow2_error *err);
+
+/* --- What a disk is made of -------------------------------------------- */
+
+/* One file of a disk's chain. Strings are valid until the disk is closed;
+ * names from images may hold bytes that are not printable.
+ */
+struct qcow2_layer {
+    const char *path;
+    enum qcow2_format format;
+    uint64_t size;            /* virtual */
+    uint64_t file_size;       /* bytes up to the file's end */
+    uint64_t allocated;       /* bytes it takes from the file system */
+
+    /* qcow2 only; else 0. */
+    unsigned version;
+    uint32_t cluster_size;
+    unsigned refcount_bits;
+    bool zstd;                /* compression type; else zlib */
+    bool lazy_refcounts, dirty, corrupt;
+    size_t nr_snapshots;
+    const char *backing;        /* as stored; NULL: none */
+    const char *backing_format; /* as declared; NULL: not declared */
+};
+
+/* Layer 0 is the disk itself. */
+QCOW2_PUBLIC unsigned qcow2_get_nr_layers(const struct qcow2_disk *disk);
+QCOW2_PUBLIC int qcow2_get_layer(const struct qcow2_disk *disk,
+                                 unsigned layer, struct qcow2_layer *out,
+                                 struct qcow2_error *err);
+
+/* What a layer contributes, in guest bytes; reads tables, not data. */
+struct qcow2_layer_usage {
+    uint64_t own;     /* data or zeroes here, not left to the layer below */
+    uint64_t visible; /* of those, not hidden by a layer above */
+    uint64_t added;   /* of `own`, what the layers below have not: about
+                       * what they would grow by if it was committed */
+};
+QCOW2_PUBLIC int qcow2_get_layer_usage(struct qcow2_disk *disk,
+                                       unsigned layer,
+                                       struct qcow2_layer_usage *out,
+                                       struct qcow2_error *err);
+
 #endif /* QCOW2_H */
