@@ -545,4 +545,92 @@ QCOW2_PUBLIC int qcow2_get_layer_usage(struct qcow2_disk *disk,
                                        struct qcow2_layer_usage *out,
                                        struct qcow2_error *err);
 
+/* --- What a file says of itself ----------------------------------------
+ *
+ * For showing and judging images, also those that qcow2_open refuses. Reads
+ * the header, the snapshot table and the bitmap directory. What the file
+ * names (backing_file, data_file) is neither opened nor looked up, unless
+ * chain is set; then backing files are opened as qcow2_open would, with
+ * options.allow, except that a format nothing declares is guessed.
+ */
+enum qcow2_feature_kind {
+    QCOW2_INCOMPATIBLE = 0, /* numbers of the feature name table */
+    QCOW2_COMPATIBLE = 1,
+    QCOW2_AUTOCLEAR = 2,
+};
+struct qcow2_info_feature {
+    enum qcow2_feature_kind kind;
+    unsigned bit;
+    const char *name; /* the specification's, else what the image calls it;
+                       * NULL: nobody names it */
+    bool known;       /* to the specification, as far as we know it */
+};
+struct qcow2_info_extension {
+    uint32_t type;
+    uint32_t nr_bytes;
+    const char *name; /* NULL: unknown type */
+};
+struct qcow2_info_bitmap {
+    const char *name;
+    uint64_t granularity; /* bytes */
+    bool in_use, automatic;
+};
+
+/* Strings live as long as the struct does; names from the file may hold
+ * bytes that are not printable.
+ */
+struct qcow2_info {
+    const char *path;
+    enum qcow2_format format;
+    uint64_t virtual_size;
+    uint64_t file_size;         /* bytes up to the file's end */
+    uint64_t allocated_size;    /* bytes it takes from the file system */
+
+    /* qcow2 only; else 0. */
+    unsigned version;
+    uint32_t cluster_size;
+    unsigned refcount_bits;     /* 0: the header has no valid width */
+    const char *compression;    /* "zlib", "zstd" or "unknown" */
+    const char *encryption;     /* NULL: none; "aes", "luks", "unknown" */
+    bool dirty, corrupt, lazy_refcounts, extended_l2;
+
+    const char *backing_file;      /* as stored; NULL: none */
+    const char *full_backing_file; /* relative to where path is */
+    const char *backing_format;    /* as declared; NULL: not declared */
+    bool has_data_file, data_file_raw;
+    const char *data_file;         /* as stored; NULL: not stored */
+    bool backing_outside;       /* the name leads out of the directory of */
+    bool data_file_outside;     /* path, or is not a plain path at all */
+
+    size_t nr_features;         /* feature bits that are set */
+    const struct qcow2_info_feature *features;
+    size_t nr_extensions;
+    const struct qcow2_info_extension *extensions;
+    size_t nr_snapshots;
+    const struct qcow2_snapshot *snapshots;
+    size_t nr_bitmaps;
+    const struct qcow2_info_bitmap *bitmaps;
+
+    /* Why qcow2_open refuses the file; errnum is 0 if it does not, as far as
+     * the above tells (ENOTSUP: a feature, EIO: damage). */
+    struct qcow2_error refusal;
+
+    /* chain: what stands below, or why it cannot be had (errnum not 0). */
+    struct qcow2_info *backing;
+    struct qcow2_error backing_error;
+};
+struct qcow2_info_options {
+    enum qcow2_format format; /* AUTO: raw unless its first bytes say more */
+    bool no_lock;             /* take no locks and respect none */
+    bool chain;
+    const char *const *allow; /* as in qcow2_options */
+    size_t nr_allow;
+};
+QCOW2_PUBLIC struct qcow2_info *
+qcow2_get_info(const char *path, const struct qcow2_info_options *options,
+               struct qcow2_error *err);
+
+/* With all that stands below it. NULL is fine. */
+QCOW2_PUBLIC void qcow2_info_free(struct qcow2_info *info);
+
 #endif /* QCOW2_H */
