@@ -32,8 +32,6 @@ is_printable(const char *name)
     unsigned nr_more;
     uint32_t c;
 
-    if (!*s || strlen(name) > 4096)
-        return false;
     while ((c = *s++)) {
         nr_more = c < 0xc0 ? 0 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3;
         if ((c >= 0x7f && c < 0xc0) || c >= 0xf8)
@@ -47,15 +45,14 @@ is_printable(const char *name)
         if (c < least[nr_more] || c > 0x10ffff || c >> 11 == 0x1b)
             return false;
     }
-    return true;
+    return name[0] != '\0';
 }
 
-/* Is there a file of that name to serve? If there is one that must not be
- * served, *why says why. Symbolic links may lead to what is in the directory
- * or below it.
+/* Is there a file of that name to serve? Symbolic links may lead to what is
+ * in the directory or below it.
  */
 static bool
-find_file(const char *name, struct export *out, const char **why)
+find_file(const char *name, struct export *out)
 {
     size_t nr_dir = strlen(config.dir);
     struct stat st;
@@ -63,39 +60,31 @@ find_file(const char *name, struct export *out, const char **why)
     bool ok = false;
 
     *out = (struct export){ .path = NULL };
-    if (name[0] == '\0' || name[0] == '.' || strchr(name, '/')) {
-        *why = "names are not empty, do not begin with '.', and have no '/'";
+    if (name[0] == '\0' || name[0] == '.' || strchr(name, '/'))
         return false;
-    }
     out->path = nbdkit_printf_intern("%s/%s", config.dir, name);
     out->format = fnmatch("*.qcow2", name, 0) == 0 ? QCOW2_FORMAT_QCOW2
                   : fnmatch("*.raw", name, 0) == 0 ? QCOW2_FORMAT_RAW
                                                    : QCOW2_FORMAT_AUTO;
-    out->probe_raw = out->format == QCOW2_FORMAT_AUTO;
     real = out->path ? realpath(out->path, NULL) : NULL;
-    if (real && nr_dir > 1
-        && (strncmp(real, config.dir, nr_dir) != 0 || real[nr_dir] != '/'))
-        *why = "the symbolic link leads out of the directory";
-    else if (real && stat(real, &st) == 0) {
-        ok = S_ISREG(st.st_mode) || S_ISBLK(st.st_mode);
-        *why = "it is not a regular file or block device";
-    }
+    if (real && stat(real, &st) == 0)
+        ok = (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
+             && strncmp(real, config.dir, nr_dir) == 0
+             && (nr_dir == 1 || real[nr_dir] == '/');
     free(real);
     return ok;
 }
 
 /* A file of the whole name wins, then one of the longest part before '@'. */
 static bool
-find_in_dir(const char *name, struct export *out, const char **why)
+find_in_dir(const char *name, struct export *out)
 {
     const char *at = name + strlen(name), *file;
 
-    if (find_file(name, out, why))
-        return true;
-    while ((at = memrchr(name, '@', at - name))) {
+    for (; at; at = memrchr(name, '@', at - name)) {
         file = nbdkit_strndup_intern(name, at - name);
-        if (file && find_file(file, out, why)) {
-            out->snapshot = at + 1;
+        if (file && find_file(file, out)) {
+            out->snapshot = *at ? at + 1 : NULL;
             return true;
         }
     }
@@ -105,22 +94,21 @@ find_in_dir(const char *name, struct export *out, const char **why)
 int
 exports_find(const char *name, struct export *out)
 {
-    const char *why = "there is no such file";
-
-    if (config.dir) {
-        if (find_in_dir(name, out, &why))
-            return 0;
-    } else if (name[0] == '\0' || name[0] == '@') {
+    if (config.dir && find_in_dir(name, out))
+        return 0;
+    if (!config.dir && (name[0] == '\0' || name[0] == '@')) {
         *out = (struct export){
             .path = config.file,
             .format = QCOW2_FORMAT_QCOW2,
             .snapshot = name[0] == '@' ? name + 1 : config.snapshot,
         };
         return 0;
-    } else
-        why = "a single image is served as '', its snapshots as '@NAME'";
-    nbdkit_error("no export '%s': %s",
-                 is_printable(name) ? name : "(unprintable)", why);
+    }
+    nbdkit_error("no export '%s': there are %s",
+                 is_printable(name) ? name : "(unprintable)",
+                 config.dir ? "FILE and FILE@SNAPSHOT, of regular files that "
+                              "lie in the directory"
+                            : "'' and '@SNAPSHOT'");
     return -1;
 }
 
@@ -144,18 +132,15 @@ find_snapshot(const struct qcow2_disk *disk, const char *word,
     return nr_found == 1;
 }
 
-/* The name or id by which a client gets exactly this snapshot, or NULL. */
-static const char *
-snapshot_word(const struct qcow2_disk *disk, const struct qcow2_snapshot *s)
+/* Does a client get this snapshot by the word? */
+static bool
+means(const char *word, const struct qcow2_disk *disk,
+      const struct qcow2_snapshot *s)
 {
-    const char *const words[] = { s->name, s->id };
     struct qcow2_snapshot found;
 
-    for (int i = 0; i < 2; i++)
-        if (is_printable(words[i]) && find_snapshot(disk, words[i], &found)
-            && strcmp(found.id, s->id) == 0)
-            return words[i];
-    return NULL;
+    return is_printable(word) && find_snapshot(disk, word, &found)
+           && strcmp(found.id, s->id) == 0;
 }
 
 const char *
@@ -174,10 +159,9 @@ exports_describe(const struct qcow2_disk *disk, const char *snapshot)
         return NULL;
     gmtime_r(&(time_t){ s.date_sec }, &tm);
     strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
-    return nbdkit_printf_intern("snapshot %s of %s UTC, %ju bytes%s",
+    return nbdkit_printf_intern("snapshot %s of %s UTC, %ju bytes",
                                 is_printable(s.id) ? s.id : "", when,
-                                (uintmax_t)s.disk_size,
-                                s.vm_state_size ? ", with VM state" : "");
+                                (uintmax_t)s.disk_size);
 }
 
 /* Lists an image without disturbing anybody who uses it: takes no locks,
@@ -208,7 +192,9 @@ list_image(struct nbdkit_exports *exports, const char *name,
         if (i == MAX_LISTED_SNAPSHOTS)
             break;
         qcow2_get_snapshot(disk, i, &s);
-        word = snapshot_word(disk, &s);
+        word = means(s.name, disk, &s) ? s.name
+               : means(s.id, disk, &s) ? s.id
+                                       : NULL;
         full = word ? nbdkit_printf_intern("%s@%s", name, word) : NULL;
         if (full)
             nbdkit_add_export(exports, full, exports_describe(disk, word));
@@ -221,7 +207,7 @@ exports_list(int readonly, int is_tls, struct nbdkit_exports *exports)
 {
     struct dirent **entries;
     struct export export;
-    const char *name, *why;
+    const char *name;
     int nr;
 
     (void)readonly;
@@ -238,7 +224,7 @@ exports_list(int readonly, int is_tls, struct nbdkit_exports *exports)
     }
     for (int i = 0; i < nr; i++) {
         name = entries[i]->d_name;
-        if (is_printable(name) && find_file(name, &export, &why))
+        if (is_printable(name) && find_file(name, &export))
             list_image(exports, name, &export);
         free(entries[i]);
     }

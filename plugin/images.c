@@ -60,7 +60,7 @@ images_options(const struct export *export, struct qcow2_options *options)
 {
     *options = (struct qcow2_options){
         .format = export->format,
-        .probe_raw = export->probe_raw,
+        .probe_raw = true,
         .no_lock = !config.lock,
         .fd = config.fd,
         .backing_none = config.backing_none,
@@ -93,16 +93,15 @@ open_disk(const struct export *export, bool readonly)
     images_options(export, &options);
     options.readonly = readonly || config.snapshot;
     disk = qcow2_open(export->path, &options, &err);
-    if (!disk && !options.readonly
+    if (disk)
+        return disk;
+    if (!options.readonly
         && (err.errnum == EACCES || err.errnum == EPERM || err.errnum == EROFS
             || (err.errnum == EBUSY && config.dir))) {
         options.readonly = true;
         disk = qcow2_open(export->path, &options, NULL);
-        if (disk)
-            nbdkit_error("serving it read-only: %s", err.text);
     }
-    if (!disk)
-        nbdkit_error("%s", err.text);
+    nbdkit_error("%s%s", disk ? "serving it read-only: " : "", err.text);
     return disk;
 }
 

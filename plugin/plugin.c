@@ -12,11 +12,15 @@
 
 /* One connection. It shares the active disk, but has a snapshot to itself. */
 struct handle {
+    struct handle *next;
     struct open_image *image;
     const char *snapshot; /* its name or id, or NULL */
     struct qcow2_disk *disk;
     bool can_write;
 };
+
+static pthread_mutex_t handles_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct handle *handles;
 
 static struct qcow2_disk *
 disk_of(void *handle)
@@ -67,10 +71,16 @@ plugin_dump(void)
 static void
 plugin_close(void *handle)
 {
-    struct handle *h = handle;
+    struct handle *h = handle, **p;
     struct qcow2_error err;
 
-    if (h->disk && h->snapshot && qcow2_close(h->disk, &err) == -1)
+    pthread_mutex_lock(&handles_lock);
+    for (p = &handles; *p != h; p = &(*p)->next)
+        ;
+    *p = h->next;
+    pthread_mutex_unlock(&handles_lock);
+    if (h->disk && h->disk != h->image->disk
+        && qcow2_close(h->disk, &err) == -1)
         nbdkit_error("%s", err.text);
     images_put(h->image);
     free(h);
@@ -88,6 +98,10 @@ open_export(const char *name, bool readonly)
         free(h);
         return NULL;
     }
+    pthread_mutex_lock(&handles_lock);
+    h->next = handles;
+    handles = h;
+    pthread_mutex_unlock(&handles_lock);
     h->disk = h->image->disk;
     h->snapshot = export.snapshot;
     if (h->snapshot)
@@ -101,9 +115,8 @@ open_export(const char *name, bool readonly)
     return h;
 }
 
-/* Opens the image before nbdkit goes into the background, so that what is
- * wrong shows at once. nbdkit does not say yet whether it has -r, hence
- * this reads only, and keeps nothing open.
+/* What is wrong with the image shows before nbdkit goes into the background.
+ * It does not tell about -r yet: open for reading, and keep nothing open.
  */
 static int
 plugin_get_ready(void)
@@ -115,6 +128,15 @@ plugin_get_ready(void)
     if (h)
         plugin_close(h);
     return 0;
+}
+
+/* nbdkit does not close the connections that are open when it is stopped. */
+static void
+plugin_cleanup(void)
+{
+    while (handles)
+        plugin_close(handles);
+    images_free();
 }
 
 static void *
@@ -272,9 +294,7 @@ plugin_cache(void *handle, uint32_t nr_bytes, uint64_t guest_off,
                 &err);
 }
 
-/* Absent callbacks have the right defaults: flush, trim, zero, extents and
- * cache are supported, and the disk is not rotational.
- */
+/* What can_… does not say follows from which callbacks there are. */
 static struct nbdkit_plugin plugin = {
     .name = "qcow2",
     .version = PACKAGE_VERSION,
@@ -282,11 +302,11 @@ static struct nbdkit_plugin plugin = {
     .config_help = config_help,
     .magic_config_key = "file",
     .errno_is_preserved = 1,
-    .unload = images_free,
     .dump_plugin = plugin_dump,
     .config = config_set,
     .config_complete = config_complete,
     .get_ready = plugin_get_ready,
+    .cleanup = plugin_cleanup,
     .list_exports = exports_list,
     .open = plugin_open,
     .close = plugin_close,

@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -30,8 +29,7 @@ struct config {
     enum qcow2_format backing_format;
     const char **allow;
     size_t nr_allow;
-    bool discard;
-    bool lock;
+    bool discard, lock;
     enum qcow2_detect_zeroes detect_zeroes;
     uint64_t cache_bytes;
 };
@@ -48,7 +46,6 @@ struct export {
     const char *path;
     const char *snapshot; /* name or id; NULL: the active disk */
     enum qcow2_format format;
-    bool probe_raw;
 };
 
 /* Finds what name stands for. Returns 0, or -1 after nbdkit_error. */
