@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* check.h: counts the references of an image and puts refcounts right. */
+/* check.h: checks an image for damage, and repairs it. */
 #ifndef QCOW2_CHECK_H
 #define QCOW2_CHECK_H
 
+#include "check-public.h"
 #include "image.h"
 
 /* Repairs an image whose dirty bit is set, before it is used: counts all
@@ -12,5 +13,9 @@
  * with EIO, changing nothing, when tables are damaged beyond refcounts.
  */
 int check_repair_dirty(struct image *img, struct qcow2_error *err);
+
+/* As qcow2_check, on a backend that is open already and stays so. */
+int check_io(struct io *io, const struct qcow2_check_options *options,
+             struct qcow2_check_result *result, struct qcow2_error *err);
 
 #endif /* QCOW2_CHECK_H */
