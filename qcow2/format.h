@@ -52,6 +52,9 @@ enum {
     HEADER_AT_AUTOCLEAR = 88,
 };
 
+/* crypt_method */
+enum { CRYPT_NONE = 0, CRYPT_AES = 1, CRYPT_LUKS = 2 };
+
 /* incompatible_features */
 #define INCOMPAT_DIRTY         (UINT64_C(1) << 0)
 #define INCOMPAT_CORRUPT       (UINT64_C(1) << 1)

@@ -166,17 +166,17 @@ check_features(const struct source_bytes *in, const struct header *h,
 }
 
 static int
-check_encryption(const struct disk_header *d, struct qcow2_error *err)
+check_encryption(const struct header *h, struct qcow2_error *err)
 {
-    uint32_t method = be32_get(d->crypt_method);
-
-    if (method == 0)
+    if (h->crypt_method == CRYPT_NONE)
         return 0;
-    if (method > 2)
+    if (h->crypt_method > CRYPT_LUKS)
         return error_set(err, ENOTSUP, "is encrypted by the unknown method "
-                         "%" PRIu32 ", which is not supported", method);
+                         "%" PRIu32 ", which is not supported",
+                         h->crypt_method);
     return error_set(err, ENOTSUP, "is encrypted (%s), which is not "
-                     "supported", method == 1 ? "AES" : "LUKS");
+                     "supported",
+                     h->crypt_method == CRYPT_AES ? "AES" : "LUKS");
 }
 
 /* The type is 0 for zlib, and then the feature bit is not set. */
@@ -204,6 +204,7 @@ decode_features(const struct source_bytes *in, struct header *h,
     const struct disk_header *d = &in->fixed;
 
     h->refcount_order = 4;
+    h->crypt_method = be32_get(d->crypt_method);
     if (h->version >= 3) {
         h->incompatible = be64_get(d->incompatible_features);
         h->compatible = be64_get(d->compatible_features);
@@ -213,7 +214,7 @@ decode_features(const struct source_bytes *in, struct header *h,
             h->compression_type = d->compression_type;
     }
     if (check_features(in, h, err) == -1
-        || check_encryption(d, err) == -1
+        || check_encryption(h, err) == -1
         || check_compression(h, err) == -1)
         return -1;
     if (h->refcount_order > MAX_REFCOUNT_ORDER)
@@ -299,16 +300,21 @@ static int
 decode_snapshots(const struct source_bytes *in, struct header *h,
                  struct qcow2_error *err)
 {
+    uint64_t host_off = be64_get(in->fixed.snapshots_offset);
+
     h->nr_snapshots = be32_get(in->fixed.nb_snapshots);
-    h->snapshots_offset = be64_get(in->fixed.snapshots_offset);
     if (h->nr_snapshots > MAX_SNAPSHOTS)
         return error_set(err, EIO, "header: there are %" PRIu32 " snapshots,"
                          " more than the limit of %d", h->nr_snapshots,
                          MAX_SNAPSHOTS);
     if (h->nr_snapshots == 0)
         return 0;
-    return check_table(in, "snapshot table", h->snapshots_offset,
-                       h->nr_snapshots * sizeof(struct disk_snapshot), err);
+    if (check_table(in, "snapshot table", host_off,
+                    h->nr_snapshots * sizeof(struct disk_snapshot), err)
+        == -1)
+        return -1;
+    h->snapshots_offset = host_off;
+    return 0;
 }
 
 static int
@@ -403,16 +409,17 @@ decode_bitmaps(const struct source_bytes *in,
 
 /* Array and contents in one block. */
 static int
-keep_extensions(struct source_bytes *in, uint64_t end, struct header *h,
+keep_extensions(const struct source_bytes *in, uint64_t end, struct header *h,
                 struct qcow2_error *err)
 {
     uint64_t pos = h->header_length, nr_bytes = 0;
     struct header_extension e;
     unsigned char *data;
+    unsigned nr = 0;
     int r;
 
     while ((r = next_extension(in->cluster, end, &pos, &e)) == 1) {
-        h->nr_extensions++;
+        nr++;
         nr_bytes += e.length;
     }
     if (r == -1)
@@ -422,12 +429,13 @@ keep_extensions(struct source_bytes *in, uint64_t end, struct header *h,
                          ? "the backing file name" : "the first cluster",
                          end);
     h->extensions_end = pos;
-    if (h->nr_extensions == 0)
+    if (nr == 0)
         return 0;
-    h->extensions = malloc(h->nr_extensions * sizeof e + nr_bytes);
+    h->extensions = malloc(nr * sizeof e + nr_bytes);
     if (!h->extensions)
         return error_nomem(err);
-    data = (unsigned char *)(h->extensions + h->nr_extensions);
+    h->nr_extensions = nr;
+    data = (unsigned char *)(h->extensions + nr);
     pos = h->header_length;
     for (unsigned i = 0; i < h->nr_extensions; i++) {
         next_extension(in->cluster, end, &pos, &e);
@@ -440,7 +448,7 @@ keep_extensions(struct source_bytes *in, uint64_t end, struct header *h,
 }
 
 static int
-decode_extensions(struct source_bytes *in, struct header *h,
+decode_extensions(const struct source_bytes *in, struct header *h,
                   struct qcow2_error *err)
 {
     uint64_t end = h->backing_file ? h->backing_file_offset
@@ -465,43 +473,74 @@ decode_extensions(struct source_bytes *in, struct header *h,
     return 0;
 }
 
+/* In this order: a part relies on those before it. Each sets what it finds
+ * before it objects to it.
+ */
+typedef int decode_fn(const struct source_bytes *in, struct header *h,
+                      struct qcow2_error *err);
+static decode_fn *const parts[] = {
+    decode_features,
+    decode_l1,
+    decode_reftable,
+    decode_snapshots,
+    decode_backing_file,
+    decode_extensions,
+};
+enum { NR_PARTS = sizeof parts / sizeof parts[0] };
+
+/* Reads the first cluster, which the caller frees, also on failure. */
 static int
-decode(struct source_bytes *in, struct header *h, struct qcow2_error *err)
+read_first_cluster(struct io *io, struct source_bytes *in, struct header *h,
+                   struct qcow2_error *err)
 {
-    if (decode_features(in, h, err) == -1
-        || decode_l1(in, h, err) == -1
-        || decode_reftable(in, h, err) == -1
-        || decode_snapshots(in, h, err) == -1
-        || decode_backing_file(in, h, err) == -1
-        || decode_extensions(in, h, err) == -1)
+    memset(h, 0, sizeof *h);
+    in->cluster = NULL;
+    if (io_get_size(io, &in->file_size, err) == -1
+        || io_pread(io, &in->fixed, sizeof in->fixed, 0, err) == -1)
         return -1;
-    return 0;
+    if (check_magic(in, err) == -1
+        || decode_geometry(&in->fixed, h, err) == -1)
+        return error_prefix(err, "%s", io->name);
+    in->cluster_size = UINT32_C(1) << h->cluster_bits;
+    in->cluster = malloc(in->cluster_size);
+    if (!in->cluster)
+        return error_nomem(err);
+    return io_pread(io, in->cluster, in->cluster_size, 0, err);
 }
 
 int
 header_read(struct io *io, struct header *h, struct qcow2_error *err)
 {
-    CLEANUP_FREE unsigned char *cluster = NULL;
     struct source_bytes in;
+    int r = read_first_cluster(io, &in, h, err);
 
-    memset(h, 0, sizeof *h);
-    if (io_get_size(io, &in.file_size, err) == -1
-        || io_pread(io, &in.fixed, sizeof in.fixed, 0, err) == -1)
-        return -1;
-    if (check_magic(&in, err) == -1
-        || decode_geometry(&in.fixed, h, err) == -1)
-        return error_prefix(err, "%s", io->name);
-    in.cluster_size = UINT32_C(1) << h->cluster_bits;
-    in.cluster = cluster = malloc(in.cluster_size);
-    if (!cluster)
-        return error_nomem(err);
-    if (io_pread(io, cluster, in.cluster_size, 0, err) == -1)
-        return -1;
-    if (decode(&in, h, err) == -1) {
-        header_free(h);
-        return error_prefix(err, "%s", io->name);
+    for (unsigned i = 0; r == 0 && i < NR_PARTS; i++) {
+        r = parts[i](&in, h, err);
+        if (r == -1) {
+            header_free(h);
+            error_prefix(err, "%s", io->name);
+        }
     }
-    return 0;
+    free(in.cluster);
+    return r;
+}
+
+int
+header_read_loosely(struct io *io, struct header *h,
+                    struct qcow2_error *refusal, struct qcow2_error *err)
+{
+    struct source_bytes in;
+    int r = read_first_cluster(io, &in, h, err);
+
+    refusal->errnum = 0;
+    for (unsigned i = 0; r == 0 && i < NR_PARTS; i++) {
+        struct qcow2_error e;
+
+        if (parts[i](&in, h, &e) == -1 && refusal->errnum == 0)
+            *refusal = e;
+    }
+    free(in.cluster);
+    return r;
 }
 
 void

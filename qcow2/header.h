@@ -37,6 +37,7 @@ struct header {
     uint64_t incompatible, compatible, autoclear;
     uint32_t header_length;
     unsigned compression_type;
+    uint32_t crypt_method;
 
     char *backing_file;          /* NULL: none */
     uint64_t backing_file_offset;
@@ -58,6 +59,16 @@ struct header {
  * EINVAL for "not a qcow2 file". On failure *h needs no header_free.
  */
 int header_read(struct io *io, struct header *h, struct qcow2_error *err);
+
+/* The same for telling about an image, not for using it: fails only where
+ * nothing can be made out. Else *h holds what the file says, also where it
+ * is damaged or we do not support it; what header_read would fail with is in
+ * *refusal (without the image's name; errnum 0: nothing). nr_snapshots counts
+ * only if snapshots_offset is not 0.
+ */
+int header_read_loosely(struct io *io, struct header *h,
+                        struct qcow2_error *refusal,
+                        struct qcow2_error *err);
 void header_free(struct header *h);
 
 /* Single-field rewrites, each one write inside the first sector. They do

@@ -4,7 +4,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
