@@ -18,7 +18,8 @@ struct walk {
 static bool
 continues(const struct qcow2_extent *a, const struct qcow2_extent *b)
 {
-    return a->hole == b->hole && a->zero == b->zero && a->depth == b->depth
+    return a->present == b->present && a->hole == b->hole
+           && a->zero == b->zero && a->depth == b->depth
            && a->compressed == b->compressed
            && a->has_host_off == b->has_host_off
            && (!a->has_host_off
@@ -59,9 +60,10 @@ get_extent(const struct source_chain *chain, uint64_t guest_off,
     *e = (struct qcow2_extent){
         .guest_off = guest_off,
         .nr_bytes = m.nr_bytes,
+        .present = m.source != NULL,
         .zero = m.kind == MAP_ZERO,
         .hole = m.kind == MAP_ZERO && !m.has_host,
-        .depth = depth,
+        .depth = m.source ? depth : depth - 1,
         .compressed = m.kind == MAP_COMPRESSED,
         .has_host_off = m.has_host,
         .host_off = m.host_off,

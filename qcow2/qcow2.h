@@ -206,9 +206,12 @@ QCOW2_PUBLIC int qcow2_flush(struct qcow2_disk *disk,
 struct qcow2_extent {
     uint64_t guest_off;
     uint64_t nr_bytes;
+    bool present; /* a layer says what it is; else it reads as zeroes as
+                   * none does, or as the next layer has ended */
     bool hole; /* no space is allocated for it in any layer */
     bool zero; /* it reads as zeroes */
-    unsigned depth;     /* layer that decides: 0 the disk itself */
+    unsigned depth;     /* layer that decides, or the last one that was asked
+                         * if it is not present: 0 the disk itself */
     bool compressed;
     bool has_host_off;  /* data lies at host_off of that layer's file */
     uint64_t host_off;
