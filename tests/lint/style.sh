@@ -15,12 +15,7 @@ done | xargs awk '
     FNR == 1 && !/SPDX-License-Identifier: BSD-3-Clause/ {
         complain("no licence")
     }
-    FNR == 2 {
-        name = FILENAME
-        sub(/.*\//, "", name)
-        if (index($0, "/* " name ":") != 1)
-            complain("does not begin with \"/* " name ": …\"")
-    }
+    FNR == 2 && !/^\/\* ./ { complain("does not say what the file is") }
     FNR == 801 { complain("longer than 800 lines") }
     length($0) > 80 { complain("wider than 80 columns") }
     /\t/ { complain("a tab") }
