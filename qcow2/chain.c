@@ -149,6 +149,7 @@ struct walk {
     const char *disk_path;
     const struct header *disk_hdr;
     uint64_t dev, ino;          /* of the disk itself; 0: has none */
+    struct chain_stop *stop;    /* or NULL */
     struct layer *top;
     struct layer *above;        /* NULL: the disk itself */
     unsigned depth;             /* layers so far */
@@ -287,9 +288,28 @@ open_layer(const struct walk *w, const struct naming *n,
     return l;
 }
 
+/* Does the chain end here for who asks? Then *file is his. */
+static bool
+is_stop(const struct walk *w, const struct naming *n, struct gate_file *file)
+{
+    struct chain_stop *stop = w->stop;
+
+    if (!stop || (stop->ino != 0 && (stop->dev != file->dev
+                                     || stop->ino != file->ino)))
+        return false;
+    stop->reached = true;
+    stop->depth = w->depth + 1;
+    stop->file = *file;
+    stop->format = n->format == QCOW2_FORMAT_QCOW2 || n->format_trusted
+                   ? n->format : QCOW2_FORMAT_AUTO;
+    memset(file, 0, sizeof *file);
+    return true;
+}
+
 /* Steps to the layer below w->above, opening it if need be. A layer that is
  * shared brings those below it along; but what another disk may open, this
- * one may not necessarily, so every name passes the gate again.
+ * one may not necessarily, so every name passes the gate again. 1: done; 0:
+ * it is where to stop.
  */
 static int
 step(struct walk *w, const struct naming *n, struct qcow2_error *err)
@@ -308,6 +328,8 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
                          w->options->nr_allow, &file, err);
     if (r == -1)
         return -1;
+    if (is_stop(w, n, &file))
+        return 0;
     r = check_loop(w, &file, err);
     if (r == 0 && !*next) {
         *next = open_layer(w, n, &file, err);
@@ -318,22 +340,22 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
                       "in use");
     }
     gate_file_free(&file);
-    if (r == 0) {
-        w->above = *next;
-        w->depth++;
-    }
-    return r;
+    if (r == -1)
+        return -1;
+    w->above = *next;
+    w->depth++;
+    return 1;
 }
 
 int
 chain_open(struct qcow2_pool *pool, const char *path,
            const struct header *hdr, const struct qcow2_options *options,
-           uint64_t dev, uint64_t ino, struct layer **top,
-           struct qcow2_error *err)
+           uint64_t dev, uint64_t ino, struct chain_stop *stop,
+           struct layer **top, struct qcow2_error *err)
 {
     struct walk w = {
         .pool = pool, .options = options, .disk_path = path, .disk_hdr = hdr,
-        .dev = dev, .ino = ino,
+        .dev = dev, .ino = ino, .stop = stop,
     };
     char fd_path[32];
     struct naming n;
@@ -351,7 +373,7 @@ chain_open(struct qcow2_pool *pool, const char *path,
     do {
         r = find_next(&w, &n, err);
         if (r == 1)
-            r = step(&w, &n, err) == 0 ? 1 : -1;
+            r = step(&w, &n, err);
     } while (r == 1);
     if (r == -1) {
         error_prefix(err, "backing file '%s' of '%s'", ESCAPED(n.name),

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "cache.h"
+#include "gate.h"
 #include "image.h"
 #include "qcow2.h"
 #include "source.h"
@@ -34,14 +35,28 @@ struct qcow2_pool {
     struct cache *meta, *clusters;
 };
 
+/* A file at which a chain ends for who opens it: neither it nor what is
+ * below it is opened.
+ */
+struct chain_stop {
+    uint64_t dev, ino;      /* 0: the first backing file, whatever it is */
+
+    /* What was found out: */
+    bool reached;           /* the file is in the chain */
+    unsigned depth;         /* as a layer: the first backing file has 1 */
+    struct gate_file file;  /* for who opens it himself, and frees this */
+    enum qcow2_format format; /* AUTO: nobody has said it */
+};
+
 /* Decides what the backing file of the image at `path` (opened with
- * options) is, passes its name through the gate, opens it and all below it.
- * *top is NULL if there is none. Iterative: depth costs no stack.
+ * options) is, passes its name through the gate, opens it and all below it,
+ * up to stop (which may be NULL). *top is NULL if there is none. Iterative:
+ * depth costs no stack.
  */
 int chain_open(struct qcow2_pool *pool, const char *path,
                const struct header *hdr,
                const struct qcow2_options *options,
-               uint64_t dev, uint64_t ino,
+               uint64_t dev, uint64_t ino, struct chain_stop *stop,
                struct layer **top, struct qcow2_error *err);
 void chain_close(struct qcow2_pool *pool, struct layer *top);
 

@@ -206,9 +206,9 @@ gate_trust(const char *path, struct gate_file *file, struct qcow2_error *err)
     return resolve(path, file, err);
 }
 
-struct io *
-gate_open(const struct gate_file *file, enum io_lock lock,
-          struct qcow2_error *err)
+static struct io *
+open_resolved(const struct gate_file *file, bool readonly, enum io_lock lock,
+              struct qcow2_error *err)
 {
     struct io *io = NULL;
     struct stat st;
@@ -216,8 +216,8 @@ gate_open(const struct gate_file *file, enum io_lock lock,
 
     /* Between the decision and now somebody may have put something else
      * there: a link to elsewhere, or a pipe that would block us. */
-    fd = open(file->real, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
-                          | O_NOCTTY);
+    fd = open(file->real, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC
+                          | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     if (fd == -1) {
         error_set_errno(err, errno, "'%s'%s", ESCAPED(file->real),
                         errno == EMFILE ? " (ulimit -n raises the limit)"
@@ -230,9 +230,23 @@ gate_open(const struct gate_file *file, enum io_lock lock,
         error_set(err, EPERM, "refused: '%s' was replaced while it was being "
                   "opened", ESCAPED(file->real));
     else
-        io = io_file_open(ESCAPED(file->real), fd, true, lock, err);
+        io = io_file_open(ESCAPED(file->real), fd, readonly, lock, err);
     close(fd);
     return io;
+}
+
+struct io *
+gate_open(const struct gate_file *file, enum io_lock lock,
+          struct qcow2_error *err)
+{
+    return open_resolved(file, true, lock, err);
+}
+
+struct io *
+gate_open_writable(const struct gate_file *file, enum io_lock lock,
+                   struct qcow2_error *err)
+{
+    return open_resolved(file, false, lock, err);
 }
 
 void

@@ -30,9 +30,12 @@ int gate_resolve(const char *image_path, const char *name,
 int gate_trust(const char *path, struct gate_file *file,
                struct qcow2_error *err);
 
-/* Opens the file read-only; EPERM if it is no longer the one resolved. */
+/* Opens the file, read-only or for writing; EPERM if it is no longer the
+ * one resolved. */
 struct io *gate_open(const struct gate_file *file, enum io_lock lock,
                      struct qcow2_error *err);
+struct io *gate_open_writable(const struct gate_file *file,
+                              enum io_lock lock, struct qcow2_error *err);
 
 void gate_file_free(struct gate_file *file);
 

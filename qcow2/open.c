@@ -55,7 +55,8 @@ prepare_writable(struct image *img, struct qcow2_error *err)
 
 static int
 open_qcow2(struct open_file *file, struct io *io, const char *path,
-           const struct qcow2_options *options, struct qcow2_error *err)
+           const struct qcow2_options *options, struct chain_stop *stop,
+           struct qcow2_error *err)
 {
     uint64_t dev = io->dev, ino = io->ino;
     struct image *img = image_open(io, options->readonly, file->pool->meta,
@@ -68,7 +69,7 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
     img->debug = options->debug;
     img->debug_topics = options->debug ? options->debug_topics : 0;
     img->debug_opaque = options->debug_opaque;
-    if (chain_open(file->pool, path, &img->hdr, options, dev, ino,
+    if (chain_open(file->pool, path, &img->hdr, options, dev, ino, stop,
                    &file->backing, err) == -1
         || chain_fill(&img->chain, &img->active.src, file->backing, err)
            == -1)
@@ -99,7 +100,8 @@ file_free(struct open_file *file)
 /* Takes over io, also on failure. */
 static struct open_file *
 file_open(struct io *io, const char *path,
-          const struct qcow2_options *options, struct qcow2_error *err)
+          const struct qcow2_options *options, struct chain_stop *stop,
+          struct qcow2_error *err)
 {
     struct open_file *file = calloc(1, sizeof *file);
     enum qcow2_format format;
@@ -118,7 +120,7 @@ file_open(struct io *io, const char *path,
     if (!file->pool || find_format(io, options, &format, err) == -1) {
         io_close(io);
     } else if (format == QCOW2_FORMAT_QCOW2) {
-        r = open_qcow2(file, io, path, options, err);
+        r = open_qcow2(file, io, path, options, stop, err);
     } else {
         file->raw = raw_disk_new(io, options->no_discard,
                                  options->format == QCOW2_FORMAT_AUTO, err);
@@ -183,7 +185,15 @@ struct qcow2_disk *
 disk_open_io(struct io *io, const char *path,
              const struct qcow2_options *options, struct qcow2_error *err)
 {
-    struct open_file *file = file_open(io, path, options, err);
+    return disk_open_above(io, path, options, NULL, err);
+}
+
+struct qcow2_disk *
+disk_open_above(struct io *io, const char *path,
+                const struct qcow2_options *options, struct chain_stop *stop,
+                struct qcow2_error *err)
+{
+    struct open_file *file = file_open(io, path, options, stop, err);
     struct qcow2_disk *disk = file ? disk_new(file, NULL, err) : NULL;
 
     if (disk)

@@ -16,6 +16,14 @@ struct qcow2_disk *disk_open_io(struct io *io, const char *path,
                                 const struct qcow2_options *options,
                                 struct qcow2_error *err);
 
+/* The same, with a chain that ends above `stop`: what the layers above it
+ * do not hold reads as zeroes, and must not be written. stop may be NULL.
+ */
+struct qcow2_disk *disk_open_above(struct io *io, const char *path,
+                                   const struct qcow2_options *options,
+                                   struct chain_stop *stop,
+                                   struct qcow2_error *err);
+
 /* The image of a qcow2 disk; NULL for a raw one. */
 struct image *disk_image(struct qcow2_disk *disk);
 
