@@ -243,7 +243,7 @@ alloc_clusters(struct image *img, uint64_t want, struct alloc_run *run,
         if (step == STEP_LOAD)
             r = refcount_load(img, s.pos, &loaded, err);
         else if (step == STEP_REFBLOCK)
-            r = reftable_add_refblock(img, s.pos, err);
+            r = reftable_add_refblock(img, s.pos, 0, err);
         if (r == -1) {
             step = STEP_FAILED;
             break;
@@ -251,6 +251,175 @@ alloc_clusters(struct image *img, uint64_t want, struct alloc_run *run,
     }
     cache_put(loaded);
     return step == STEP_FOUND ? 0 : -1;
+}
+
+/* Are [first, first + nr) free? *free_from is where to look next if not;
+ * *no_refblock, when the first part is free and the rest has no refblocks.
+ */
+static int
+are_free(struct image *img, uint64_t first, uint64_t nr, bool *all_free,
+         bool *no_refblock, uint64_t *free_from, struct qcow2_error *err)
+{
+    uint64_t per_slice = refcount_slice_entries(img);
+
+    *all_free = *no_refblock = false;
+    for (uint64_t pos = first; pos < first + nr;) {
+        uint64_t base = pos - pos % per_slice;
+        uint64_t to = min_u64(first + nr, base + per_slice);
+        struct block *b;
+
+        if (refcount_load(img, pos, &b, err) == -1)
+            return -1;
+        if (!b) {
+            *no_refblock = true;
+            return 0;
+        }
+        for (; pos < to; pos++)
+            if (refcount_get(b->data, img->hdr.refcount_order, pos - base)
+                != 0)
+                break;
+        cache_put(b);
+        if (pos < to) {
+            *free_from = pos + 1;
+            return 0;
+        }
+    }
+    *all_free = true;
+    return 0;
+}
+
+/* Changes the refcounts of clusters that have refblocks, all by 1. */
+static int
+raise_run(struct image *img, uint64_t cluster, uint64_t nr, bool from_zero,
+          struct qcow2_error *err)
+{
+    struct alloc *a = &img->alloc;
+    unsigned order = img->hdr.refcount_order;
+    uint64_t per_slice = refcount_slice_entries(img);
+
+    while (nr > 0) {
+        uint64_t part = min_u64(nr, per_slice - cluster % per_slice);
+        struct block *b;
+
+        if (refcount_load(img, cluster, &b, err) == -1)
+            return -1;
+        for (uint64_t i = 0; b && i < part; i++) {
+            uint64_t idx = (cluster + i) % per_slice;
+            uint64_t refcount = refcount_get(b->data, order, idx);
+
+            if ((refcount == 0) != from_zero) {
+                cache_put(b);
+                b = NULL;
+                break;
+            }
+            refcount_set(b->data, order, idx, refcount + 1);
+        }
+        if (!b)
+            return image_damaged(img, err, "the refcount of a cluster near "
+                                 "0x%llx does not fit its use",
+                                 (unsigned long long)cluster
+                                     << img->cluster_bits);
+        pthread_mutex_lock(&a->lock);
+        dirty_add(&a->refcounts, b);
+        pthread_mutex_unlock(&a->lock);
+        cache_put(b);
+        cluster += part;
+        nr -= part;
+    }
+    return 0;
+}
+
+int
+alloc_can_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
+                struct qcow2_error *err)
+{
+    unsigned order = img->hdr.refcount_order;
+    uint64_t per_slice = refcount_slice_entries(img), most;
+    uint64_t cluster = host_off >> img->cluster_bits;
+
+    most = refcount_max(order);
+    while (nr_clusters > 0) {
+        uint64_t part = min_u64(nr_clusters,
+                                per_slice - cluster % per_slice);
+        bool full = false;
+        struct block *b;
+
+        if (refcount_load(img, cluster, &b, err) == -1)
+            return -1;
+        for (uint64_t i = 0; b && i < part && !full; i++)
+            full = refcount_get(b->data, order, (cluster + i) % per_slice)
+                   == most;
+        cache_put(b);
+        if (full)
+            return error_set(err, ENOTSUP,
+                             "%s: refcounts of %u bits cannot count one more "
+                             "reference to a cluster; delete snapshots, or "
+                             "use wider refcounts",
+                             img->name, 1u << order);
+        cluster += part;
+        nr_clusters -= part;
+    }
+    return 0;
+}
+
+int
+alloc_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
+            struct qcow2_error *err)
+{
+    return raise_run(img, host_off >> img->cluster_bits, nr_clusters, false,
+                     err);
+}
+
+int
+alloc_table(struct image *img, uint64_t nr_bytes, uint64_t *host_off,
+            struct qcow2_error *err)
+{
+    struct alloc *a = &img->alloc;
+    uint64_t nr = div_round_up(nr_bytes, img->cluster_size);
+    uint64_t first = a->end, refblocks_end;
+    bool all_free, no_refblock;
+
+    *host_off = 0;
+    if (nr == 0)
+        return 0;
+    do {
+        if (first + nr > a->limit)
+            return error_set(err, ENOSPC, "%s: no space is left in the file "
+                             "for a table", img->name);
+        if (are_free(img, first, nr, &all_free, &no_refblock, &first, err)
+            == -1)
+            return -1;
+    } while (!all_free && !no_refblock);
+
+    if (no_refblock) {
+        /* Refblocks are made behind the last there are. */
+        refblocks_end = a->reftable_entries;
+        while (refblocks_end > 0 && a->reftable[refblocks_end - 1] == 0)
+            refblocks_end--;
+        first = max_u64(first, refblocks_end << img->refblock_bits);
+        if (reftable_add_refblock(img, first, nr, err) == -1)
+            return -1;
+    } else {
+        if (raise_run(img, first, nr, true, err) == -1
+            || overlap_add(&img->overlap, first, nr, err) == -1)
+            return -1;
+        a->end = max_u64(a->end, first + nr);
+        if (a->fresh_from != UINT64_MAX)
+            a->fresh_from = max_u64(a->fresh_from, first + nr);
+    }
+    *host_off = first << img->cluster_bits;
+    return 0;
+}
+
+void
+alloc_free_metadata(struct image *img, uint64_t host_off, uint64_t nr_bytes)
+{
+    uint64_t nr = div_round_up(nr_bytes, img->cluster_size);
+
+    if (nr == 0)
+        return;
+    overlap_remove(&img->overlap, host_off >> img->cluster_bits, nr);
+    alloc_free(img, host_off, nr);
 }
 
 void

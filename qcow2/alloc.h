@@ -33,6 +33,23 @@ int alloc_clusters(struct image *img, uint64_t want, struct alloc_run *run,
  */
 void alloc_free(struct image *img, uint64_t host_off, uint64_t nr_clusters);
 
+/* For operations that hold image.rwlock exclusively (so nobody else
+ * allocates): contiguous clusters for a table of nr_bytes, entered into
+ * overlap, refcounts 1; *host_off is 0 when nr_bytes is. And their end.
+ */
+int alloc_table(struct image *img, uint64_t nr_bytes, uint64_t *host_off,
+                struct qcow2_error *err);
+void alloc_free_metadata(struct image *img, uint64_t host_off,
+                         uint64_t nr_bytes);
+
+/* Likewise: one more reference to each cluster, and whether that fits the
+ * width of refcounts (ENOTSUP if not).
+ */
+int alloc_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
+                struct qcow2_error *err);
+int alloc_can_raise(struct image *img, uint64_t host_off,
+                    uint64_t nr_clusters, struct qcow2_error *err);
+
 /* As alloc_free, for the cluster of an L2 table that was replaced. A reader
  * may still be on its way into it, without any lock on it, so it stays in
  * quarantine until alloc_release_tables, which takes that no request is

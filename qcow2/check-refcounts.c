@@ -91,15 +91,13 @@ compare_cluster(struct check *c, uint64_t cluster, uint64_t stored,
         return 0;
     if (overflow)
         check_report(c, PROBLEM_REFCOUNT_OVERFLOW, at, c->refcount_max, refs);
-    if (stored == min_u64(refs, c->refcount_max))
-        return 0;
-    if (stored < refs) {
+    if (stored > refs) {
+        *block |= BLOCK_LOWER;
+        check_report(c, PROBLEM_REFCOUNT_HIGH, at, stored, refs);
+    } else if (stored < c->refcount_max) {
         *block |= BLOCK_RAISE;
         if (!overflow)
             check_report(c, PROBLEM_REFCOUNT_LOW, at, stored, refs);
-    } else {
-        *block |= BLOCK_LOWER;
-        check_report(c, PROBLEM_REFCOUNT_HIGH, at, stored, refs);
     }
     return counts_set(&c->stored, cluster,
                       stored == UINT64_MAX ? stored : stored + 1, err);

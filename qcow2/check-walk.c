@@ -333,6 +333,7 @@ find_shared_metadata(struct check *c, struct qcow2_error *err)
     for (uint32_t i = 0; i < h->reftable_clusters; i++)
         expect_alone(c, (h->reftable_offset >> c->cluster_bits) + i,
                      PROBLEM_REFTABLE_SHARED);
+    c->rebuild |= c->nr[PROBLEM_REFTABLE_SHARED] > 0;
     return 0;
 }
 

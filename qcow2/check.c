@@ -58,8 +58,7 @@ check_report(struct check *c, enum problem problem, uint64_t at, uint64_t a,
     }
     if (kind->remedy == REMEDY_NONE)
         c->any_lasting = true;
-    if ((kind->remedy == REMEDY_NONE || kind->remedy == REMEDY_ENTRY)
-        && !c->any_damage) {
+    if (!c->any_damage && problem_is_damage(problem)) {
         c->any_damage = true;
         c->first_damage = (struct finding){ problem, at, 1, a, b };
     }

@@ -296,10 +296,8 @@ is_dirty(struct image *img)
 }
 
 int
-flush_close(struct image *img, struct qcow2_error *err)
+flush_all(struct image *img, struct qcow2_error *err)
 {
-    if (img->readonly || !img->begun)
-        return 0;
     alloc_release_tables(img);
     do {
         bool freed = alloc_nr_frees(img) > 0;
@@ -311,4 +309,44 @@ flush_close(struct image *img, struct qcow2_error *err)
             return flush_run(img, err);
     } while (is_dirty(img));
     return 0;
+}
+
+int
+flush_close(struct image *img, struct qcow2_error *err)
+{
+    return img->readonly || !img->begun ? 0 : flush_all(img, err);
+}
+
+int
+flush_switch(struct image *img, flush_change_fn *change, const void *what,
+             struct qcow2_error *err)
+{
+    if (flush_run(img, err) == -1)
+        return -1;
+    if (change(img, what, err) == -1 || io_flush(img->io, err) == -1) {
+        image_fail(img);
+        return error_prefix(err, "%s: header", img->name);
+    }
+    return 0;
+}
+
+static int
+change_dirty_bit(struct image *img, const void *what, struct qcow2_error *err)
+{
+    uint64_t others;
+    LOCK_SCOPE(&img->feature_lock);
+
+    others = img->hdr.incompatible & ~INCOMPAT_DIRTY;
+    return header_write_incompatible(img->io, &img->hdr,
+                                     *(const bool *)what
+                                         ? others | INCOMPAT_DIRTY : others,
+                                     err);
+}
+
+int
+flush_dirty_bit(struct image *img, bool set, struct qcow2_error *err)
+{
+    if (img->hdr.version < 3)
+        return 0;
+    return flush_switch(img, change_dirty_bit, &set, err);
 }

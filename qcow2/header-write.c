@@ -55,6 +55,50 @@ header_write_reftable(struct io *io, struct header *h,
     return 0;
 }
 
+int
+header_write_snapshots(struct io *io, struct header *h, uint32_t nr_snapshots,
+                       uint64_t snapshots_offset, struct qcow2_error *err)
+{
+    struct {
+        be32 nr;
+        be64 offset;
+    } field = {
+        be32_make(nr_snapshots),
+        be64_make(snapshots_offset),
+    };
+
+    if (io_pwrite(io, &field, sizeof field, HEADER_AT_SNAPSHOTS, err) == -1)
+        return -1;
+    h->nr_snapshots = nr_snapshots;
+    h->snapshots_offset = snapshots_offset;
+    return 0;
+}
+
+int
+header_write_disk(struct io *io, struct header *h, uint64_t size,
+                  uint32_t l1_size, uint64_t l1_offset,
+                  struct qcow2_error *err)
+{
+    struct {
+        be64 size;
+        be32 crypt_method;
+        be32 l1_size;
+        be64 l1_offset;
+    } field = {
+        be64_make(size),
+        be32_make(0), /* others were refused */
+        be32_make(l1_size),
+        be64_make(l1_offset),
+    };
+
+    if (io_pwrite(io, &field, sizeof field, HEADER_AT_SIZE, err) == -1)
+        return -1;
+    h->size = size;
+    h->l1_size = l1_size;
+    h->l1_offset = l1_offset;
+    return 0;
+}
+
 /* The features an image made here can come to use. Naming no others keeps
  * header, extensions and a backing file name of usual length in the first
  * sector, where they can be changed by one write.

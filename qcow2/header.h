@@ -84,6 +84,14 @@ int header_write_reftable(struct io *io, struct header *h,
                           uint32_t reftable_clusters,
                           struct qcow2_error *err);
 
+int header_write_snapshots(struct io *io, struct header *h,
+                           uint32_t nr_snapshots, uint64_t snapshots_offset,
+                           struct qcow2_error *err);
+/* Virtual size and L1 table together: another disk, or another size. */
+int header_write_disk(struct io *io, struct header *h, uint64_t size,
+                      uint32_t l1_size, uint64_t l1_offset,
+                      struct qcow2_error *err);
+
 /* What header_encode is given for a new image. */
 struct header_new {
     unsigned version, cluster_bits, refcount_order;

@@ -93,6 +93,7 @@ init_locks(struct image *img)
     pthread_rwlockattr_destroy(&attr);
     pthread_mutex_init(&img->feature_lock, NULL);
     pthread_mutex_init(&img->begin, NULL);
+    pthread_mutex_init(&img->views_lock, NULL);
     pthread_mutex_init(&img->active.l1_lock, NULL);
     range_lock_init(&img->ranges, img->slice_bits + img->cluster_bits);
     range_lock_init(&img->tables, 0);
@@ -160,6 +161,7 @@ image_free(struct image *img)
     range_lock_destroy(&img->ranges);
     overlap_destroy(&img->overlap);
     pthread_mutex_destroy(&img->active.l1_lock);
+    pthread_mutex_destroy(&img->views_lock);
     pthread_mutex_destroy(&img->begin);
     pthread_mutex_destroy(&img->feature_lock);
     pthread_rwlock_destroy(&img->rwlock);
@@ -184,23 +186,71 @@ image_open_snapshot(struct image *img, uint32_t i, struct qcow2_error *err)
         error_nomem(err);
         return NULL;
     }
-    pthread_mutex_init(&v->l1_lock, NULL);
     if (load_l1(v, img, sn->l1_offset, sn->l1_size, sn->disk_size, err)
         == -1) {
-        image_free_snapshot(v);
+        free(v->l1);
+        free(v);
         return NULL;
     }
+    v->vm_state_size = sn->vm_state_size;
+    LOCK_SCOPE(&img->views_lock);
+    v->next = img->snapshot_views;
+    img->snapshot_views = v;
     return v;
 }
 
 void
 image_free_snapshot(struct view *v)
 {
+    struct view **p;
+
     if (!v)
         return;
-    pthread_mutex_destroy(&v->l1_lock);
+    pthread_mutex_lock(&v->img->views_lock);
+    for (p = &v->img->snapshot_views; *p != v; p = &(*p)->next)
+        ;
+    *p = v->next;
+    pthread_mutex_unlock(&v->img->views_lock);
     free(v->l1);
     free(v);
+}
+
+bool
+image_snapshot_in_use(struct image *img, uint32_t i)
+{
+    LOCK_SCOPE(&img->views_lock);
+
+    for (struct view *v = img->snapshot_views; v; v = v->next)
+        if (v->l1_off == img->snaptab.snapshots[i].l1_offset)
+            return true;
+    return false;
+}
+
+int
+image_replace_active(struct image *img, uint64_t *l1, uint32_t l1_entries,
+                     uint64_t l1_off, uint64_t size, struct qcow2_error *err)
+{
+    struct view *v = &img->active;
+    uint32_t *dirty = calloc(l1_entries ? l1_entries : 1, sizeof *dirty);
+    uint8_t *is_dirty = calloc(l1_entries / 8 + 1, 1);
+
+    if (!dirty || !is_dirty) {
+        free(dirty);
+        free(is_dirty);
+        free(l1);
+        return error_nomem(err);
+    }
+    free(v->l1);
+    free(v->l1_dirty);
+    free(v->l1_is_dirty);
+    v->l1 = l1;
+    v->l1_dirty = dirty;
+    v->l1_is_dirty = is_dirty;
+    v->nr_l1_dirty = 0;
+    v->l1_entries = l1_entries;
+    v->l1_off = l1_off;
+    v->src.size = size;
+    return overlap_fill(img, err);
 }
 
 int

@@ -51,6 +51,8 @@ struct image;
 struct view {
     struct source src;          /* first: a view is a source */
     struct image *img;
+    struct view *next;          /* in image.snapshot_views */
+    uint64_t vm_state_size;     /* of a snapshot */
     uint64_t l1_off;            /* host offset of the table */
     uint32_t l1_entries;
     uint64_t *l1;               /* CPU order; read and written atomically */
@@ -141,6 +143,8 @@ struct image {
 
     struct view active;
     struct source_chain chain;  /* layer 0 is &active.src */
+    struct view *snapshot_views; /* guarded by views_lock, a leaf */
+    pthread_mutex_t views_lock;
     struct dirty_set l2_dirty;
     struct alloc alloc;
     struct flush flush;
@@ -166,6 +170,17 @@ void image_free(struct image *img);
 struct view *image_open_snapshot(struct image *img, uint32_t i,
                                  struct qcow2_error *err);
 void image_free_snapshot(struct view *v);
+
+/* Is a view of snapshot i open? */
+bool image_snapshot_in_use(struct image *img, uint32_t i);
+
+/* Makes the active view show a table that is on disk already, and a size
+ * (exclusive operations only; nothing of the old one is dirty). Takes over
+ * l1, an array of l1_entries in CPU order. Fails for want of memory only.
+ */
+int image_replace_active(struct image *img, uint64_t *l1,
+                         uint32_t l1_entries, uint64_t l1_off,
+                         uint64_t size, struct qcow2_error *err);
 
 /* Before the first change of an image: clears autoclear bits of features
  * that we do not maintain, durably. Cheap once done. Fails with EROFS or

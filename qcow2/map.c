@@ -173,17 +173,25 @@ find_table(struct view *v, uint64_t guest_off, struct l1_entry *e,
     return 0;
 }
 
+struct block *
+map_slice_at(struct image *img, uint64_t table_off, uint32_t idx,
+             struct qcow2_error *err)
+{
+    return cache_get(img->meta, img,
+                     table_off + (uint64_t)idx * img->slice_size,
+                     img->slice_size, load_slice, img, err);
+}
+
 static struct block *
 get_slice(struct view *v, uint64_t table_off, uint64_t guest_off,
           struct qcow2_error *err)
 {
     struct image *img = v->img;
-    uint64_t slice = guest_off >> slice_window_bits(img)
-                     & ((UINT64_C(1) << (img->l2_bits - img->slice_bits))
-                        - 1);
+    uint32_t slices = UINT32_C(1) << (img->l2_bits - img->slice_bits);
 
-    return cache_get(img->meta, img, table_off + slice * img->slice_size,
-                     img->slice_size, load_slice, img, err);
+    return map_slice_at(img, table_off,
+                        guest_off >> slice_window_bits(img) & (slices - 1),
+                        err);
 }
 
 /* How many entries from idx on, at most nr, continue what idx begins. */
@@ -359,6 +367,23 @@ map_done(struct map_slice *s)
 {
     cache_put(s->block);
     s->block = NULL;
+}
+
+void
+map_set_copied(struct image *img, struct block *slice, uint32_t idx,
+               bool copied)
+{
+    LOCK_SCOPE(&slice->lock);
+
+    l2_store(slice, idx, entry_with_copied(l2_load(slice, idx), copied));
+    dirty_add(&img->l2_dirty, slice);
+}
+
+void
+map_set_l1(struct view *v, uint32_t idx, uint64_t entry)
+{
+    if (l1_load(v, idx) != entry)
+        l1_store(v, idx, entry);
 }
 
 /* Frees what an old entry pointed to, but for what stays in use. */

@@ -50,6 +50,15 @@ void map_set(struct view *v, struct map_slice *s, uint64_t guest_off,
              uint64_t nr_clusters, enum map_change change,
              uint64_t host_off);
 
+/* For tree.c. The idx-th slice of the L2 table at table_off, pinned. */
+struct block *map_slice_at(struct image *img, uint64_t table_off,
+                           uint32_t idx, struct qcow2_error *err);
+/* Changes the COPIED flag of the idx-th entry of an L2 slice. */
+void map_set_copied(struct image *img, struct block *slice, uint32_t idx,
+                    bool copied);
+/* Changes an L1 entry of the active disk, unless it is so already. */
+void map_set_l1(struct view *v, uint32_t idx, uint64_t entry);
+
 /* For flush.c: L1 entries that changed since they were last taken. Taking
  * leaves none; on failure (ENOMEM) nothing is taken. Giving back makes them
  * changed again.

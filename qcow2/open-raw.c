@@ -179,3 +179,47 @@ raw_disk_flush(struct raw_disk *raw, struct qcow2_error *err)
     __atomic_store_n(&raw->failed, true, __ATOMIC_RELEASE);
     return -1;
 }
+
+int
+raw_disk_resize(struct raw_disk *raw, uint64_t size, bool may_shrink,
+                struct qcow2_error *err)
+{
+    struct source *s = raw->source;
+
+    if (s->io->readonly)
+        return error_set(err, EROFS, "%s: it is open read-only",
+                         s->io->name);
+    if (size < s->size && !may_shrink)
+        return error_set(err, EINVAL, "%s: the new size is smaller, which "
+                         "would lose what lies beyond it; say --shrink if "
+                         "that is wanted", s->io->name);
+    if (io_truncate(s->io, size, err) == -1)
+        return -1;
+    s->size = size;
+    return raw_disk_flush(raw, err);
+}
+
+int
+raw_disk_preallocate(struct raw_disk *raw, uint64_t nr_bytes,
+                     uint64_t guest_off, enum qcow2_preallocation mode,
+                     struct qcow2_error *err)
+{
+    uint64_t end = guest_off + nr_bytes;
+    int r = 0;
+
+    if (mode == QCOW2_PREALLOC_METADATA)
+        return error_set(err, EINVAL, "%s: a raw file has no metadata: "
+                         "preallocate with falloc or full",
+                         raw->source->io->name);
+    while (r == 0 && guest_off < end) {
+        uint64_t len = end - guest_off;
+        bool is_hole;
+
+        /* Data that is there stays. */
+        r = io_extent(raw->source->io, guest_off, &len, &is_hole, err);
+        if (r == 0 && is_hole)
+            r = io_zero(raw->source->io, guest_off, len, 0, err);
+        guest_off += len;
+    }
+    return r;
+}

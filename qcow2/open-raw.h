@@ -41,5 +41,10 @@ int raw_disk_zero(struct raw_disk *raw, uint64_t nr_bytes,
 int raw_disk_trim(struct raw_disk *raw, uint64_t nr_bytes,
                   uint64_t guest_off, struct qcow2_error *err);
 int raw_disk_flush(struct raw_disk *raw, struct qcow2_error *err);
+int raw_disk_resize(struct raw_disk *raw, uint64_t size, bool may_shrink,
+                    struct qcow2_error *err);
+int raw_disk_preallocate(struct raw_disk *raw, uint64_t nr_bytes,
+                         uint64_t guest_off, enum qcow2_preallocation mode,
+                         struct qcow2_error *err);
 
 #endif /* QCOW2_OPEN_RAW_H */

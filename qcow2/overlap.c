@@ -153,58 +153,81 @@ overlap_hit(const struct overlap *o, uint64_t host_cluster, uint64_t nr)
 }
 
 static int
-add_bytes(struct image *img, uint64_t host_off, uint64_t nr_bytes,
-          struct qcow2_error *err)
+add_bytes(const struct image *img, struct overlap *o, uint64_t host_off,
+          uint64_t nr_bytes, struct qcow2_error *err)
 {
     uint64_t first = host_off >> img->cluster_bits;
 
     if (nr_bytes == 0)
         return 0;
-    return overlap_add(&img->overlap, first,
+    return overlap_add(o, first,
                        ((host_off + nr_bytes - 1) >> img->cluster_bits)
                            - first + 1, err);
 }
 
 static int
-add_snapshots(struct image *img, struct qcow2_error *err)
+add_snapshots(const struct image *img, struct overlap *o,
+              struct qcow2_error *err)
 {
     const struct snapshot_table *t = &img->snaptab;
 
-    if (add_bytes(img, img->hdr.snapshots_offset, t->nr_bytes, err) == -1)
+    if (add_bytes(img, o, img->hdr.snapshots_offset, t->nr_bytes, err) == -1)
         return -1;
     for (uint32_t i = 0; i < t->nr; i++)
-        if (add_bytes(img, t->snapshots[i].l1_offset,
+        if (add_bytes(img, o, t->snapshots[i].l1_offset,
                       (uint64_t)t->snapshots[i].l1_size * 8, err) == -1)
             return -1;
+    return 0;
+}
+
+static int
+add_all(const struct image *img, struct overlap *o, struct qcow2_error *err)
+{
+    const struct header *h = &img->hdr;
+    const struct alloc *a = &img->alloc;
+
+    if (overlap_add(o, 0, 1, err) == -1
+        || add_bytes(img, o, h->l1_offset, (uint64_t)h->l1_size * 8, err) == -1
+        || add_bytes(img, o, h->reftable_offset,
+                     (uint64_t)h->reftable_clusters << img->cluster_bits,
+                     err) == -1
+        || add_bytes(img, o, h->bitmap_directory_offset,
+                     h->bitmap_directory_size, err) == -1
+        || add_snapshots(img, o, err) == -1)
+        return -1;
+    for (uint32_t i = 0; i < a->reftable_entries; i++)
+        if (a->reftable[i]
+            && add_bytes(img, o, a->reftable[i], 1, err) == -1)
+            return -1;
+    for (uint32_t i = 0; i < img->active.l1_entries; i++) {
+        struct l1_entry e = entry_decode_l1(img->active.l1[i],
+                                            img->cluster_bits);
+
+        if (e.host_off && add_bytes(img, o, e.host_off, 1, err) == -1)
+            return -1;
+    }
     return 0;
 }
 
 int
 overlap_fill(struct image *img, struct qcow2_error *err)
 {
-    const struct header *h = &img->hdr;
-    const struct alloc *a = &img->alloc;
+    struct overlap *o = &img->overlap, now;
+    struct overlap_table *table, *retired;
 
-    if (overlap_add(&img->overlap, 0, 1, err) == -1
-        || add_bytes(img, h->l1_offset, (uint64_t)h->l1_size * 8, err) == -1
-        || add_bytes(img, h->reftable_offset,
-                     (uint64_t)h->reftable_clusters << img->cluster_bits,
-                     err) == -1
-        || add_bytes(img, h->bitmap_directory_offset,
-                     h->bitmap_directory_size, err) == -1
-        || add_snapshots(img, err) == -1)
+    if (overlap_init(&now, err) == -1)
         return -1;
-    for (uint32_t i = 0; i < a->reftable_entries; i++)
-        if (a->reftable[i]
-            && add_bytes(img, a->reftable[i], 1, err) == -1)
-            return -1;
-    for (uint32_t i = 0; i < img->active.l1_entries; i++) {
-        struct l1_entry e = entry_decode_l1(img->active.l1[i],
-                                            img->cluster_bits);
-
-        if (e.host_off && add_bytes(img, e.host_off, 1, err) == -1)
-            return -1;
+    if (add_all(img, &now, err) == -1) {
+        overlap_destroy(&now);
+        return -1;
     }
+    table = o->table;
+    retired = o->retired;
+    o->table = now.table;
+    o->retired = now.retired;
+    now.table = table;
+    now.retired = retired;
+    overlap_destroy(&now);
     return 0;
 }
 

@@ -30,8 +30,9 @@ void overlap_remove(struct overlap *o, uint64_t host_cluster, uint64_t nr);
 bool overlap_hit(const struct overlap *o, uint64_t host_cluster,
                  uint64_t nr);
 
-/* Enters header, tables, refblocks and L2 tables of the active disk, the
- * snapshot table and snapshots' L1 tables, and bitmaps.
+/* Makes the set header, tables, refblocks and L2 tables of the active disk,
+ * the snapshot table and snapshots' L1 tables, and the bitmap directory.
+ * Only while nobody looks anything up. On failure the set is as it was.
  */
 int overlap_fill(struct image *img, struct qcow2_error *err);
 

@@ -14,24 +14,24 @@
 const struct problem_kind problem_kinds[NR_PROBLEMS] = {
     [PROBLEM_REFCOUNT_LOW] = CORRUPTION(
         REMEDY_REFCOUNT, "refcount-too-low",
-        "cluster at {at}: its refcount is {a}, but {b} references point to "
-        "it"),
+        "cluster at {at}: its refcount, {a}, is less than the references to "
+        "it, {b}"),
     [PROBLEM_REFCOUNT_HIGH] = LEAK(
         REMEDY_LEAK, "leak",
-        "cluster at {at}: its refcount is {a}, but only {b} references "
-        "point to it"),
+        "cluster at {at}: its refcount, {a}, is more than the references to "
+        "it, {b}"),
     [PROBLEM_REFCOUNT_OVERFLOW] = CORRUPTION(
         REMEDY_NONE, "refcount-overflow",
-        "cluster at {at}: {b} references point to it, more than a refcount "
-        "of this image can say ({a})"),
+        "cluster at {at}: the references to it, {b}, are more than a "
+        "refcount of this image can say, {a}"),
     [PROBLEM_COPIED_SET] = CORRUPTION(
         REMEDY_COPIED, "copied-but-not-alone",
-        "entry at {at}: COPIED is set, but the refcount of the cluster it "
-        "points to is {a}"),
+        "entry at {at}: COPIED is set, but the refcount of what it points "
+        "to is {a}"),
     [PROBLEM_COPIED_CLEAR] = CORRUPTION(
         REMEDY_COPIED, "alone-but-not-copied",
-        "entry at {at}: COPIED is not set, but the refcount of the cluster "
-        "it points to is 1"),
+        "entry at {at}: COPIED is not set, but the refcount of what it "
+        "points to is 1"),
     [PROBLEM_COPIED_COMPRESSED] = CORRUPTION(
         REMEDY_COPIED, "compressed-and-copied",
         "L2 entry at {at}: COPIED is set for a compressed cluster"),
@@ -104,6 +104,23 @@ const struct problem_kind problem_kinds[NR_PROBLEMS] = {
         "image until it is repaired"),
 };
 
+bool
+problem_is_damage(enum problem problem)
+{
+    switch (problem_kinds[problem].remedy) {
+    case REMEDY_NONE:
+    case REMEDY_REBUILD:
+    case REMEDY_ENTRY:
+        return true;
+    case REMEDY_REFCOUNT:
+    case REMEDY_LEAK:
+    case REMEDY_COPIED:
+    case REMEDY_FEATURE:
+        return false;
+    }
+    return true;
+}
+
 const char *
 problem_remedy(enum remedy remedy)
 {
@@ -171,8 +188,7 @@ problem_text(const struct finding *f, char *text, size_t nr_bytes)
     if (f->nr > 1) {
         char more[64];
         int n = snprintf(more, sizeof more,
-                         " (so are %" PRIu64 " clusters after it)",
-                         f->nr - 1);
+                         "; the same for %" PRIu64 " after it", f->nr - 1);
 
         append(text, nr_bytes, &len, more, n);
     }

@@ -5,6 +5,7 @@
 #ifndef QCOW2_PROBLEM_H
 #define QCOW2_PROBLEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -69,6 +70,9 @@ struct finding {
     uint64_t nr;  /* clusters in a row with just this problem */
     uint64_t a, b;
 };
+
+/* Is it more than a crash of whatever wrote the image can leave behind? */
+bool problem_is_damage(enum problem problem);
 
 /* The sentence with the numbers in it; cut where it does not fit. */
 void problem_text(const struct finding *f, char *text, size_t nr_bytes);

@@ -368,9 +368,15 @@ enum qcow2_preallocation {
  * version 2 images that have any cannot be resized (ENOTSUP).
  */
 QCOW2_PUBLIC int qcow2_resize(struct qcow2_disk *disk, uint64_t size,
-                              bool may_shrink,
-                              enum qcow2_preallocation prealloc,
-                              struct qcow2_error *err);
+                              bool may_shrink, struct qcow2_error *err);
+
+/* Gives every cluster of a range that has none, and does not show the
+ * backing file, a place in the file. It reads as zeroes still.
+ */
+QCOW2_PUBLIC int qcow2_preallocate(struct qcow2_disk *disk,
+                                   uint64_t nr_bytes, uint64_t guest_off,
+                                   enum qcow2_preallocation mode,
+                                   struct qcow2_error *err);
 
 /* --- Commit, rebase, convert, compare, measure --------------------------
  *

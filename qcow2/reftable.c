@@ -35,10 +35,12 @@ reftable_load(struct image *img, struct qcow2_error *err)
     return 0;
 }
 
-/* New metadata at the place that needs it: first, when the table must move,
- * the table; then the refblocks that describe all of it and themselves. */
+/* New metadata at the place that needs it: first what somebody wants to put
+ * there; then, when the table must move, the table; then the refblocks that
+ * describe all of it and themselves. */
 struct extension {
     uint64_t first;             /* host cluster */
+    uint64_t payload_clusters;  /* 0: only refblocks are wanted */
     uint32_t table_clusters;    /* 0: the table stays */
     uint32_t index;             /* reftable index of the first refblock */
     uint32_t nr_refblocks;
@@ -50,14 +52,42 @@ struct extension {
 static uint64_t
 extension_end(const struct extension *x)
 {
-    return x->first + x->table_clusters + x->nr_refblocks;
+    return x->first + x->payload_clusters + x->table_clusters
+           + x->nr_refblocks;
+}
+
+static uint64_t
+table_place(const struct image *img, const struct extension *x)
+{
+    return (x->first + x->payload_clusters) << img->cluster_bits;
 }
 
 static uint64_t
 refblock_place(const struct image *img, const struct extension *x,
                uint32_t i)
 {
-    return (x->first + x->table_clusters + i) << img->cluster_bits;
+    return table_place(img, x)
+           + ((uint64_t)(x->table_clusters + i) << img->cluster_bits);
+}
+
+/* How long the table must be to have an entry `index`: half as much again as
+ * now, so that moving is rare. */
+static int
+plan_table(struct image *img, uint64_t index, uint32_t *nr_clusters,
+           struct qcow2_error *err)
+{
+    uint32_t entries_per_cluster = img->cluster_size / 8;
+    uint32_t now = img->alloc.reftable_entries / entries_per_cluster;
+    uint64_t need = index / entries_per_cluster + 1;
+    uint64_t most = MAX_REFTABLE_BYTES >> img->cluster_bits;
+
+    if (need > most)
+        return error_set(err, ENOSPC,
+                         "%s: its refcount table has reached its limit of "
+                         "%d bytes; larger clusters allow larger files",
+                         img->name, (int)MAX_REFTABLE_BYTES);
+    *nr_clusters = min_u64(max_u64(need, now + now / 2), most);
+    return 0;
 }
 
 static int
@@ -65,26 +95,22 @@ plan_extension(struct image *img, struct extension *x,
                struct qcow2_error *err)
 {
     const struct alloc *a = &img->alloc;
-    uint32_t entries_per_cluster = img->cluster_size / 8;
-    uint32_t now = a->reftable_entries / entries_per_cluster;
+    uint64_t last;
 
     x->nr_refblocks = 1;
-    if (x->index >= a->reftable_entries) {
-        uint64_t need = (uint64_t)x->index / entries_per_cluster + 1;
-        uint64_t most = MAX_REFTABLE_BYTES >> img->cluster_bits;
-
-        /* Half as much again: moving is rare then. */
-        x->table_clusters = min_u64(max_u64(need + 1, now + now / 2), most);
-        if (need >= most)
-            return error_set(err, ENOSPC,
-                             "%s: its refcount table has reached its limit "
-                             "of %d bytes; larger clusters allow larger "
-                             "files",
-                             img->name, (int)MAX_REFTABLE_BYTES);
+    for (;;) {
+        last = (extension_end(x) - 1) >> img->refblock_bits;
+        if (last - x->index >= x->nr_refblocks)
+            x->nr_refblocks++;
+        else if (last >= a->reftable_entries
+                 && last >= (uint64_t)x->table_clusters
+                                * (img->cluster_size / 8)) {
+            if (plan_table(img, last, &x->table_clusters, err) == -1)
+                return -1;
+        } else {
+            break;
+        }
     }
-    while (((extension_end(x) - 1) >> img->refblock_bits) - x->index
-           >= x->nr_refblocks)
-        x->nr_refblocks++;
     if (extension_end(x) > a->limit)
         return error_set(err, ENOSPC, "%s: no space is left in the file for "
                          "refcounts", img->name);
@@ -175,7 +201,7 @@ publish_extension(struct image *img, struct extension *x)
                                << img->cluster_bits) / 8;
         superseded = a->moved_offset;
         superseded_clusters = a->moved_clusters;
-        a->moved_offset = x->first << img->cluster_bits;
+        a->moved_offset = table_place(img, x);
         a->moved_clusters = x->table_clusters;
     }
     mark_dirty(a, x->index, x->nr_refblocks);
@@ -201,11 +227,12 @@ publish_extension(struct image *img, struct extension *x)
 
 int
 reftable_add_refblock(struct image *img, uint64_t host_cluster,
-                      struct qcow2_error *err)
+                      uint64_t payload_clusters, struct qcow2_error *err)
 {
     struct alloc *a = &img->alloc;
     struct extension x = {
         .first = host_cluster,
+        .payload_clusters = payload_clusters,
         .index = host_cluster >> img->refblock_bits,
     };
     bool exists, reads_zero;

@@ -11,9 +11,12 @@ int reftable_load(struct image *img, struct qcow2_error *err);
 
 /* Makes a refblock for host_cluster's refcount, if there is none, in
  * host_cluster itself; if the table is too short, moves it there as well.
- * Call it without alloc.lock.
+ * payload_clusters from host_cluster on become the caller's (metadata),
+ * refblocks follow them: then no refblock from there on may exist. Call it
+ * without alloc.lock.
  */
 int reftable_add_refblock(struct image *img, uint64_t host_cluster,
+                          uint64_t payload_clusters,
                           struct qcow2_error *err);
 
 /* What stage A of the flush writes, as one consistent take. */

@@ -20,7 +20,7 @@ fix_copied(struct check *c, const struct fix *f, uint64_t entry,
 {
     uint64_t cluster = host_off >> c->cluster_bits;
     uint64_t settled = check_settled(c, cluster);
-    bool alone = settled == 1 && counts_get(&c->refs, cluster) <= 1;
+    bool alone = settled == 1;
 
     if (!f->is_active || host_off == 0 || host_off >= c->file_size)
         return entry;

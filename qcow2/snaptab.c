@@ -114,8 +114,8 @@ check_l1(const struct header *h, uint64_t file_size, const struct snapshot *s,
     return 0;
 }
 
-static void
-free_snapshot(struct snapshot *s)
+void
+snaptab_free_entry(struct snapshot *s)
 {
     free(s->id);
     free(s->name);
@@ -217,7 +217,7 @@ void
 snaptab_free(struct snapshot_table *t)
 {
     for (uint32_t i = 0; i < t->nr; i++)
-        free_snapshot(&t->snapshots[i]);
+        snaptab_free_entry(&t->snapshots[i]);
     free(t->snapshots);
     memset(t, 0, sizeof *t);
 }

@@ -36,6 +36,13 @@ struct snapshot_table {
 int snaptab_read(struct io *io, const struct header *h,
                  struct snapshot_table *t, struct qcow2_error *err);
 void snaptab_free(struct snapshot_table *t);
+void snaptab_free_entry(struct snapshot *s); /* what it points to */
+
+/* Builds the table as it stands in a file; *buf is the caller's to free.
+ * Extra data that is not understood is kept. ENOSPC beyond the limits.
+ */
+int snaptab_encode(const struct snapshot_table *t, unsigned char **buf,
+                   uint64_t *nr_bytes, struct qcow2_error *err);
 
 /* Exact name first, then id; ENOENT or, if several match, EINVAL. Returns
  * the index, or -1.

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* tree.c: walks everything an L1 table reaches; see tree.h. */
+#include "tree.h"
+
+#include "alloc.h"
+#include "checked.h"
+#include "entry.h"
+#include "error.h"
+#include "map.h"
+#include "refcount.h"
+#include "request.h"
+
+uint32_t
+tree_l1_entries(const struct image *img, uint64_t nr_bytes)
+{
+    return div_round_up(nr_bytes,
+                        UINT64_C(1) << (img->l2_bits + img->cluster_bits));
+}
+
+/* A run that may go on with the next entry. */
+struct run {
+    struct image *img;
+    tree_run_fn *fn;
+    uint64_t host_off, nr_clusters; /* 0: none */
+};
+
+static int
+run_end(struct run *r, struct qcow2_error *err)
+{
+    uint64_t nr = r->nr_clusters;
+
+    r->nr_clusters = 0;
+    return nr ? r->fn(r->img, r->host_off, nr, err) : 0;
+}
+
+static int
+run_add(struct run *r, uint64_t host_off, uint64_t nr_clusters,
+        struct qcow2_error *err)
+{
+    if (r->nr_clusters
+        && r->host_off + (r->nr_clusters << r->img->cluster_bits)
+               == host_off) {
+        r->nr_clusters += nr_clusters;
+        return 0;
+    }
+    if (run_end(r, err) == -1)
+        return -1;
+    r->host_off = host_off;
+    r->nr_clusters = nr_clusters;
+    return 0;
+}
+
+static int
+walk_entry(struct run *r, uint64_t entry, struct qcow2_error *err)
+{
+    struct image *img = r->img;
+    struct l2_entry e = entry_decode_l2(entry, img->cluster_bits,
+                                        img->hdr.version);
+    uint64_t first, end;
+
+    if (e.flaws & ~ENTRY_COPIED_COMPRESSED)
+        return image_damaged(img, err, "an L2 entry is invalid (0x%llx)",
+                             (unsigned long long)entry);
+    if (e.host_off == 0)
+        return 0;
+    if (e.kind != MAP_COMPRESSED)
+        return run_add(r, e.host_off, 1, err);
+    first = round_down(e.host_off, img->cluster_size);
+    end = round_up(e.host_off + e.compressed_len, img->cluster_size);
+    return run_add(r, first, (end - first) >> img->cluster_bits, err);
+}
+
+/* Decodes l1[i]; *table_off is 0 if there is no table. */
+static int
+get_table(struct image *img, const uint64_t *l1, uint32_t i,
+          uint64_t *table_off, struct qcow2_error *err)
+{
+    struct l1_entry e = entry_decode_l1(l1[i], img->cluster_bits);
+
+    if (e.flaws)
+        return image_damaged(img, err, "L1 entry %u is invalid", i);
+    *table_off = e.host_off;
+    return 0;
+}
+
+static uint32_t
+slices_per_table(const struct image *img)
+{
+    return UINT32_C(1) << (img->l2_bits - img->slice_bits);
+}
+
+static uint32_t
+entries_per_slice(const struct image *img)
+{
+    return UINT32_C(1) << img->slice_bits;
+}
+
+static int
+walk_table(struct run *r, uint64_t table_off, struct qcow2_error *err)
+{
+    struct image *img = r->img;
+    int ret = run_add(r, table_off, 1, err);
+
+    for (uint32_t s = 0; ret == 0 && s < slices_per_table(img); s++) {
+        struct block *b = map_slice_at(img, table_off, s, err);
+
+        if (!b)
+            return -1;
+        for (uint32_t i = 0; ret == 0 && i < entries_per_slice(img); i++) {
+            uint64_t entry = be64_get(((const be64 *)b->data)[i]);
+
+            if (entry)
+                ret = walk_entry(r, entry, err);
+        }
+        cache_put(b);
+    }
+    return ret;
+}
+
+int
+tree_walk(struct image *img, const uint64_t *l1, uint32_t nr,
+          tree_run_fn *fn, struct qcow2_error *err)
+{
+    struct run r = { .img = img, .fn = fn };
+
+    for (uint32_t i = 0; i < nr; i++) {
+        uint64_t table_off;
+
+        if (get_table(img, l1, i, &table_off, err) == -1
+            || (table_off && walk_table(&r, table_off, err) == -1)
+            || flush_make_room(img, err) == -1)
+            return -1;
+    }
+    return run_end(&r, err);
+}
+
+/* The refblock slice looked at last: neighbours are mostly in it too. */
+struct refcounts {
+    struct image *img;
+    struct block *block;
+    uint64_t base; /* first host cluster in it */
+};
+
+static int
+is_refcount_1(struct refcounts *rc, uint64_t host_off, bool *is_1,
+              struct qcow2_error *err)
+{
+    struct image *img = rc->img;
+    uint64_t cluster = host_off >> img->cluster_bits;
+    uint64_t per_slice = refcount_slice_entries(img);
+
+    if (!rc->block || cluster - rc->base >= per_slice) {
+        cache_put(rc->block);
+        rc->base = cluster - cluster % per_slice;
+        if (refcount_load(img, cluster, &rc->block, err) == -1)
+            return -1;
+    }
+    *is_1 = rc->block
+            && refcount_get(rc->block->data, img->hdr.refcount_order,
+                            cluster - rc->base) == 1;
+    return 0;
+}
+
+/* Sets the flags in one slice, or (rc NULL) clears them. */
+static int
+update_slice(struct image *img, struct block *b, struct refcounts *rc,
+             struct qcow2_error *err)
+{
+    for (uint32_t i = 0; i < entries_per_slice(img); i++) {
+        be64 *place = (be64 *)b->data + i;
+        uint64_t entry = be64_get(*place);
+        struct l2_entry e;
+        bool copied = false;
+
+        if (entry == 0)
+            continue;
+        e = entry_decode_l2(entry, img->cluster_bits, img->hdr.version);
+        if (e.kind == MAP_COMPRESSED || e.host_off == 0)
+            continue;
+        if (rc && is_refcount_1(rc, e.host_off, &copied, err) == -1)
+            return -1;
+        if (copied != e.copied)
+            map_set_copied(img, b, i, copied);
+    }
+    return 0;
+}
+
+static int
+update_table(struct image *img, uint64_t table_off, struct refcounts *rc,
+             struct qcow2_error *err)
+{
+    int r = 0;
+
+    for (uint32_t s = 0; r == 0 && s < slices_per_table(img); s++) {
+        struct block *b = map_slice_at(img, table_off, s, err);
+
+        if (!b)
+            return -1;
+        r = update_slice(img, b, rc, err);
+        cache_put(b);
+    }
+    return r;
+}
+
+int
+tree_clear_copied(struct image *img, uint64_t *l1, uint32_t nr,
+                  struct qcow2_error *err)
+{
+    for (uint32_t i = 0; i < nr; i++) {
+        uint64_t table_off;
+
+        if (get_table(img, l1, i, &table_off, err) == -1
+            || (table_off && update_table(img, table_off, NULL, err) == -1)
+            || flush_make_room(img, err) == -1)
+            return -1;
+        l1[i] = entry_with_copied(l1[i], false);
+    }
+    return 0;
+}
+
+int
+tree_set_copied(struct image *img, struct qcow2_error *err)
+{
+    struct view *v = &img->active;
+    struct refcounts rc = { .img = img };
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < v->l1_entries; i++) {
+        uint64_t table_off;
+        bool copied;
+
+        r = get_table(img, v->l1, i, &table_off, err);
+        if (r == -1 || table_off == 0)
+            continue;
+        r = is_refcount_1(&rc, table_off, &copied, err);
+        if (r == 0)
+            map_set_l1(v, i, entry_with_copied(v->l1[i], copied));
+        /* A shared table has no flags to set, and is not ours to change. */
+        if (r == 0 && copied)
+            r = update_table(img, table_off, &rc, err);
+        if (r == 0)
+            r = flush_make_room(img, err);
+    }
+    cache_put(rc.block);
+    return r;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* tree.h: everything an L1 table reaches, for operations on whole trees.
+ * Their callers hold image.rwlock exclusively, and all slices are clean
+ * (flush_all) when they begin.
+ */
+#ifndef QCOW2_TREE_H
+#define QCOW2_TREE_H
+
+#include "image.h"
+
+/* Calls fn for runs of host clusters that the tree of l1[0, nr) refers to,
+ * once for each reference: L2 tables, data, preallocated and compressed
+ * clusters. Ends with the first failure.
+ */
+typedef int tree_run_fn(struct image *img, uint64_t host_off,
+                        uint64_t nr_clusters, struct qcow2_error *err);
+int tree_walk(struct image *img, const uint64_t *l1, uint32_t nr,
+              tree_run_fn *fn, struct qcow2_error *err);
+
+/* Clears the COPIED flags in the L2 tables of l1[0, nr), and in l1. */
+int tree_clear_copied(struct image *img, uint64_t *l1, uint32_t nr,
+                      struct qcow2_error *err);
+
+/* Makes the COPIED flags of the active disk say whether the refcount is 1. */
+int tree_set_copied(struct image *img, struct qcow2_error *err);
+
+/* L1 entries that a disk of nr_bytes needs. VM state begins after them. */
+uint32_t tree_l1_entries(const struct image *img, uint64_t nr_bytes);
+
+#endif /* QCOW2_TREE_H */
