@@ -215,20 +215,6 @@ check_not_failed(struct image *img, struct qcow2_error *err)
     return 0;
 }
 
-void
-flush_init(struct image *img)
-{
-    pthread_mutex_init(&img->flush.lock, NULL);
-    pthread_cond_init(&img->flush.done, NULL);
-}
-
-void
-flush_destroy(struct image *img)
-{
-    pthread_cond_destroy(&img->flush.done);
-    pthread_mutex_destroy(&img->flush.lock);
-}
-
 /* Runs one flush; f->lock is held before and after. */
 static void
 lead(struct image *img)

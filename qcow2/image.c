@@ -13,7 +13,6 @@
 #include "cleanup.h"
 #include "error.h"
 #include "map.h"
-#include "request.h"
 
 enum { MAX_SLICE_BYTES = 4096 };
 
@@ -98,7 +97,8 @@ init_locks(struct image *img)
     range_lock_init(&img->ranges, img->slice_bits + img->cluster_bits);
     range_lock_init(&img->tables, 0);
     dirty_init(&img->l2_dirty);
-    flush_init(img);
+    pthread_mutex_init(&img->flush.lock, NULL);
+    pthread_cond_init(&img->flush.done, NULL);
 }
 
 static int
@@ -152,7 +152,8 @@ image_free(struct image *img)
 {
     if (!img)
         return;
-    flush_destroy(img);
+    pthread_cond_destroy(&img->flush.done);
+    pthread_mutex_destroy(&img->flush.lock);
     alloc_destroy(img);
     dirty_destroy(&img->l2_dirty);
     cache_drop_owner(img->meta, img);

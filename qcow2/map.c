@@ -9,9 +9,9 @@
 #include "alloc.h"
 #include "checked.h"
 #include "cleanup.h"
+#include "compressed.h"
 #include "entry.h"
 #include "error.h"
-#include "request.h"
 
 enum { MAX_SLICE_ENTRIES = 512 };
 
@@ -24,7 +24,7 @@ lookup(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
 
 const struct source_ops map_source_ops = {
     .lookup = lookup,
-    .read_compressed = read_compressed,
+    .read_compressed = compressed_read,
 };
 
 static unsigned

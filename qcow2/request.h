@@ -14,10 +14,6 @@
 int read_chain(const struct source_chain *chain, unsigned first, void *buf,
                size_t nr_bytes, uint64_t guest_off, struct qcow2_error *err);
 
-/* source_ops.read_compressed of a view. */
-int read_compressed(struct source *s, const struct mapping *m, uint32_t from,
-                    void *buf, size_t nr_bytes, struct qcow2_error *err);
-
 /* Reads a disk whose top layer is the active view of a writable image. */
 int read_active(struct image *img, void *buf, size_t nr_bytes,
                 uint64_t guest_off, struct qcow2_error *err);
@@ -69,8 +65,5 @@ int flush_dirty_bit(struct image *img, bool set, struct qcow2_error *err);
 
 /* Everything to disk, nothing leaked: the last thing before image_free. */
 int flush_close(struct image *img, struct qcow2_error *err);
-
-void flush_init(struct image *img);
-void flush_destroy(struct image *img);
 
 #endif /* QCOW2_REQUEST_H */

@@ -10,6 +10,7 @@
 #include "alloc.h"
 #include "checked.h"
 #include "cleanup.h"
+#include "compressed.h"
 #include "entry.h"
 #include "error.h"
 #include "map.h"
@@ -215,7 +216,7 @@ read_run(struct view *v, uint64_t guest_off, size_t nr_bytes, void *buf,
     case MAP_DATA:
         return io_pread(v->img->io, buf, m.nr_bytes, m.host_off, err);
     case MAP_COMPRESSED:
-        return read_compressed(&v->src, &m, m.skip, buf, m.nr_bytes, err);
+        return compressed_read(&v->src, &m, m.skip, buf, m.nr_bytes, err);
     }
     __builtin_unreachable();
 }

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* compressed.h: compressed clusters of an image. */
+#ifndef QCOW2_COMPRESSED_H
+#define QCOW2_COMPRESSED_H
+
+#include "source.h"
+
+/* source_ops.read_compressed of a view. */
+int compressed_read(struct source *s, const struct mapping *m, uint32_t from,
+                    void *buf, size_t nr_bytes, struct qcow2_error *err);
+
+#endif /* QCOW2_COMPRESSED_H */
