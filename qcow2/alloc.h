@@ -61,9 +61,9 @@ void alloc_release_tables(struct image *img);
 /* Runs in quarantine: when they are many, flush before freeing more. */
 size_t alloc_nr_frees(struct image *img);
 
-/* For flush.c. Takes the list of what is freed, or gives it back; ends the quarantine of a
- * list whose dropping is durable: punches, lowers refcounts, makes the
- * clusters available. */
+/* For flush.c. Takes the list of what is freed, or gives it back; ends the
+ * quarantine of a list whose dropping is durable: punches, lowers refcounts,
+ * makes the clusters available. */
 void alloc_take_frees(struct image *img, struct freed_list *list);
 void alloc_give_back_frees(struct image *img, struct freed_list *list);
 int alloc_apply_frees(struct image *img, struct freed_list *list,
