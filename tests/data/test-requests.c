@@ -87,6 +87,8 @@ make_qcow2_backing(struct trial *t)
 
     if (rng_percent(&t->rng, 50))
         size = t->g.size / 4 * 3;
+    if (!t->in_memory) /* for qemu-img, which rounds down */
+        size = size / 512 * 512;
     builder_add(b, "version %u; cluster %llu; size %llu", version,
                 (unsigned long long)cluster_size, (unsigned long long)size);
     add_random_clusters(t, b, version, true,

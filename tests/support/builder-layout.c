@@ -44,7 +44,8 @@ layout_l1(struct builder *b, struct test_view *v)
 static uint64_t
 put_bytes(struct builder *b, uint64_t off, const void *bytes, size_t n)
 {
-    memcpy(b->bytes + off, bytes, n);
+    if (n > 0)
+        memcpy(b->bytes + off, bytes, n);
     return off + n;
 }
 
@@ -220,7 +221,7 @@ count_references(struct builder *b)
         refer_view(b, &b->snapshots[i].view);
     refer(b, b->snapshots_off, b->snapshots_len);
     for (unsigned i = 0; i < b->nr_leaks; i++)
-        refer(b, b->leaks[i] * b->cluster_size, b->cluster_size);
+        refer(b, b->leaks[i].off, b->leaks[i].nr_bytes);
 }
 
 static uint64_t

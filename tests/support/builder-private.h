@@ -47,7 +47,13 @@ struct test_extension {
     unsigned char data[512];
 };
 
-enum { MAX_TEST_SNAPSHOTS = 16, MAX_TEST_EXTENSIONS = 16 };
+struct test_leak {
+    uint64_t off, nr_bytes;
+};
+
+enum {
+    MAX_TEST_SNAPSHOTS = 16, MAX_TEST_EXTENSIONS = 16, MAX_TEST_LEAKS = 16
+};
 
 struct builder {
     unsigned version, cluster_bits, refcount_order;
@@ -70,7 +76,7 @@ struct builder {
     struct test_snapshot snapshots[MAX_TEST_SNAPSHOTS];
     unsigned nr_snapshots;
 
-    uint64_t leaks[64];
+    struct test_leak leaks[MAX_TEST_LEAKS];
     unsigned nr_leaks;
 
     uint64_t snapshots_off, snapshots_len;

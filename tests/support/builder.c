@@ -252,6 +252,16 @@ make_compressed(struct builder *b, struct slot *s, uint64_t guest_cluster)
     free(packed);
 }
 
+/* What was in use before holds anything but zeroes. */
+static uint64_t
+add_junk(struct builder *b, uint64_t nr_clusters)
+{
+    uint64_t off = builder_alloc(b, nr_clusters);
+
+    memset(b->bytes + off, 0x5a, nr_clusters * b->cluster_size);
+    return off;
+}
+
 static void
 make_cluster(struct builder *b, struct test_view *v, enum slot_kind kind,
              uint64_t guest_cluster, uint64_t seed)
@@ -271,8 +281,7 @@ make_cluster(struct builder *b, struct test_view *v, enum slot_kind kind,
                      guest_cluster * b->cluster_size);
         break;
     case SLOT_ZERO_ALLOC:
-        s->host_off = builder_alloc(b, 1);
-        memset(b->bytes + s->host_off, 0x5a, b->cluster_size);
+        s->host_off = add_junk(b, 1);
         break;
     case SLOT_COMPRESSED:
         make_compressed(b, s, guest_cluster);
@@ -431,6 +440,17 @@ add_clusters(struct builder *b, const char *word, const char *args)
 }
 
 static void
+add_leak(struct builder *b, uint64_t nr_clusters)
+{
+    struct test_leak *l = &b->leaks[b->nr_leaks];
+
+    if (b->nr_leaks++ == MAX_TEST_LEAKS)
+        builder_mistake("too many leaks");
+    l->off = add_junk(b, nr_clusters);
+    l->nr_bytes = nr_clusters * b->cluster_size;
+}
+
+static void
 keep_poke(struct builder *b, const char *line)
 {
     size_t len = strlen(line) + 1;
@@ -460,13 +480,9 @@ add_line(struct builder *b, char *line)
     if (strcmp(word, "table") == 0) {
         slot_to_change(b, &b->active, builder_number(args, &end));
     } else if (strcmp(word, "gap") == 0) {
-        builder_alloc(b, builder_number(args, &end));
+        add_junk(b, builder_number(args, &end));
     } else if (strcmp(word, "leak") == 0) {
-        for (uint64_t n = builder_number(args, &end); n > 0; n--) {
-            if (b->nr_leaks == sizeof b->leaks / sizeof b->leaks[0])
-                builder_mistake("too many leaks");
-            b->leaks[b->nr_leaks++] = builder_alloc(b, 1) / b->cluster_size;
-        }
+        add_leak(b, builder_number(args, &end));
     } else if (strcmp(word, "snapshot") == 0) {
         add_snapshot(b, args);
     } else if (strcmp(word, "poke") == 0 || strcmp(word, "truncate") == 0 ||

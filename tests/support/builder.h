@@ -26,7 +26,7 @@
  *   zero-alloc FIRST[-LAST]  with one, holding junk
  *   unallocated FIRST[-LAST]
  *   table CLUSTER            an L2 table for it, empty or not
- *   gap N                    host clusters left free
+ *   gap N                    host clusters left free, holding junk
  *   leak N                   host clusters counted that nobody refers to
  *   snapshot ID NAME [size=BYTES] [extra=BYTES] [vmstate=CLUSTERS]
  *                            of what is there now; later lines copy what
