@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-order-private.h: what io-order.c keeps of an image, and the rules of
+ * io-order-rules.c on it.
+ */
+#ifndef IO_ORDER_PRIVATE_H
+#define IO_ORDER_PRIVATE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "io-order.h"
+
+/* What a host cluster is, in any world that a cut may leave; masks. */
+enum {
+    ROLE_HEADER = 1,
+    ROLE_REFTABLE = 2,
+    ROLE_REFBLOCK = 4,
+    ROLE_L1 = 8,
+    ROLE_L2 = 16,
+    ROLE_SNAPSHOTS = 32,   /* the snapshot table, or an L1 table in it */
+    ROLE_DATA = 64,
+    ROLE_COMPRESSED = 128,
+    ROLE_RESERVED = 256,   /* place of a zero cluster: nobody sees it */
+
+    ROLES_TABLE = ROLE_REFTABLE | ROLE_L1 | ROLE_L2, /* of 8-byte entries */
+    ROLES_METADATA = ROLES_TABLE | ROLE_HEADER | ROLE_REFBLOCK
+                     | ROLE_SNAPSHOTS,
+    /* A guest may see what it holds. */
+    ROLES_SHOWN = ROLES_METADATA | ROLE_DATA | ROLE_COMPRESSED,
+};
+
+struct cluster {
+    unsigned roles;
+    unsigned nr_refs;       /* durable references by L1 and L2 entries */
+    uint64_t hidden_since;  /* number of the operation since which nothing
+                             * shows it; 0: always */
+    uint8_t *covered;       /* a bit a byte: durably written since then */
+};
+
+enum op_kind { OP_WRITE, OP_ZERO, OP_PUNCH, OP_TRUNCATE };
+
+/* An operation that is not known to be durable. */
+struct op {
+    struct op *next;
+    enum op_kind kind;
+    uint64_t off, nr_bytes;  /* truncate: off is the new size */
+    unsigned char *data;     /* OP_WRITE */
+    uint64_t begin, end;     /* end 0: has not returned, or failed */
+};
+
+struct order {
+    struct io io;
+    struct io *below;
+    struct order_report *report;
+    pthread_mutex_t lock;
+    uint64_t seq;            /* counts beginnings and ends of operations */
+    struct op *pending, **pending_end;
+
+    uint64_t capacity;       /* bytes of both worlds */
+    unsigned char *durable;
+    unsigned char *worst;    /* all pending operations, but refcounts as
+                              * low as any of them, or the durable one */
+
+    bool is_image;           /* durable has a header we understand */
+    unsigned version, cluster_bits, refcount_order;
+    uint64_t cluster_size, nr_clusters;
+    struct cluster *clusters;
+};
+
+/* io-order-rules.c; all with the lock held. */
+
+/* Reads geometry and roles anew from the durable world. */
+void order_rescan(struct order *o);
+
+/* Checks op, about to be done, and enters it into worst and pending. */
+void order_check(struct order *o, struct op *op);
+
+/* Puts op into the durable world. Did it change metadata? */
+bool order_make_durable(struct order *o, const struct op *op);
+
+/* Makes worst of durable and all that is pending. */
+void order_rebuild_worst(struct order *o);
+
+#endif /* IO_ORDER_PRIVATE_H */

@@ -1,0 +1,620 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-order-rules.c: what a write may change, given what is durable and what
+ * is pending; the rules are told in io-order.h.
+ *
+ * Roles of clusters are collected from the durable world at every barrier
+ * that made metadata durable, and only added to by writes in between: until
+ * the next barrier any old reference may still come back.
+ */
+#include "io-order-private.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "audit.h"
+#include "checked.h"
+
+#define OFFSET_MASK UINT64_C(0x00fffffffffffe00)
+#define COPIED      (UINT64_C(1) << 63)
+#define COMPRESSED  (UINT64_C(1) << 62)
+#define ZERO        UINT64_C(1)
+
+enum { SECTOR = 512 };
+
+static void *
+must_have(void *p)
+{
+    if (!p)
+        abort();
+    return p;
+}
+
+static void
+violation(struct order *o, const struct op *op, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void
+violation(struct order *o, const struct op *op, const char *fmt, ...)
+{
+    static const char *const names[] = {
+        "write", "zero", "punch", "truncate"
+    };
+    char text[512];
+    va_list ap;
+    int n = 0;
+
+    if (op)
+        n = snprintf(text, sizeof text, "%s 0x%" PRIx64 "+0x%" PRIx64 ": ",
+                     names[op->kind], op->off, op->nr_bytes);
+    va_start(ap, fmt);
+    vsnprintf(text + n, sizeof text - n, fmt, ap);
+    va_end(ap);
+    if (!o->report) {
+        fprintf(stderr, "order: %s\n", text);
+        abort();
+    }
+    if (o->report->nr_violations++ == 0)
+        memcpy(o->report->first, text, sizeof text);
+}
+
+/* Numbers in a world; what it does not reach to is zero. */
+
+static uint64_t
+number_at(const struct order *o, const unsigned char *world, uint64_t off,
+          unsigned nr_bytes)
+{
+    uint64_t n = 0;
+
+    if (!range_inside(off, nr_bytes, o->capacity))
+        return 0;
+    for (unsigned i = 0; i < nr_bytes; i++)
+        n = n << 8 | world[off + i];
+    return n;
+}
+
+static uint64_t
+entry_at(const struct order *o, const unsigned char *world, uint64_t table,
+         uint64_t index)
+{
+    return number_at(o, world, table + index * 8, 8);
+}
+
+/* Walking a world. */
+
+typedef void role_fn(struct order *o, uint64_t c, unsigned role,
+                     void *opaque);
+
+struct walk {
+    struct order *o;
+    const unsigned char *world;
+    role_fn *fn;
+    void *opaque;
+};
+
+static void
+give_role(const struct walk *w, unsigned role, uint64_t off,
+          uint64_t nr_bytes)
+{
+    uint64_t end;
+
+    if (nr_bytes == 0 || add_overflows(off, nr_bytes, &end))
+        return;
+    for (uint64_t c = off >> w->o->cluster_bits;
+         c << w->o->cluster_bits < end && c < w->o->nr_clusters; c++)
+        w->fn(w->o, c, role, w->opaque);
+}
+
+static void
+walk_l2(const struct walk *w, uint64_t l2_off)
+{
+    unsigned bits = 62 - (w->o->cluster_bits - 8);
+
+    for (uint64_t i = 0; i < w->o->cluster_size / 8; i++) {
+        uint64_t e = entry_at(w->o, w->world, l2_off, i);
+        uint64_t off = e & OFFSET_MASK;
+
+        if (e & COMPRESSED) {
+            uint64_t at = e & ((UINT64_C(1) << bits) - 1);
+            uint64_t sectors = (e & ~COMPRESSED & ~COPIED) >> bits;
+
+            give_role(w, ROLE_COMPRESSED, at,
+                      (sectors + 1) * SECTOR - at % SECTOR);
+        } else if (off) {
+            give_role(w, e & ZERO ? ROLE_RESERVED : ROLE_DATA, off,
+                      w->o->cluster_size);
+        }
+    }
+}
+
+static void
+walk_l1(const struct walk *w, unsigned role, uint64_t l1_off,
+        uint64_t l1_entries)
+{
+    if (l1_entries > w->o->capacity / 8)
+        return; /* the audit has complained */
+    give_role(w, role, l1_off, l1_entries * 8);
+    for (uint64_t i = 0; i < l1_entries; i++) {
+        uint64_t l2_off = entry_at(w->o, w->world, l1_off, i) & OFFSET_MASK;
+
+        if (l2_off == 0)
+            continue;
+        give_role(w, ROLE_L2, l2_off, w->o->cluster_size);
+        walk_l2(w, l2_off);
+    }
+}
+
+/* Tells fn every cluster's roles, once for each reference. */
+static void
+walk_world(const struct walk *w)
+{
+    const struct order *o = w->o;
+    uint64_t reftable = number_at(o, w->world, 48, 8);
+    uint64_t reftable_bytes = number_at(o, w->world, 56, 4)
+                              << o->cluster_bits;
+    uint64_t nr_snapshots = number_at(o, w->world, 60, 4);
+    uint64_t table = number_at(o, w->world, 64, 8), off = table;
+
+    give_role(w, ROLE_HEADER, 0, o->cluster_size);
+    give_role(w, ROLE_REFTABLE, reftable, reftable_bytes);
+    for (uint64_t i = 0; i < min_u64(reftable_bytes, o->capacity) / 8; i++) {
+        uint64_t block = entry_at(o, w->world, reftable, i);
+
+        if (block)
+            give_role(w, ROLE_REFBLOCK, block, o->cluster_size);
+    }
+    walk_l1(w, ROLE_L1, number_at(o, w->world, 40, 8),
+            number_at(o, w->world, 36, 4));
+    for (uint64_t i = 0; i < nr_snapshots && off < o->capacity; i++) {
+        walk_l1(w, ROLE_SNAPSHOTS, number_at(o, w->world, off, 8),
+                number_at(o, w->world, off + 8, 4));
+        off += 40 + number_at(o, w->world, off + 12, 2)
+               + number_at(o, w->world, off + 14, 2)
+               + number_at(o, w->world, off + 36, 4);
+        off = round_up(off, 8);
+    }
+    give_role(w, ROLE_SNAPSHOTS, table, off - table);
+}
+
+static bool
+understand_header(struct order *o)
+{
+    uint64_t incompatible;
+
+    o->version = number_at(o, o->durable, 4, 4);
+    o->cluster_bits = number_at(o, o->durable, 20, 4);
+    if (number_at(o, o->durable, 0, 4) != 0x514649fb
+        || o->version < 2 || o->version > 3
+        || o->cluster_bits < 9 || o->cluster_bits > 21)
+        return false;
+    incompatible = o->version == 2 ? 0 : number_at(o, o->durable, 72, 8);
+    o->refcount_order = o->version == 2 ? 4
+                                        : number_at(o, o->durable, 96, 4);
+    o->cluster_size = UINT64_C(1) << o->cluster_bits;
+    /* Dirty, corrupt and compression type. */
+    return o->refcount_order <= 6 && (incompatible & ~UINT64_C(0xb)) == 0;
+}
+
+static void
+count_role(struct order *o, uint64_t c, unsigned role, void *opaque)
+{
+    struct cluster *clusters = opaque;
+
+    clusters[c].roles |= role;
+    if (role & (ROLE_L2 | ROLE_DATA | ROLE_COMPRESSED | ROLE_RESERVED))
+        clusters[c].nr_refs++;
+    (void)o;
+}
+
+static void
+add_role(struct order *o, uint64_t c, unsigned role, void *opaque)
+{
+    o->clusters[c].roles |= role;
+    (void)opaque;
+}
+
+void
+order_rescan(struct order *o)
+{
+    struct walk w = { o, o->durable, count_role, NULL };
+    struct cluster *old = o->clusters;
+    uint64_t nr_old = o->nr_clusters;
+
+    o->is_image = understand_header(o);
+    o->nr_clusters = o->is_image ? o->capacity >> o->cluster_bits : 0;
+    o->clusters = must_have(calloc(o->nr_clusters + 1, sizeof *old));
+    w.opaque = o->clusters;
+    if (o->is_image)
+        walk_world(&w);
+    for (uint64_t c = 0; c < nr_old; c++) {
+        struct cluster *new = &o->clusters[c];
+
+        if (c >= o->nr_clusters || new->roles & ROLES_SHOWN) {
+            free(old[c].covered);
+        } else if (old[c].roles & ROLES_SHOWN) {
+            new->hidden_since = o->seq;
+            free(old[c].covered);
+        } else {
+            new->hidden_since = old[c].hidden_since;
+            new->covered = old[c].covered;
+        }
+    }
+    free(old);
+    if (o->is_image && o->pending) {
+        w = (struct walk){ o, o->worst, add_role, NULL };
+        walk_world(&w);
+    }
+}
+
+/* Operations on worlds. */
+
+static void
+apply_op(const struct order *o, unsigned char *world, const struct op *op)
+{
+    switch (op->kind) {
+    case OP_WRITE:
+        memcpy(world + op->off, op->data, op->nr_bytes);
+        break;
+    case OP_ZERO:
+    case OP_PUNCH:
+        memset(world + op->off, 0, op->nr_bytes);
+        break;
+    case OP_TRUNCATE:
+        if (op->off < o->capacity)
+            memset(world + op->off, 0, o->capacity - op->off);
+        break;
+    }
+}
+
+/* The index-th refcount in a refcount block; big-endian above 8 bits, from
+ * the low bits of a byte up below.
+ */
+static uint64_t
+get_refcount(const struct order *o, const unsigned char *block,
+             uint64_t index)
+{
+    unsigned width = 1U << o->refcount_order;
+    uint64_t n = 0;
+
+    if (width < 8)
+        return block[index * width / 8] >> index * width % 8
+               & ((1U << width) - 1);
+    for (unsigned i = 0; i < width / 8; i++)
+        n = n << 8 | block[index * (width / 8) + i];
+    return n;
+}
+
+static void
+set_refcount(const struct order *o, unsigned char *block, uint64_t index,
+             uint64_t n)
+{
+    unsigned width = 1U << o->refcount_order;
+
+    if (width < 8) {
+        unsigned shift = index * width % 8;
+        unsigned char *p = &block[index * width / 8];
+
+        *p = (*p & ~(((1U << width) - 1) << shift)) | n << shift;
+        return;
+    }
+    for (unsigned i = width / 8; i-- > 0; n >>= 8)
+        block[index * (width / 8) + i] = n;
+}
+
+/* Refcounts of the cluster c that op writes, as they were in worst before
+ * (in `before`), become the smaller of the two.
+ */
+static void
+lower_refcounts(struct order *o, uint64_t c, const unsigned char *before)
+{
+    unsigned char *block = o->worst + (c << o->cluster_bits);
+
+    for (uint64_t i = 0; i < o->cluster_size * 8 >> o->refcount_order; i++) {
+        uint64_t was = get_refcount(o, before, i);
+
+        if (was < get_refcount(o, block, i))
+            set_refcount(o, block, i, was);
+    }
+}
+
+struct span {
+    uint64_t first, end; /* clusters */
+};
+
+static struct span
+span_of(const struct order *o, const struct op *op)
+{
+    struct span s;
+
+    s.first = op->off >> o->cluster_bits;
+    s.end = op->kind == OP_TRUNCATE
+            ? o->nr_clusters
+            : min_u64(o->nr_clusters,
+                      div_round_up(op->off + op->nr_bytes, o->cluster_size));
+    return s;
+}
+
+static void
+apply_to_worst(struct order *o, const struct op *op)
+{
+    unsigned char *before = NULL;
+    struct span s = { 0, 0 };
+    uint64_t start;
+
+    if (o->is_image)
+        s = span_of(o, op);
+    start = s.first << o->cluster_bits;
+    for (uint64_t c = s.first; c < s.end && !before; c++) {
+        if (!(o->clusters[c].roles & ROLE_REFBLOCK))
+            continue;
+        before = must_have(malloc((s.end - s.first) << o->cluster_bits));
+        memcpy(before, o->worst + start,
+               (s.end - s.first) << o->cluster_bits);
+    }
+    apply_op(o, o->worst, op);
+    for (uint64_t c = s.first; c < s.end && before; c++)
+        if (o->clusters[c].roles & ROLE_REFBLOCK)
+            lower_refcounts(o, c, before + ((c << o->cluster_bits) - start));
+    free(before);
+}
+
+void
+order_rebuild_worst(struct order *o)
+{
+    memcpy(o->worst, o->durable, o->capacity);
+    for (struct op *op = o->pending; op; op = op->next)
+        apply_to_worst(o, op);
+}
+
+/* Enters a durable write to a cluster that nothing shows. */
+static void
+cover(struct order *o, uint64_t c, const struct op *op)
+{
+    struct cluster *cl = &o->clusters[c];
+    uint64_t start = c << o->cluster_bits;
+    uint64_t from = max_u64(op->off, start) - start;
+    uint64_t end = min_u64(op->off + op->nr_bytes - start, o->cluster_size);
+
+    if (op->begin <= cl->hidden_since)
+        return;
+    if (op->kind == OP_PUNCH && end - from == o->cluster_size) {
+        /* As good as new: what follows belongs to the next owner. */
+        free(cl->covered);
+        cl->covered = NULL;
+        cl->hidden_since = op->begin;
+        return;
+    }
+    if (!cl->covered)
+        cl->covered = must_have(calloc(1, o->cluster_size / 8));
+    for (uint64_t b = from; b < end; b++)
+        cl->covered[b / 8] |= 1 << b % 8;
+}
+
+bool
+order_make_durable(struct order *o, const struct op *op)
+{
+    bool metadata = false;
+    struct span s;
+
+    apply_op(o, o->durable, op);
+    if (!o->is_image)
+        return false;
+    s = span_of(o, op);
+    for (uint64_t c = s.first; c < s.end; c++) {
+        metadata |= (o->clusters[c].roles & ROLES_METADATA) != 0;
+        if (op->kind != OP_TRUNCATE
+            && !(o->clusters[c].roles & ROLES_SHOWN))
+            cover(o, c, op);
+    }
+    return metadata;
+}
+
+/* Rules on what begins to be shown. */
+
+static bool
+touches(const struct order *o, const struct op *op, uint64_t c)
+{
+    struct span s = span_of(o, op);
+
+    return op->kind != OP_TRUNCATE && s.first <= c && c < s.end
+           && op->begin > o->clusters[c].hidden_since;
+}
+
+/* The first byte of c that would show what was there before; -1: none. */
+static int64_t
+stale_byte(const struct order *o, uint64_t c)
+{
+    const unsigned char *bytes = o->durable + (c << o->cluster_bits);
+    const uint8_t *covered = o->clusters[c].covered;
+
+    for (uint64_t b = 0; b < o->cluster_size; b++)
+        if (bytes[b] != 0 && !(covered && covered[b / 8] >> b % 8 & 1))
+            return b;
+    return -1;
+}
+
+/* Cluster c, which nothing showed, gets a role in a possible world. */
+static void
+check_shown(struct order *o, uint64_t c, unsigned role, void *opaque)
+{
+    const struct op *op = opaque;
+    struct cluster *cl = &o->clusters[c];
+    bool was_shown = cl->roles & ROLES_SHOWN;
+    bool pending = false;
+    int64_t stale;
+
+    cl->roles |= role;
+    if (was_shown || !(role & ROLES_SHOWN))
+        return;
+    for (const struct op *p = o->pending; p && !pending; p = p->next)
+        pending = p != op && touches(o, p, c);
+
+    /* Data written in place may be pending, but not all that was ever
+     * written. An L2 table is valid in any state since it was made, so
+     * changes may be pending. All else is complete before it is named. */
+    if (pending && !(role & ROLE_L2) && !(role & ROLE_DATA && cl->covered))
+        violation(o, op, "I2: cluster 0x%" PRIx64 " becomes reachable, but "
+                  "its content is not durable", c);
+    stale = stale_byte(o, c);
+    if (stale >= 0)
+        violation(o, op, "I2, I3: cluster 0x%" PRIx64 " becomes reachable "
+                  "with an old byte at 0x%" PRIx64 ", not written since it "
+                  "was free", c, (uint64_t)stale);
+}
+
+/* An L1 entry changes: does the new L2 table durably hold what it has from
+ * the old one? */
+static void
+check_l2_copy(struct order *o, const struct op *op, uint64_t entry_off)
+{
+    uint64_t old = number_at(o, o->durable, entry_off, 8) & OFFSET_MASK;
+    uint64_t new = number_at(o, o->worst, entry_off, 8) & OFFSET_MASK;
+
+    if (old == 0 || new == 0 || old == new)
+        return;
+    for (uint64_t i = 0; i < o->cluster_size / 8; i++) {
+        uint64_t was = entry_at(o, o->durable, old, i) & ~COPIED;
+        uint64_t will = entry_at(o, o->worst, new, i) & ~COPIED;
+        uint64_t is = entry_at(o, o->durable, new, i) & ~COPIED;
+
+        if (was && will == was && is != was) {
+            violation(o, op, "I2: the copy at 0x%" PRIx64 " of the L2 table "
+                      "at 0x%" PRIx64 " is not durable", new, old);
+            return;
+        }
+    }
+}
+
+/* Rules on what is written over. */
+
+/* Does op change durable bytes in [off, off + nr_bytes)? */
+static bool
+changes(const struct order *o, const struct op *op, uint64_t off,
+        uint64_t nr_bytes)
+{
+    uint64_t from = max_u64(off, op->off);
+    uint64_t end = min_u64(off + nr_bytes, op->off + op->nr_bytes);
+
+    if (op->kind == OP_WRITE)
+        return from < end && memcmp(o->durable + from,
+                                    op->data + (from - op->off),
+                                    end - from) != 0;
+    for (; from < end; from++)
+        if (o->durable[from] != 0)
+            return true;
+    return false;
+}
+
+static void
+check_header(struct order *o, const struct op *op)
+{
+    if (changes(o, op, SECTOR, o->cluster_size - SECTOR))
+        violation(o, op, "I5: changes the header's cluster past the first "
+                  "sector");
+    for (const struct op *p = o->pending; p; p = p->next)
+        if (p->kind != OP_TRUNCATE && p->off < SECTOR)
+            violation(o, op, "I5: changes the header while an earlier "
+                      "change is not durable");
+}
+
+/* Cluster c is written over: may it be? */
+static void
+check_target(struct order *o, const struct op *op, uint64_t c)
+{
+    const struct cluster *cl = &o->clusters[c];
+    uint64_t start = c << o->cluster_bits;
+    bool changed = changes(o, op, start, o->cluster_size);
+
+    if (op->kind == OP_TRUNCATE && cl->roles)
+        violation(o, op, "I3: cuts off cluster 0x%" PRIx64 ", which is in "
+                  "use", c);
+    if (op->kind == OP_PUNCH && cl->roles & ROLES_SHOWN)
+        violation(o, op, "I3: cluster 0x%" PRIx64 " is in use", c);
+    if (!changed)
+        return;
+    if (cl->roles & ROLE_HEADER)
+        check_header(o, op);
+    if (cl->roles & ROLE_SNAPSHOTS)
+        violation(o, op, "I5: changes a snapshot's table in place");
+    if (cl->roles & ROLE_COMPRESSED)
+        violation(o, op, "I6: changes compressed data");
+    if (cl->roles & (ROLE_L2 | ROLE_DATA) && cl->nr_refs > 1)
+        violation(o, op, "I3: changes in place cluster 0x%" PRIx64 ", which "
+                  "has %u references", c, cl->nr_refs);
+    if (cl->roles & ROLES_TABLE
+        && ((op->off > start && op->off % 8 != 0)
+            || (op->off + op->nr_bytes < start + o->cluster_size
+                && (op->off + op->nr_bytes) % 8 != 0)))
+        violation(o, op, "I6: changes parts of table entries");
+}
+
+static bool
+is_dirty(const struct order *o, const unsigned char *world)
+{
+    return o->version >= 3 && number_at(o, world, 72, 8) & 1;
+}
+
+/* A world that a cut may leave, with op in it. */
+static void
+check_world(struct order *o, const struct op *op, const unsigned char *world,
+            const char *which)
+{
+    struct walk w = { o, world, check_shown, (void *)op };
+    struct audit a;
+
+    if (!is_dirty(o, o->durable) && !is_dirty(o, world)) {
+        audit_image(world, o->capacity, &a);
+        if (a.nr_corruptions > 0)
+            violation(o, op, "I1, I4: if a cut leaves %s: %s", which,
+                      a.first);
+    }
+    walk_world(&w);
+}
+
+/* op changes metadata, and is in worst. */
+static void
+check_metadata(struct order *o, const struct op *op)
+{
+    unsigned char *saved = must_have(malloc(op->nr_bytes));
+    struct span s = span_of(o, op);
+
+    for (uint64_t c = s.first; c < s.end; c++) {
+        uint64_t off = max_u64(op->off, c << o->cluster_bits);
+        uint64_t end = min_u64(op->off + op->nr_bytes,
+                               (c + 1) << o->cluster_bits);
+
+        if (o->clusters[c].roles & ROLE_L1)
+            for (; off + 8 <= end; off += 8)
+                check_l2_copy(o, op, off);
+    }
+    memcpy(saved, o->durable + op->off, op->nr_bytes);
+    apply_op(o, o->durable, op);
+    check_world(o, op, o->durable, "this write alone");
+    memcpy(o->durable + op->off, saved, op->nr_bytes);
+    free(saved);
+    check_world(o, op, o->worst, "all but raised refcounts");
+}
+
+void
+order_check(struct order *o, struct op *op)
+{
+    bool metadata = false;
+    struct span s;
+
+    if (o->is_image) {
+        s = span_of(o, op);
+        for (uint64_t c = s.first; c < s.end; c++) {
+            check_target(o, op, c);
+            metadata |= o->clusters[c].roles & ROLES_METADATA
+                        && changes(o, op, c << o->cluster_bits,
+                                   o->cluster_size);
+        }
+    }
+    *o->pending_end = op;
+    o->pending_end = &op->next;
+    apply_to_worst(o, op);
+    if (metadata && op->kind != OP_TRUNCATE)
+        check_metadata(o, op);
+}

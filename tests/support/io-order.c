@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-order.c: keeps the durable and the pending of an image, for the rules
+ * of io-order-rules.c; see io-order.h.
+ */
+#include "io-order-private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "checked.h"
+#include "cleanup.h"
+
+static void *
+must_have(void *p)
+{
+    if (!p)
+        abort();
+    return p;
+}
+
+static struct order *
+to_order(struct io *io)
+{
+    return (struct order *)io;
+}
+
+static void
+reserve(struct order *o, uint64_t end)
+{
+    uint64_t capacity;
+
+    if (end <= o->capacity)
+        return;
+    /* Whole clusters of any size. */
+    capacity = round_up(end + o->capacity / 2, UINT64_C(1) << 21);
+    o->durable = must_have(realloc(o->durable, capacity));
+    o->worst = must_have(realloc(o->worst, capacity));
+    memset(o->durable + o->capacity, 0, capacity - o->capacity);
+    memset(o->worst + o->capacity, 0, capacity - o->capacity);
+    o->capacity = capacity;
+    if (o->is_image) {
+        uint64_t nr = capacity >> o->cluster_bits;
+
+        o->clusters = must_have(reallocarray(o->clusters, nr,
+                                             sizeof o->clusters[0]));
+        memset(o->clusters + o->nr_clusters, 0,
+               (nr - o->nr_clusters) * sizeof o->clusters[0]);
+        o->nr_clusters = nr;
+    }
+}
+
+static struct op *
+begin_change(struct order *o, struct op proto)
+{
+    struct op *op = must_have(malloc(sizeof *op));
+    LOCK_SCOPE(&o->lock);
+
+    *op = proto;
+    op->next = NULL;
+    op->begin = ++o->seq;
+    reserve(o, op->off + op->nr_bytes);
+    order_check(o, op);
+    return op;
+}
+
+/* What failed may have been done in part: it stays pending. */
+static int
+end_change(struct order *o, struct op *op, int result)
+{
+    LOCK_SCOPE(&o->lock);
+
+    if (result == 0)
+        op->end = ++o->seq;
+    return result;
+}
+
+static int
+order_preadv(struct io *io, const struct iovec *iov, int nr_iov,
+             uint64_t host_off, struct qcow2_error *err)
+{
+    return io_preadv(to_order(io)->below, iov, nr_iov, host_off, err);
+}
+
+static int
+order_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
+              uint64_t host_off, struct qcow2_error *err)
+{
+    struct order *o = to_order(io);
+    struct op proto = { .kind = OP_WRITE, .off = host_off };
+    struct op *op;
+    uint64_t at = 0;
+
+    for (int i = 0; i < nr_iov; i++)
+        proto.nr_bytes += iov[i].iov_len;
+    proto.data = must_have(malloc(proto.nr_bytes));
+    for (int i = 0; i < nr_iov; i++) {
+        memcpy(proto.data + at, iov[i].iov_base, iov[i].iov_len);
+        at += iov[i].iov_len;
+    }
+    op = begin_change(o, proto);
+    return end_change(o, op,
+                      io_pwritev(o->below, iov, nr_iov, host_off, err));
+}
+
+static int
+order_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+           unsigned flags, struct qcow2_error *err)
+{
+    struct order *o = to_order(io);
+    struct op *op = begin_change(o, (struct op){
+        .kind = OP_ZERO, .off = host_off, .nr_bytes = nr_bytes });
+
+    return end_change(o, op,
+                      io_zero(o->below, host_off, nr_bytes, flags, err));
+}
+
+static int
+order_punch(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+            struct qcow2_error *err)
+{
+    struct order *o = to_order(io);
+    struct op *op = begin_change(o, (struct op){
+        .kind = OP_PUNCH, .off = host_off, .nr_bytes = nr_bytes });
+
+    return end_change(o, op, io_punch(o->below, host_off, nr_bytes, err));
+}
+
+static int
+order_truncate(struct io *io, uint64_t size, struct qcow2_error *err)
+{
+    struct order *o = to_order(io);
+    struct op *op = begin_change(o, (struct op){
+        .kind = OP_TRUNCATE, .off = size });
+
+    return end_change(o, op, io_truncate(o->below, size, err));
+}
+
+/* All that had ended before the flush began is durable. */
+static void
+settle(struct order *o, uint64_t flush_begin)
+{
+    struct op **link = &o->pending, *op;
+    bool metadata = false, any = false;
+
+    o->seq++;
+    while ((op = *link)) {
+        if (op->end == 0 || op->end > flush_begin) {
+            link = &op->next;
+            continue;
+        }
+        any = true;
+        metadata |= order_make_durable(o, op);
+        *link = op->next;
+        free(op->data);
+        free(op);
+    }
+    o->pending_end = link;
+    if (any)
+        order_rebuild_worst(o);
+    if (metadata || (any && !o->is_image))
+        order_rescan(o);
+}
+
+static int
+order_flush(struct io *io, struct qcow2_error *err)
+{
+    struct order *o = to_order(io);
+    uint64_t begin;
+
+    pthread_mutex_lock(&o->lock);
+    begin = ++o->seq;
+    pthread_mutex_unlock(&o->lock);
+    if (io_flush(o->below, err) < 0)
+        return -1;
+    LOCK_SCOPE(&o->lock);
+    settle(o, begin);
+    return 0;
+}
+
+static int
+order_get_size(struct io *io, uint64_t *size, struct qcow2_error *err)
+{
+    return io_get_size(to_order(io)->below, size, err);
+}
+
+static int
+order_get_allocated(struct io *io, uint64_t *nr_bytes,
+                    struct qcow2_error *err)
+{
+    return io_get_allocated(to_order(io)->below, nr_bytes, err);
+}
+
+static int
+order_extent(struct io *io, uint64_t host_off, uint64_t *len, bool *is_hole,
+             struct qcow2_error *err)
+{
+    return io_extent(to_order(io)->below, host_off, len, is_hole, err);
+}
+
+static void
+order_prefetch(struct io *io, uint64_t host_off, uint64_t nr_bytes)
+{
+    io_prefetch(to_order(io)->below, host_off, nr_bytes);
+}
+
+static void
+order_close(struct io *io)
+{
+    struct order *o = to_order(io);
+    struct op *op, *next;
+
+    for (op = o->pending; op; op = next) {
+        next = op->next;
+        free(op->data);
+        free(op);
+    }
+    for (uint64_t c = 0; c < o->nr_clusters; c++)
+        free(o->clusters[c].covered);
+    free(o->clusters);
+    free(o->durable);
+    free(o->worst);
+    pthread_mutex_destroy(&o->lock);
+    io_close(o->below);
+    free(io->name);
+    free(o);
+}
+
+static const struct io_ops order_ops = {
+    .close = order_close,
+    .preadv = order_preadv,
+    .pwritev = order_pwritev,
+    .flush = order_flush,
+    .zero = order_zero,
+    .punch = order_punch,
+    .truncate = order_truncate,
+    .get_size = order_get_size,
+    .get_allocated = order_get_allocated,
+    .extent = order_extent,
+    .prefetch = order_prefetch,
+};
+
+struct io *
+io_order_new(struct io *below, struct order_report *report)
+{
+    struct order *o = must_have(calloc(1, sizeof *o));
+    uint64_t size;
+
+    o->io = *below; /* what it is and can do */
+    o->io.ops = &order_ops;
+    o->io.name = must_have(strdup(below->name));
+    o->below = below;
+    o->report = report;
+    o->pending_end = &o->pending;
+    pthread_mutex_init(&o->lock, NULL);
+    if (io_get_size(below, &size, NULL) < 0)
+        abort();
+    reserve(o, max_u64(size, 1));
+    if (io_pread(below, o->durable, size, 0, NULL) < 0)
+        abort();
+    order_rebuild_worst(o);
+    order_rescan(o);
+    return &o->io;
+}
