@@ -202,6 +202,9 @@ check_backing_name(const struct qcow2_create_options *o,
     if (o->backing_format == QCOW2_FORMAT_AUTO)
         return error_set(err, EINVAL, "backing file '%s': its format must be "
                          "said, qcow2 or raw", o->backing);
+    if (o->size_from_backing && o->backing_unchecked)
+        return error_set(err, EINVAL, "no size: the backing file that has it "
+                         "is not to be opened");
     if (!o->backing[0] || strlen(o->backing) > MAX_BACKING_NAME_BYTES)
         return error_set(err, EINVAL, "the backing file name must have 1 to "
                          "%d bytes", MAX_BACKING_NAME_BYTES);
@@ -290,7 +293,7 @@ qcow2_create(const char *path, const struct qcow2_create_options *o,
 
     if (check_backing_name(o, err) == -1)
         return error_prefix(err, "%s: cannot create", path);
-    if (o->backing) {
+    if (o->backing && !o->backing_unchecked) {
         backing = open_backing(path, o, err);
         if (!backing)
             return error_prefix(err, "%s: cannot create", path);

@@ -270,6 +270,7 @@ struct qcow2_create_options {
     bool lazy_refcounts;      /* sets the compatible bit (v3) */
     const char *backing;      /* as stored; relative to path's directory */
     enum qcow2_format backing_format; /* must be said when backing is */
+    bool backing_unchecked;   /* it need not be there: it is not opened */
     bool overwrite;           /* an existing file may be replaced */
     const char *const *allow; /* as in qcow2_options, to check backing */
     size_t nr_allow;
