@@ -288,22 +288,33 @@ open_layer(const struct walk *w, const struct naming *n,
     return l;
 }
 
-/* Does the chain end here for who asks? Then *file is his. */
+/* Does the chain end here for who asks? */
 static bool
-is_stop(const struct walk *w, const struct naming *n, struct gate_file *file)
+is_stop(const struct chain_stop *stop, const struct gate_file *file)
+{
+    return stop && (stop->ino == 0 || (stop->dev == file->dev
+                                       && stop->ino == file->ino));
+}
+
+/* Fills what was found out. Takes over file. */
+static int
+stop_at(const struct walk *w, const struct naming *n, struct gate_file *file,
+        struct qcow2_error *err)
 {
     struct chain_stop *stop = w->stop;
+    struct io *io = gate_open(file, IO_LOCK_NONE, err);
 
-    if (!stop || (stop->ino != 0 && (stop->dev != file->dev
-                                     || stop->ino != file->ino)))
-        return false;
+    if (!io || settle_format(w, n, io, &stop->format, err) == -1) {
+        io_close(io);
+        gate_file_free(file);
+        return -1;
+    }
+    io_close(io);
     stop->reached = true;
     stop->depth = w->depth + 1;
+    stop->guessed = stop->format == QCOW2_FORMAT_RAW && !n->format_trusted;
     stop->file = *file;
-    stop->format = n->format == QCOW2_FORMAT_QCOW2 || n->format_trusted
-                   ? n->format : QCOW2_FORMAT_AUTO;
-    memset(file, 0, sizeof *file);
-    return true;
+    return 0;
 }
 
 /* Steps to the layer below w->above, opening it if need be. A layer that is
@@ -328,8 +339,8 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
                          w->options->nr_allow, &file, err);
     if (r == -1)
         return -1;
-    if (is_stop(w, n, &file))
-        return 0;
+    if (is_stop(w->stop, &file))
+        return stop_at(w, n, &file, err);
     r = check_loop(w, &file, err);
     if (r == 0 && !*next) {
         *next = open_layer(w, n, &file, err);

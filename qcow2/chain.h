@@ -45,7 +45,8 @@ struct chain_stop {
     bool reached;           /* the file is in the chain */
     unsigned depth;         /* as a layer: the first backing file has 1 */
     struct gate_file file;  /* for who opens it himself, and frees this */
-    enum qcow2_format format; /* AUTO: nobody has said it */
+    enum qcow2_format format;
+    bool guessed;           /* raw, as it looks like nothing else */
 };
 
 /* Decides what the backing file of the image at `path` (opened with

@@ -24,6 +24,7 @@ struct batch {
     struct copy_chunk *chunks;
     unsigned nr, capacity;
     uint64_t end;           /* where the next step begins */
+    uint64_t nr_data;       /* bytes of data chunks */
 
     pthread_mutex_t lock;   /* of all below */
     pthread_cond_t written; /* next_write changed, or something failed */
@@ -107,6 +108,24 @@ plan_blocks(struct copy *c, uint64_t pos, enum copy_kind *kind,
     return 0;
 }
 
+/* Counts what there is to be copied. */
+static int
+scan(struct copy *c, struct qcow2_error *err)
+{
+    for (unsigned i = 0; i < MAX_PLANS && c->scanned < c->end; i++) {
+        enum copy_kind kind;
+        uint64_t len;
+
+        if (plan_blocks(c, c->scanned, &kind, &len, err) == -1)
+            return -1;
+        if (kind == COPY_DATA)
+            c->nr_data += len;
+        c->scanned += len;
+    }
+    return 1;
+}
+
+/* Fills the batch. */
 static int
 plan(struct batch *b, struct qcow2_error *err)
 {
@@ -124,6 +143,8 @@ plan(struct batch *b, struct qcow2_error *err)
             add_range(b, kind, b->end, &to);
         if (to == b->end)
             break;
+        if (kind == COPY_DATA)
+            b->nr_data += to - b->end;
         b->end = to;
     }
     return 0;
@@ -216,6 +237,8 @@ copy_step(struct copy *c, struct qcow2_error *err)
     struct batch b = { .copy = c };
     CLEANUP_FREE struct copy_chunk *chunks = NULL;
 
+    if (c->scanned < c->end)
+        return scan(c, err);
     b.capacity = c->nr_threads * CHUNKS_PER_THREAD;
     b.chunks = chunks = calloc(b.capacity, sizeof *chunks);
     if (!c->buffers)
@@ -232,6 +255,7 @@ copy_step(struct copy *c, struct qcow2_error *err)
         return -1;
     }
     c->pos = b.end;
+    c->nr_done += b.nr_data;
     return c->pos < c->end;
 }
 

@@ -52,21 +52,27 @@ struct copy_ops {
                  struct qcow2_error *err);
 };
 
-/* Filled by the operation; pos is where the next step begins. */
 struct copy {
+    /* Filled by the operation. */
     const struct copy_ops *ops;
     void *opaque;
-    uint64_t pos, end;
+    uint64_t end;
     uint32_t align;     /* power of two up to COPY_CHUNK_BYTES: such a block
                          * is data as a whole if any of it is data */
     unsigned nr_threads;
     bool out_of_order;
     bool needs_space;   /* ops use chunk.space */
+
+    /* Where the steps have come to; zero at first. */
+    uint64_t scanned, pos;
+    uint64_t nr_data, nr_done; /* bytes of data chunks: found, copied */
     unsigned char *buffers;
 };
 
-/* A step: 1 there is more, 0 pos has reached end, -1 failure (pos then is
- * where it was). No thread is left behind. */
+/* A step: 1 there is more, 0 end is reached, -1 failure (which leaves pos
+ * where it was, and no thread behind). The first steps only count what there
+ * is to do, so that progress can be told.
+ */
 int copy_step(struct copy *c, struct qcow2_error *err);
 
 void copy_end(struct copy *c);

@@ -45,11 +45,10 @@ tell(struct walk *w, const struct qcow2_extent *e)
     w->pending = *e;
 }
 
-/* Looks up the extent at guest_off. */
-static int
-get_extent(const struct source_chain *chain, uint64_t guest_off,
-           uint64_t nr_bytes, struct qcow2_extent *e,
-           struct qcow2_error *err)
+int
+extents_get(const struct source_chain *chain, uint64_t guest_off,
+            uint64_t nr_bytes, struct qcow2_extent *e,
+            struct qcow2_error *err)
 {
     struct mapping m;
     unsigned depth;
@@ -95,7 +94,7 @@ extents_walk(const struct source_chain *chain, struct image *img,
         if (img)
             range_lock_shared(&img->ranges, &r, guest_off,
                               guest_off + piece);
-        ret = get_extent(chain, guest_off, piece, &e, err);
+        ret = extents_get(chain, guest_off, piece, &e, err);
         if (img)
             range_unlock(&img->ranges, &r);
         if (ret == -1)

@@ -391,7 +391,7 @@ QCOW2_PUBLIC int qcow2_preallocate(struct qcow2_disk *disk,
 /* Commit: writes what the image at path, and the layers between it and the
  * base, hold into the base, which grows if it is shorter; what reads as
  * zeroes there does so in the base. Then the image is emptied; its snapshots
- * keep their content.
+ * stay, but what they left to the base they read as the base has it now.
  *
  * It is not emptied when keep is set, nor when there are layers between it
  * and the base (they would show through). Those layers, and other overlays

@@ -35,7 +35,15 @@ int zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
               struct qcow2_error *err);
 bool zero_is_fast(const struct image *img);
 
-/* locked: take img's range locks (the chain's top is its active view). */
+/* The extent of a chain at guest_off, looking nr_bytes far; takes no lock.
+ * What no layer has is a hole whose depth is the number of layers.
+ */
+int extents_get(const struct source_chain *chain, uint64_t guest_off,
+                uint64_t nr_bytes, struct qcow2_extent *e,
+                struct qcow2_error *err);
+
+/* img: take its range locks (the chain's top is its active view), or NULL.
+ */
 int extents_walk(const struct source_chain *chain, struct image *img,
                  uint64_t nr_bytes, uint64_t guest_off, qcow2_extent_fn *fn,
                  void *opaque, struct qcow2_error *err);

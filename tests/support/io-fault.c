@@ -2,6 +2,7 @@
 /* io-fault.c: see io-fault.h. */
 #include "io-fault.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,6 +78,8 @@ begin(struct fault_io *fi, unsigned kind, struct qcow2_error *err)
         || (plan->nr_since_armed > plan->nth
             && !(plan->flags & FAULT_FOR_GOOD)))
         return 0;
+    if (plan->flags & FAULT_KILL)
+        raise(SIGKILL);
     plan->nr_fired++;
     return error_set_errno(err, plan->errnum, "%s: injected fault",
                            fi->io.name);
