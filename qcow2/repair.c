@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* repair.c: makes right what a check found wrong. The steps keep I1 and I4
  * at every moment, as far as the image had them at all, with barriers
- * between: refcounts rise, and COPIED goes where they will not be 1; then
- * refcounts fall; then COPIED comes where they are 1; then the image is said
- * to be in order. Cut short anywhere it can be run again.
+ * between: COPIED goes where the refcount will not be 1; refcounts rise; they
+ * fall; COPIED comes where they are 1; the image is said to be in order. Cut
+ * short anywhere it can be run again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -149,7 +149,8 @@ clear_features(struct check *c, struct qcow2_error *err)
 static int
 repair_all(struct check *c, struct qcow2_error *err)
 {
-    if (repair_entries(c, false, err) == -1)
+    if (repair_entries(c, false, err) == -1
+        || repair_barrier(c, err) == -1)
         return -1;
     if (c->rebuild)
         return repair_rebuild(c, err);
