@@ -173,8 +173,10 @@ end_quarantine(struct image *img, struct freed_list *frees,
 
     if (frees->nr == 0)
         return 0;
-    if (alloc_apply_frees(img, frees, err) == -1)
+    if (alloc_apply_frees(img, frees, err) == -1) {
+        image_fail(img);
         return -1;
+    }
     pthread_mutex_lock(&img->alloc.lock);
     r = dirty_take(&img->alloc.refcounts, &lowered, err);
     pthread_mutex_unlock(&img->alloc.lock);
