@@ -151,10 +151,12 @@ run_threads(struct powercut *pc, uint64_t unit, uint64_t stream)
     pthread_barrier_destroy(&start);
 }
 
-static const char recipe[] =
+static const struct scene scene = {
+    "threads",
     "cluster 2K; refcount-bits 64; size 61440; backing base.raw raw;"
     "data 0-5 1; zero 6; zero-alloc 7; compressed 8-11 2;"
-    "snapshot 1 first; data 2 4; zero-alloc 3; gap 3";
+    "snapshot 1 first; data 2 4; zero-alloc 3; gap 3", 30000
+};
 
 static void
 run(uint64_t unit, const char *name)
@@ -164,11 +166,9 @@ run(uint64_t unit, const char *name)
         .seed = rng_seed(1)
     };
     unsigned nr = env_number("CRASH_LONG", 0) ? 1500 : 25;
-    struct builder *b = builder_new();
     struct powercut pc;
 
-    builder_add(b, "%s", recipe);
-    powercut_init(&pc, b, 30000);
+    powercut_init(&pc, &scene);
     for (unsigned i = 0; i < nr; i++) {
         expect_case("TEST_SEED=%llu: %s, round %u",
                     (unsigned long long)rng_seed(1), name, i);

@@ -8,101 +8,8 @@
 
 #include "expect.h"
 #include "powercut.h"
+#include "scenes.h"
 #include "tmpdir.h"
-
-/* An image in the smallest geometry, where a few clusters fill tables. */
-struct scene {
-    const char *name;
-    const char *recipe;
-    uint64_t backing_bytes;
-};
-
-static const struct scene scenes[] = {
-    /* 64 clusters fill an L2 table, or a refcount block. */
-    { "overlay with snapshot",
-      "version 3; cluster 512; refcount-bits 64; size 41000;"
-      "backing base.raw raw;"
-      "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
-      "snapshot 1 first; data 2 4; zero-alloc 3; gap 3", 9000 },
-    { "table shared with snapshot",
-      "version 3; cluster 512; refcount-bits 64; size 41000;"
-      "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-11 3;"
-      "data 70 5; snapshot 1 first", 0 },
-    { "nearly full refcount block",
-      "version 3; cluster 512; refcount-bits 64; size 41000;"
-      "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
-      "data 20-57 6", 0 },
-    { "version 2 overlay",
-      "version 2; cluster 512; size 41000; backing base.raw raw;"
-      "data 0-3 1; compressed 6-7 2; snapshot 1 first; data 2 4", 9000 },
-    { "clusters of four sectors",
-      "version 3; cluster 2K; refcount-bits 16; size 60000;"
-      "backing base.raw raw;"
-      "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
-      "snapshot 1 first; data 2 4; zero-alloc 3", 30000 },
-};
-
-/* A request of the alphabet; places are in eighths of clusters. */
-struct letter {
-    const char *name;
-    enum op_kind kind;
-    unsigned off, len;
-    unsigned flags;
-};
-
-static const struct letter letters[] = {
-    { "write in place", OP_WRITE, 0, 8, 0 },
-    { "write part in place", OP_WRITE, 10, 4, 0 },
-    { "write part of what the snapshot shares", OP_WRITE, 64, 4, 0 },
-    { "write over several kinds", OP_WRITE, 20, 40, 0 },
-    { "write part of what is not allocated", OP_WRITE, 84, 6, 0 },
-    { "write what needs an L2 table", OP_WRITE, 560, 12, 0 },
-    { "write many clusters", OP_WRITE, 96, 200, 0 },
-    { "write FUA", OP_WRITE, 16, 8, QCOW2_FUA },
-    { "zero", OP_ZERO, 8, 8, 0 },
-    { "zero, over several kinds", OP_ZERO, 20, 56, QCOW2_MAY_TRIM },
-    { "trim", OP_TRIM, 0, 40, 0 },
-    { "trim FUA", OP_TRIM, 48, 32, QCOW2_FUA },
-    { "flush", OP_FLUSH, 0, 0, 0 },
-};
-
-enum { NR_LETTERS = sizeof letters / sizeof letters[0] };
-
-static struct op
-op_of(const struct letter *l, uint32_t cluster_size, uint64_t seed)
-{
-    return (struct op){
-        .kind = l->kind, .flags = l->flags, .seed = seed,
-        .off = (uint64_t)l->off * (cluster_size / 8),
-        .nr_bytes = (uint64_t)l->len * (cluster_size / 8),
-    };
-}
-
-static struct op
-clipped(struct op op, uint64_t size)
-{
-    if (op.off > size)
-        op.off = 0;
-    if (op.nr_bytes > size - op.off)
-        op.nr_bytes = size - op.off;
-    return op;
-}
-
-static void
-set_up(struct powercut *pc, const struct scene *s)
-{
-    struct builder *b = builder_new();
-
-    builder_add(b, "%s", s->recipe);
-    powercut_init(pc, b, s->backing_bytes);
-}
-
-static void
-begin(struct powercut *pc, const struct scene *s)
-{
-    powercut_begin(pc);
-    pc->play.may_keep_trimmed = strncmp(s->recipe, "version 2", 9) == 0;
-}
 
 /* The n-th word of `length` letters. */
 static void
@@ -112,11 +19,11 @@ try_word(struct powercut *pc, const struct scene *s, unsigned length,
     char text[256] = "";
     struct qcow2_error err;
 
-    begin(pc, s);
-    for (unsigned i = 0; i < length; i++, n /= NR_LETTERS) {
-        const struct letter *l = &letters[n % NR_LETTERS];
-        struct op op = clipped(op_of(l, pc->play.cluster_size, 100 + i),
-                               pc->play.model.size);
+    powercut_begin(pc);
+    for (unsigned i = 0; i < length; i++, n /= nr_letters) {
+        const struct letter *l = &letters[n % nr_letters];
+        struct op op = letter_op(l, pc->play.cluster_size,
+                                 pc->play.model.size, 100 + i);
 
         snprintf(text + strlen(text), sizeof text - strlen(text), "; %s",
                  l->name);
@@ -136,15 +43,15 @@ every_short_sequence(void **state)
     };
 
     (void)state;
-    for (unsigned i = 0; i < sizeof scenes / sizeof scenes[0]; i++) {
+    for (unsigned i = 0; i < nr_scenes; i++) {
         struct powercut pc;
-        uint64_t nr = NR_LETTERS;
+        uint64_t nr = nr_letters;
 
-        set_up(&pc, &scenes[i]);
+        powercut_init(&pc, &scenes[i]);
         for (unsigned length = 1; length <= (is_long ? 3 : 2); length++) {
             for (uint64_t n = 0; n < nr; n++)
                 try_word(&pc, &scenes[i], length, n, &options);
-            nr *= NR_LETTERS;
+            nr *= nr_letters;
         }
         powercut_report(&pc, scenes[i].name);
         powercut_free(&pc);
@@ -162,16 +69,16 @@ random_sequences(void **state)
     unsigned nr = is_long ? 400 : 12;
 
     (void)state;
-    for (unsigned i = 0; i < sizeof scenes / sizeof scenes[0]; i++) {
+    for (unsigned i = 0; i < nr_scenes; i++) {
         struct powercut pc;
 
-        set_up(&pc, &scenes[i]);
+        powercut_init(&pc, &scenes[i]);
         for (unsigned n = 0; n < nr; n++) {
             struct qcow2_error err;
             struct rng r;
 
             rng_init(&r, rng_seed(1), i * 100000 + n);
-            begin(&pc, &scenes[i]);
+            powercut_begin(&pc);
             for (unsigned k = 0; k < 25; k++) {
                 struct op op = play_random(&pc.play, &r, 100 + k);
 
@@ -207,8 +114,8 @@ growing_the_refcount_table(void **state)
     uint64_t nr_bytes;
 
     (void)state;
-    set_up(&pc, &s);
-    begin(&pc, &s);
+    powercut_init(&pc, &s);
+    powercut_begin(&pc);
     for (unsigned i = 0; i < 3; i++) {
         struct op op = { OP_WRITE, 0, 3 * 512, 0, 9 + i };
         struct op flush = { .kind = OP_FLUSH };

@@ -558,6 +558,12 @@ builder_disk_size(const struct builder *b, int snapshot)
     return view_of(b, snapshot)->size;
 }
 
+unsigned
+builder_version(const struct builder *b)
+{
+    return b->version;
+}
+
 bool
 builder_shows_backing(const struct builder *b, uint64_t guest_cluster)
 {

@@ -76,6 +76,8 @@ void builder_overlay(const struct builder *b, int snapshot,
 
 uint64_t builder_disk_size(const struct builder *b, int snapshot);
 
+unsigned builder_version(const struct builder *b);
+
 /* Does this cluster show the backing file? */
 bool builder_shows_backing(const struct builder *b, uint64_t guest_cluster);
 

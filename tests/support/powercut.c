@@ -22,24 +22,25 @@ must_have(void *p)
 }
 
 void
-powercut_init(struct powercut *pc, struct builder *image,
-              uint64_t backing_bytes)
+powercut_init(struct powercut *pc, const struct scene *scene)
 {
-    uint64_t size = builder_disk_size(image, -1);
     unsigned char *bytes;
+    uint64_t size;
 
     memset(pc, 0, sizeof *pc);
-    pc->image = image;
+    pc->image = builder_new();
+    builder_add(pc->image, "%s", scene->recipe);
+    size = builder_disk_size(pc->image, -1);
     pc->below = must_have(calloc(1, size));
     pc->pool = must_have(qcow2_pool_new(0, NULL));
     pc->qemu_every = 1000;
-    if (backing_bytes == 0)
+    if (scene->backing_bytes == 0)
         return;
-    bytes = must_have(malloc(backing_bytes));
-    pattern_fill(bytes, backing_bytes, 77, 0);
-    pc->backing = "base.raw";
-    tmpdir_write_file(tmpdir_path(pc->backing), bytes, backing_bytes);
-    memcpy(pc->below, bytes, backing_bytes < size ? backing_bytes : size);
+    bytes = must_have(malloc(scene->backing_bytes));
+    pattern_fill(bytes, scene->backing_bytes, 77, 0);
+    tmpdir_write_file(tmpdir_path("base.raw"), bytes, scene->backing_bytes);
+    memcpy(pc->below, bytes,
+           scene->backing_bytes < size ? scene->backing_bytes : size);
     free(bytes);
 }
 
@@ -69,22 +70,28 @@ now(void *opaque, enum play_event event)
 {
     struct powercut *pc = opaque;
 
+    if (!pc->log)
+        return ++pc->moment;
     return crash_log_mark(pc->log, event == PLAY_DURABLE
                                        ? CRASH_MARK_DEMANDS
                                        : CRASH_MARK_ALLOWS) + 1;
 }
 
+struct mem *
+powercut_start(struct powercut *pc)
+{
+    size_t nr_bytes;
+    const unsigned char *bytes = builder_bytes(pc->image, &nr_bytes);
+
+    return mem_new(bytes, nr_bytes);
+}
+
 void
-powercut_begin(struct powercut *pc)
+powercut_begin_on(struct powercut *pc, struct io *io)
 {
     uint64_t size = builder_disk_size(pc->image, -1);
     unsigned char *content = must_have(malloc(size));
-    size_t nr_bytes;
-    const unsigned char *bytes = builder_bytes(pc->image, &nr_bytes);
-    struct mem *start = mem_new(bytes, nr_bytes);
 
-    pc->log = crash_log_new(start);
-    mem_free(start);
     memcpy(content, pc->below, size);
     builder_overlay(pc->image, -1, content, size);
     memset(&pc->play, 0, sizeof pc->play);
@@ -93,8 +100,19 @@ powercut_begin(struct powercut *pc)
     model_remember(&pc->play.model);
     pc->play.now = now;
     pc->play.opaque = pc;
-    pc->play.disk = open_disk(pc, io_crash_open(pc->log));
+    pc->play.disk = open_disk(pc, io);
     pc->play.cluster_size = qcow2_get_cluster_size(pc->play.disk);
+    pc->play.may_keep_trimmed = builder_version(pc->image) == 2;
+}
+
+void
+powercut_begin(struct powercut *pc)
+{
+    struct mem *start = powercut_start(pc);
+
+    pc->log = crash_log_new(start);
+    mem_free(start);
+    powercut_begin_on(pc, io_crash_open(pc->log));
 }
 
 static void
@@ -170,27 +188,25 @@ ask_qemu(struct powercut *pc, struct mem *m)
            c.corruptions);
 }
 
-static int
-check_state(void *opaque, const struct crash_state *state)
+void
+powercut_check(struct powercut *pc, struct mem *m, uint64_t moment)
 {
-    struct powercut *pc = opaque;
     uint64_t size = pc->play.model.size, bad;
     unsigned char *content = must_have(malloc(size + 1));
     struct qcow2_disk *disk;
     struct qcow2_error err;
     struct audit before, after;
 
-    expect_step("%s", state->what);
     pc->nr_states++;
-    before = audit_mem(state->image, "state");
+    before = audit_mem(m, "state");
     pc->nr_leaky += before.nr_leaks > 0;
     if (before.nr_leaks > pc->max_leaks)
         pc->max_leaks = before.nr_leaks;
-    ask_qemu(pc, state->image);
+    ask_qemu(pc, m);
 
-    disk = open_disk(pc, io_mem_open(state->image, false));
+    disk = open_disk(pc, io_mem_open(m, false));
     EXPECT_OK(qcow2_pread(disk, content, size, 0, &err), &err);
-    EXPECT(model_legal(&pc->play.model, content, state->nr_marks, &bad),
+    EXPECT(model_legal(&pc->play.model, content, moment, &bad),
            "sector %llu holds neither what was flushed nor what was sent "
            "later (%02x %02x %02x %02x…)", (unsigned long long)bad,
            content[bad * SECTOR], content[bad * SECTOR + 1],
@@ -199,10 +215,17 @@ check_state(void *opaque, const struct crash_state *state)
     rewrite_disk(pc, disk);
     expect_snapshots(pc, disk);
     EXPECT_OK(qcow2_close(disk, &err), &err);
-    after = audit_mem(state->image, "rewritten state");
+    after = audit_mem(m, "rewritten state");
     EXPECT(after.nr_leaks <= before.nr_leaks && !after.dirty,
            "%u leaks became %u", before.nr_leaks, after.nr_leaks);
     free(content);
+}
+
+static int
+check_state(void *opaque, const struct crash_state *state)
+{
+    expect_step("%s", state->what);
+    powercut_check(opaque, state->image, state->nr_marks);
     return 0;
 }
 
@@ -220,6 +243,7 @@ powercut_end(struct powercut *pc, const struct crash_options *options)
         pc->max_unsynced = stats.max_unsynced;
     pc->nr_workloads++;
     crash_log_free(pc->log);
+    pc->log = NULL;
     play_free(&pc->play);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* powercut.h: a disk on a crash log, and what must hold of every state that
- * a power cut may leave of it:
+/* powercut.h: a disk on a crash log (or on a backend that fails), and what
+ * must hold of every state that a power cut (or a failure) may leave of it:
  *
  *   - the audit finds no corruption, at most leaks;
  *   - the engine opens the image for writing, without being asked to repair;
@@ -16,27 +16,25 @@
 #include "io-crash.h"
 #include "play.h"
 #include "qcow2.h"
+#include "scenes.h"
 
 struct powercut {
-    struct builder *image;      /* what it begins with; the caller's */
-    const char *backing;        /* of the image, a raw file; or NULL */
+    struct builder *image;      /* what it begins with */
     unsigned char *below;       /* what the backing file shows */
     struct qcow2_pool *pool;
 
-    struct crash_log *log;
+    struct crash_log *log;      /* NULL: moments are merely counted */
+    uint64_t moment;
     struct play play;
 
     /* Over all workloads. */
     uint64_t nr_states, nr_workloads, nr_leaky;
     unsigned max_unsynced, max_leaks;
-    uint64_t qemu_every;        /* ask qemu-img about each so manieth state */
-    uint64_t seed;
+    uint64_t qemu_every;        /* ask qemu-img about every so manieth state */
 };
 
-/* The backing file (nr_bytes of seed's content; 0: none) is written to the
- * temporary directory. */
-void powercut_init(struct powercut *pc, struct builder *image,
-                   uint64_t backing_bytes);
+/* The scene's backing file is written to the temporary directory. */
+void powercut_init(struct powercut *pc, const struct scene *scene);
 void powercut_free(struct powercut *pc);
 
 /* Opens the disk on a new log; pc->play plays on it. */
@@ -44,6 +42,15 @@ void powercut_begin(struct powercut *pc);
 
 /* Closes the disk, then tries every state; fails the cmocka test. */
 void powercut_end(struct powercut *pc, const struct crash_options *options);
+
+/* The same in two halves, for other backends than a crash log: opens the
+ * disk on io, which holds the image; checks what m holds now. moment: how
+ * much of what pc->play did may be there. */
+void powercut_begin_on(struct powercut *pc, struct io *io);
+void powercut_check(struct powercut *pc, struct mem *m, uint64_t moment);
+
+/* A file with the image as it begins. */
+struct mem *powercut_start(struct powercut *pc);
 
 /* One line on what was tried. */
 void powercut_report(const struct powercut *pc, const char *name);

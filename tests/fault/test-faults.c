@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test-faults: lets the 1st, the 2nd, … operation of a scenario fail, once
+ * and for good, until the scenario passes. A failure is reported, by the
+ * request or by the flush after it; nothing flushed is lost; a failed flush
+ * is not forgotten; the file is left with leaks at worst.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "audit.h"
+#include "expect.h"
+#include "io-fault.h"
+#include "open.h"
+#include "powercut.h"
+#include "scenes.h"
+#include "tmpdir.h"
+
+/* What fails, and how. */
+struct fault {
+    const char *name;
+    unsigned kinds, flags;
+    int errnum;
+};
+
+static const struct fault faults[] = {
+    { "write fails", FAULT_CHANGE, FAULT_ONCE, EIO },
+    { "writes fail", FAULT_CHANGE, FAULT_FOR_GOOD, EIO },
+    { "write is torn", FAULT_CHANGE, FAULT_TORN, EIO },
+    { "disk full once", FAULT_CHANGE, FAULT_ONCE, ENOSPC },
+    { "disk full", FAULT_CHANGE, FAULT_FOR_GOOD | FAULT_TORN, ENOSPC },
+    { "flush fails", FAULT_FLUSH, FAULT_ONCE, EIO },
+    { "flushes fail", FAULT_FLUSH, FAULT_FOR_GOOD, EIO },
+    { "read fails", FAULT_READ, FAULT_ONCE, EIO },
+    { "anything fails", FAULT_ALL, FAULT_ONCE, EIO },
+};
+
+enum { NR_FAULTS = sizeof faults / sizeof faults[0] };
+
+struct scenario {
+    struct powercut *pc;
+    struct fault_plan plan;
+    const struct fault *fault;
+    struct mem *mem;
+    bool failed;        /* something was reported */
+    bool flush_failed;
+    struct qcow2_error err;
+};
+
+static const struct op flush = { .kind = OP_FLUSH };
+
+static uint64_t
+moment_of(struct powercut *pc)
+{
+    return pc->play.now(pc, PLAY_ANSWERED);
+}
+
+/* The disk as the handle shows it, now that nothing fails any more. What it
+ * shows of a request that failed is what later ones build on. */
+static void
+expect_legal(struct scenario *s)
+{
+    struct play *p = &s->pc->play;
+    uint64_t bad;
+
+    EXPECT_OK(qcow2_pread(p->disk, p->scratch, p->model.size, 0, &s->err),
+              &s->err);
+    EXPECT(model_legal(&p->model, p->scratch, moment_of(s->pc), &bad),
+           "after the failure sector %llu reads wrong",
+           (unsigned long long)bad);
+    memcpy(p->model.disk, p->scratch, p->model.size);
+}
+
+static void
+note_failure(struct scenario *s, const char *what)
+{
+    s->failed = true;
+    EXPECT(s->err.errnum == EIO || s->err.errnum == s->fault->errnum,
+           "%s: errno %d: %s", what, s->err.errnum, s->err.text);
+    EXPECT(s->err.text[0], "%s: no text", what);
+}
+
+/* The handle goes on, or has failed and says so. */
+static void
+expect_usable_or_failed(struct scenario *s)
+{
+    struct play *p = &s->pc->play;
+    struct op again = letter_op(&letters[3], p->cluster_size, p->model.size,
+                                500);
+    bool wrote = play_op(p, &again, &s->err) == 0;
+    bool flushed = play_op(p, &flush, &s->err) == 0;
+
+    EXPECT(!s->flush_failed || !flushed,
+           "a flush succeeds after one that failed");
+    EXPECT(wrote || !flushed, "flushes, but does not write: %s", s->err.text);
+    expect_legal(s);
+}
+
+/* Fails the nth operation; false if there were fewer. */
+static bool
+run_with_fault(struct scenario *s, const struct letter *l, unsigned nth)
+{
+    struct play *p = &s->pc->play;
+    struct op before = { OP_WRITE, 0, 700, 0, 400 };
+    struct op op;
+    bool fired;
+
+    s->failed = s->flush_failed = false;
+    s->mem = powercut_start(s->pc);
+    powercut_begin_on(s->pc, io_fault_new(io_mem_open(s->mem, false),
+                                          &s->plan));
+    EXPECT_OK(play_op(p, &before, &s->err), &s->err);
+    EXPECT_OK(play_op(p, &flush, &s->err), &s->err);
+
+    op = letter_op(l, p->cluster_size, p->model.size, 300);
+    fault_arm(&s->plan, s->fault->kinds, nth, s->fault->errnum,
+              s->fault->flags);
+    if (play_op(p, &op, &s->err) != 0) {
+        note_failure(s, "request");
+        s->flush_failed = op.kind == OP_FLUSH;
+    }
+    if (play_op(p, &flush, &s->err) != 0) {
+        note_failure(s, "flush");
+        s->flush_failed = true;
+    }
+    fired = fault_fired(&s->plan) > 0;
+    fault_arm(&s->plan, 0, 0, 0, 0);
+    if (fired) {
+        expect_legal(s);
+        if (nth % 2)
+            expect_usable_or_failed(s);
+    }
+    if (qcow2_close(p->disk, &s->err) != 0)
+        note_failure(s, "close");
+    return fired;
+}
+
+static void
+expect_file_intact(struct scenario *s)
+{
+    uint64_t nr_bytes;
+    const unsigned char *bytes = mem_bytes(s->mem, &nr_bytes);
+    struct audit a;
+
+    audit_image(bytes, nr_bytes, &a);
+    EXPECT(s->failed || audit_is_clean(&a), "nothing was reported, but the "
+           "file has %u corruptions (%s) and %u leaks", a.nr_corruptions,
+           a.first, a.nr_leaks);
+    powercut_check(s->pc, s->mem, moment_of(s->pc));
+}
+
+static unsigned
+try_letter(struct scenario *s, const struct letter *l)
+{
+    unsigned nth = 1;
+    bool fired;
+
+    do {
+        expect_case("%s, %s: operation %u", l->name, s->fault->name, nth);
+        alarm(20); /* ends the program if requests wait for each other */
+        fired = run_with_fault(s, l, nth++);
+        expect_file_intact(s);
+        play_free(&s->pc->play);
+        mem_free(s->mem);
+    } while (fired);
+    alarm(0);
+    return nth - 1;
+}
+
+static void
+every_request_survives_every_failure(void **state)
+{
+    unsigned nr = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < nr_scenes; i++) {
+        struct powercut pc;
+
+        powercut_init(&pc, &scenes[i]);
+        for (unsigned f = 0; f < NR_FAULTS; f++) {
+            struct scenario s = {
+                .pc = &pc, .plan = FAULT_PLAN_INIT, .fault = &faults[f]
+            };
+
+            for (unsigned k = 0; k < nr_letters; k++)
+                nr += try_letter(&s, &letters[k]);
+        }
+        powercut_free(&pc);
+    }
+    print_message("%u failures\n", nr);
+}
+
+/* Goes on after the failure, in what state the handle may be. */
+static void
+play_on(struct scenario *s, struct rng *r, unsigned nr_ops)
+{
+    struct play *p = &s->pc->play;
+
+    for (unsigned i = 0; i < nr_ops; i++) {
+        struct op op = play_random(p, r, 1000 + i);
+
+        op.flags &= ~QCOW2_FAST;
+        expect_step("%u: %s", i, play_text(&op));
+        if (play_op(p, &op, &s->err) == 0) {
+            EXPECT(!s->flush_failed || op.kind != OP_FLUSH,
+                   "a flush succeeds after one that failed");
+            continue;
+        }
+        note_failure(s, "request");
+        s->flush_failed |= op.kind == OP_FLUSH;
+        EXPECT(fault_fired(&s->plan) > 0, "failed for no reason: %s",
+               s->err.text);
+        expect_legal(s);
+    }
+}
+
+static void
+random_requests_with_a_failure_among_them(void **state)
+{
+    uint64_t seed = rng_seed(1);
+
+    (void)state;
+    for (unsigned i = 0; i < nr_scenes; i++) {
+        struct powercut pc;
+
+        powercut_init(&pc, &scenes[i]);
+        for (unsigned n = 0; n < 150; n++) {
+            struct scenario s = {
+                .pc = &pc, .plan = FAULT_PLAN_INIT,
+                .fault = &faults[n % NR_FAULTS]
+            };
+            struct rng r;
+
+            if (s.fault->flags & FAULT_FOR_GOOD)
+                continue;
+            expect_case("TEST_SEED=%llu: %s, %s, round %u",
+                        (unsigned long long)seed, scenes[i].name,
+                        s.fault->name, n);
+            rng_init(&r, seed, i * 1000 + n);
+            s.mem = powercut_start(&pc);
+            powercut_begin_on(&pc, io_fault_new(io_mem_open(s.mem, false),
+                                                &s.plan));
+            fault_arm(&s.plan, s.fault->kinds, 1 + rng_below(&r, 30),
+                      s.fault->errnum, s.fault->flags);
+            alarm(20);
+            play_on(&s, &r, 30);
+            if (qcow2_close(pc.play.disk, &s.err) != 0)
+                note_failure(&s, "close");
+            expect_step("the end");
+            expect_file_intact(&s);
+            alarm(0);
+            play_free(&pc.play);
+            mem_free(s.mem);
+        }
+        powercut_free(&pc);
+    }
+}
+
+static void
+opening_and_snapshots_report_what_fails(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < nr_scenes; i++) {
+        struct qcow2_options options = QCOW2_OPTIONS_INIT;
+        struct fault_plan plan = FAULT_PLAN_INIT;
+        struct qcow2_disk *disk = NULL, *snapshot = NULL;
+        struct qcow2_error err;
+        struct powercut pc;
+
+        powercut_init(&pc, &scenes[i]);
+        for (unsigned nth = 1; !disk || !snapshot; nth++) {
+            struct mem *m = powercut_start(&pc);
+
+            expect_case("%s: read %u", scenes[i].name, nth);
+            fault_arm(&plan, FAULT_READ, nth, EIO, FAULT_ONCE);
+            disk = disk_open_io(io_fault_new(io_mem_open(m, false), &plan),
+                                tmpdir_path("image"), &options, &err);
+            EXPECT(disk || err.errnum == EIO, "open: %s", err.text);
+            if (disk && qcow2_get_nr_snapshots(disk) == 0)
+                nth = 1000;
+            else if (disk)
+                snapshot = qcow2_open_snapshot(disk, "first", &err);
+            EXPECT(!disk || snapshot || nth == 1000 || err.errnum == EIO,
+                   "snapshot: %s", err.text);
+            if (snapshot)
+                EXPECT_OK(qcow2_close(snapshot, &err), &err);
+            if (disk)
+                EXPECT_OK(qcow2_close(disk, &err), &err);
+            mem_free(m);
+            if (nth == 1000)
+                break;
+        }
+        powercut_free(&pc);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_request_survives_every_failure),
+        cmocka_unit_test(random_requests_with_a_failure_among_them),
+        cmocka_unit_test(opening_and_snapshots_report_what_fails),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
