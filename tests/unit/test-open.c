@@ -529,6 +529,41 @@ test_map_ends_when_told(void **state)
     mem_free(m);
 }
 
+static void
+expect_failed_flush_is_sticky(enum qcow2_format format, struct mem *m)
+{
+    struct fault_plan plan = FAULT_PLAN_INIT;
+    struct qcow2_options options = defaults;
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+    char byte;
+
+    options.format = format;
+    disk = open_mem(m, &plan, &options);
+    EXPECT_OK(qcow2_pwrite(disk, "x", 1, 0, 0, &err), &err);
+    fault_arm(&plan, FAULT_FLUSH, 1, EIO, FAULT_ONCE);
+    EXPECT_FAILS(qcow2_flush(disk, &err), &err, EIO, "");
+    EXPECT_FAILS(qcow2_flush(disk, &err), &err, EIO, "");
+    EXPECT_FAILS(qcow2_pwrite(disk, "x", 1, 0, 0, &err), &err, EIO,
+                 "opened again");
+    EXPECT_FAILS(qcow2_zero(disk, 1, 0, 0, &err), &err, EIO, "");
+    EXPECT_FAILS(qcow2_trim(disk, 4096, 0, 0, &err), &err, EIO, "");
+    EXPECT_FAILS(qcow2_pwrite(disk, "x", 0, 0, QCOW2_FUA, &err), &err, EIO,
+                 "");
+    EXPECT_OK(qcow2_pread(disk, &byte, 1, 0, &err), &err);
+    EXPECT_FAILS(qcow2_close(disk, &err), &err, EIO, "");
+    mem_free(m);
+}
+
+static void
+test_failed_flush_ends_writing(void **state)
+{
+    (void)state;
+    expect_failed_flush_is_sticky(QCOW2_FORMAT_RAW, mem_new(NULL, 1 << 20));
+    expect_failed_flush_is_sticky(QCOW2_FORMAT_QCOW2,
+                                  mem_of("size 1M; data 0"));
+}
+
 /* Zero detection. */
 
 /* Writes zeroes, data and zeroes over data, one cluster each and a bit. */
@@ -591,315 +626,6 @@ test_written_zeroes_are_detected_on_raw_disks(void **state)
     write_mixed(QCOW2_DETECT_ZEROES_UNMAP, QCOW2_FORMAT_RAW);
 }
 
-/* Snapshots. */
-
-static void
-test_snapshots_are_listed(void **state)
-{
-    struct mem *m = mem_of("size 1M; data 0 1; snapshot 7 first;"
-                           "data 0 2; snapshot 8 second vmstate=2");
-    struct qcow2_disk *disk = open_mem(m, NULL, &readonly);
-    struct qcow2_snapshot s;
-
-    (void)state;
-    assert_int_equal(qcow2_get_nr_snapshots(disk), 2);
-    qcow2_get_snapshot(disk, 1, &s);
-    assert_string_equal(s.id, "8");
-    assert_string_equal(s.name, "second");
-    assert_int_equal(s.disk_size, 1 << 20);
-    assert_int_equal(s.vm_state_size, 2 * 65536);
-    assert_int_equal(s.date_sec, 1600000000);
-    assert_int_equal(s.date_nsec, 500);
-    assert_int_equal(s.vm_clock_nsec, 7000);
-    assert_int_equal(s.icount, UINT64_MAX);
-    qcow2_close(disk, NULL);
-    mem_free(m);
-}
-
-static struct qcow2_disk *
-open_snapshot(struct qcow2_disk *disk, const char *name)
-{
-    struct qcow2_error err = { 0 };
-    struct qcow2_disk *snapshot = qcow2_open_snapshot(disk, name, &err);
-
-    EXPECT(snapshot, "%s", err.text);
-    return snapshot;
-}
-
-static void
-expect_content(struct qcow2_disk *disk, uint64_t seed, uint64_t cluster)
-{
-    unsigned char got[512], want[512];
-    struct qcow2_error err;
-
-    pattern_fill(want, sizeof want, seed, 0);
-    EXPECT_OK(qcow2_pread(disk, got, sizeof got, cluster << 16, &err), &err);
-    expect_same("content", got, want, sizeof want, cluster << 16);
-}
-
-static void
-test_snapshot_is_a_readonly_disk_of_its_own_size(void **state)
-{
-    struct mem *m = mem_of("size 1M; data 0 1; snapshot 1 s size=3M;"
-                           "data 0 2");
-    struct qcow2_disk *disk = open_mem(m, NULL, &defaults);
-    struct qcow2_disk *snapshot = open_snapshot(disk, "s");
-    struct qcow2_error err;
-
-    (void)state;
-    assert_int_equal(qcow2_get_size(snapshot), 3 << 20);
-    assert_int_equal(qcow2_get_size(disk), 1 << 20);
-    assert_true(qcow2_is_readonly(snapshot));
-    assert_false(qcow2_is_readonly(disk));
-    expect_content(snapshot, 1, 0);
-    expect_content(disk, 2, 0);
-    EXPECT_FAILS(qcow2_pwrite(snapshot, "x", 1, 0, 0, &err), &err, EROFS,
-                 "");
-    EXPECT_OK(qcow2_flush(snapshot, &err), &err);
-    EXPECT_OK(qcow2_pwrite(disk, "x", 1, 0, 0, &err), &err);
-    expect_content(snapshot, 1, 0);
-    EXPECT_OK(qcow2_close(snapshot, &err), &err);
-    EXPECT_OK(qcow2_close(disk, &err), &err);
-    expect_clean(m);
-    mem_free(m);
-}
-
-static void
-test_disk_may_be_closed_before_its_snapshot(void **state)
-{
-    struct mem *m = mem_of("size 1M; data 0 1; snapshot 1 s; data 0 2");
-    struct qcow2_disk *disk = open_mem(m, NULL, &defaults);
-    struct qcow2_disk *snapshot = open_snapshot(disk, "1");
-    struct qcow2_disk *again = open_snapshot(snapshot, "s");
-    struct qcow2_error err;
-
-    (void)state;
-    EXPECT_OK(qcow2_pwrite(disk, "x", 1, 65536, 0, &err), &err);
-    EXPECT_OK(qcow2_close(disk, &err), &err);
-    expect_content(snapshot, 1, 0);
-    EXPECT_OK(qcow2_close(snapshot, &err), &err);
-    expect_content(again, 1, 0);
-    EXPECT_OK(qcow2_close(again, &err), &err);
-    expect_clean(m);
-    mem_free(m);
-}
-
-static void
-test_snapshot_shows_the_backing_file(void **state)
-{
-    const char *path = tmpdir_path("image");
-    struct qcow2_disk *disk, *snapshot;
-    struct qcow2_error err;
-    char byte;
-
-    (void)state;
-    tmpdir_write_file(tmpdir_path("base"), "base", 4);
-    builder_make(path, "size 1M; backing base raw; snapshot 1 s; data 0");
-    disk = qcow2_open(path, &defaults, &err);
-    EXPECT(disk, "%s", err.text);
-    snapshot = open_snapshot(disk, "s");
-    qcow2_close(disk, NULL);
-    EXPECT_OK(qcow2_pread(snapshot, &byte, 1, 0, &err), &err);
-    assert_int_equal(byte, 'b');
-    qcow2_close(snapshot, NULL);
-    tmpdir_clear();
-}
-
-static void
-test_snapshots_that_are_not_there_are_told(void **state)
-{
-    struct mem *m = mem_of("size 1M; snapshot 1 s; snapshot 2 s");
-    struct qcow2_options options = defaults;
-    struct qcow2_disk *disk = open_mem(m, NULL, &options);
-    struct qcow2_error err;
-
-    (void)state;
-    assert_null(qcow2_open_snapshot(disk, "gone", &err));
-    assert_int_equal(err.errnum, ENOENT);
-    assert_null(qcow2_open_snapshot(disk, "s", &err));
-    assert_int_equal(err.errnum, EINVAL);
-    qcow2_close(disk, NULL);
-
-    options.format = QCOW2_FORMAT_RAW;
-    disk = open_mem(m, NULL, &options);
-    assert_int_equal(qcow2_get_nr_snapshots(disk), 0);
-    assert_null(qcow2_open_snapshot(disk, "s", &err));
-    assert_int_equal(err.errnum, ENOENT);
-    qcow2_close(disk, NULL);
-    mem_free(m);
-}
-
-/* Raw disks. */
-
-static void
-test_raw_disk_has_exactly_its_bytes(void **state)
-{
-    struct qcow2_options options = defaults;
-    struct mem *m = mem_new(NULL, 10001);
-    struct qcow2_disk *disk;
-    struct qcow2_error err;
-    uint64_t nr_bytes;
-    char byte;
-
-    (void)state;
-    options.format = QCOW2_FORMAT_RAW;
-    disk = open_mem(m, NULL, &options);
-    assert_int_equal(qcow2_get_size(disk), 10001);
-    assert_int_equal(qcow2_get_cluster_size(disk), 4096);
-    assert_true(qcow2_can_fast_zero(disk));
-    EXPECT_OK(qcow2_pwrite(disk, "xyz", 3, 9998, QCOW2_FUA, &err), &err);
-    EXPECT_OK(qcow2_pread(disk, &byte, 1, 10000, &err), &err);
-    assert_int_equal(byte, 'z');
-    EXPECT_OK(qcow2_zero(disk, 2, 9999, QCOW2_MAY_TRIM, &err), &err);
-    EXPECT_OK(qcow2_trim(disk, 10001, 0, 0, &err), &err);
-    EXPECT_OK(qcow2_close(disk, &err), &err);
-    mem_bytes(m, &nr_bytes);
-    assert_int_equal(nr_bytes, 10001);
-    mem_free(m);
-}
-
-static void
-test_raw_holes_are_told(void **state)
-{
-    struct qcow2_options options = defaults;
-    struct mem *m = mem_new(NULL, 1 << 20);
-    struct qcow2_disk *disk;
-    struct qcow2_error err;
-    struct sums sums;
-    char data[65536];
-
-    (void)state;
-    memset(data, 1, sizeof data);
-    options.format = QCOW2_FORMAT_RAW;
-    disk = open_mem(m, NULL, &options);
-    EXPECT_OK(qcow2_pwrite(disk, data, 65536, 65536, 0, &err), &err);
-    sums = map_of(disk);
-    assert_int_equal(sums.data, 65536);
-    assert_int_equal(sums.hole, (1 << 20) - 65536);
-    EXPECT_OK(qcow2_trim(disk, 65536, 65536, 0, &err), &err);
-    assert_int_equal(map_of(disk).data, 0);
-    EXPECT_OK(qcow2_close(disk, &err), &err);
-
-    options.no_discard = true;
-    disk = open_mem(m, NULL, &options);
-    EXPECT_OK(qcow2_pwrite(disk, data, 65536, 65536, 0, &err), &err);
-    EXPECT_OK(qcow2_trim(disk, 65536, 65536, 0, &err), &err);
-    assert_int_equal(map_of(disk).data, 65536);
-    EXPECT_OK(qcow2_close(disk, &err), &err);
-    mem_free(m);
-}
-
-static void
-test_trim_of_what_cannot_punch_is_no_error(void **state)
-{
-    struct fault_plan plan = FAULT_PLAN_INIT;
-    struct qcow2_options options = defaults;
-    struct mem *m = mem_new(NULL, 1 << 20);
-    struct qcow2_disk *disk;
-    struct qcow2_error err;
-
-    (void)state;
-    options.format = QCOW2_FORMAT_RAW;
-    disk = open_mem(m, &plan, &options);
-    fault_arm(&plan, FAULT_PUNCH, 1, ENOTSUP, FAULT_FOR_GOOD);
-    EXPECT_OK(qcow2_trim(disk, 65536, 0, 0, &err), &err);
-    fault_arm(&plan, FAULT_PUNCH, 1, EIO, FAULT_ONCE);
-    EXPECT_FAILS(qcow2_trim(disk, 65536, 0, 0, &err), &err, EIO, "");
-    EXPECT_OK(qcow2_close(disk, &err), &err);
-    mem_free(m);
-}
-
-static void
-expect_failed_flush_is_sticky(enum qcow2_format format, struct mem *m)
-{
-    struct fault_plan plan = FAULT_PLAN_INIT;
-    struct qcow2_options options = defaults;
-    struct qcow2_disk *disk;
-    struct qcow2_error err;
-    char byte;
-
-    options.format = format;
-    disk = open_mem(m, &plan, &options);
-    EXPECT_OK(qcow2_pwrite(disk, "x", 1, 0, 0, &err), &err);
-    fault_arm(&plan, FAULT_FLUSH, 1, EIO, FAULT_ONCE);
-    EXPECT_FAILS(qcow2_flush(disk, &err), &err, EIO, "");
-    EXPECT_FAILS(qcow2_flush(disk, &err), &err, EIO, "");
-    EXPECT_FAILS(qcow2_pwrite(disk, "x", 1, 0, 0, &err), &err, EIO,
-                 "opened again");
-    EXPECT_FAILS(qcow2_zero(disk, 1, 0, 0, &err), &err, EIO, "");
-    EXPECT_FAILS(qcow2_trim(disk, 4096, 0, 0, &err), &err, EIO, "");
-    EXPECT_FAILS(qcow2_pwrite(disk, "x", 0, 0, QCOW2_FUA, &err), &err, EIO,
-                 "");
-    EXPECT_OK(qcow2_pread(disk, &byte, 1, 0, &err), &err);
-    EXPECT_FAILS(qcow2_close(disk, &err), &err, EIO, "");
-    mem_free(m);
-}
-
-static void
-test_failed_flush_ends_writing(void **state)
-{
-    (void)state;
-    expect_failed_flush_is_sticky(QCOW2_FORMAT_RAW, mem_new(NULL, 1 << 20));
-    expect_failed_flush_is_sticky(QCOW2_FORMAT_QCOW2,
-                                  mem_of("size 1M; data 0"));
-}
-
-static void
-test_probed_raw_disk_does_not_become_another_format(void **state)
-{
-    struct qcow2_options options = defaults;
-    struct mem *m = mem_new(NULL, 4096);
-    struct qcow2_disk *disk;
-    struct qcow2_error err;
-
-    (void)state;
-    options.probe_raw = true;
-    disk = open_mem(m, NULL, &options);
-    EXPECT_FAILS(qcow2_pwrite(disk, "QFI\xfb\0\0\0\3", 8, 0, 0, &err), &err,
-                 EPERM, "look like qcow2");
-    /* Nor bit by bit. */
-    EXPECT_OK(qcow2_pwrite(disk, "QFI", 3, 0, 0, &err), &err);
-    EXPECT_FAILS(qcow2_pwrite(disk, "\xfb", 1, 3, 0, &err), &err, EPERM, "");
-    EXPECT_FAILS(qcow2_pwrite(disk, "\x7f\x10\xda\xbe", 4, 64, 0, &err),
-                 &err, EPERM, "vdi");
-    EXPECT_OK(qcow2_pwrite(disk, "QFI\xfb", 4, 512, 0, &err), &err);
-    /* Nor by zeroes. */
-    EXPECT_OK(qcow2_pwrite(disk, "QEDx", 4, 0, 0, &err), &err);
-    EXPECT_FAILS(qcow2_zero(disk, 1, 3, 0, &err), &err, EPERM, "qed");
-    EXPECT_FAILS(qcow2_zero(disk, 1, 3, QCOW2_MAY_TRIM, &err), &err, EPERM,
-                 "qed");
-    EXPECT_FAILS(qcow2_trim(disk, 1, 3, 0, &err), &err, EPERM, "qed");
-    EXPECT_OK(qcow2_zero(disk, 4096, 0, 0, &err), &err);
-    EXPECT_OK(qcow2_close(disk, &err), &err);
-
-    /* Who says raw means it. */
-    options.format = QCOW2_FORMAT_RAW;
-    disk = open_mem(m, NULL, &options);
-    EXPECT_OK(qcow2_pwrite(disk, "QFI\xfb\0\0\0\3", 8, 0, 0, &err), &err);
-    EXPECT_OK(qcow2_close(disk, &err), &err);
-    mem_free(m);
-}
-
-static void
-test_guard_reports_a_failed_read(void **state)
-{
-    struct fault_plan plan = FAULT_PLAN_INIT;
-    struct qcow2_options options = defaults;
-    struct mem *m = mem_new(NULL, 4096);
-    struct qcow2_disk *disk;
-    struct qcow2_error err;
-
-    (void)state;
-    options.probe_raw = true;
-    disk = open_mem(m, &plan, &options);
-    fault_arm(&plan, FAULT_READ, 1, EIO, FAULT_ONCE);
-    EXPECT_FAILS(qcow2_pwrite(disk, "x", 1, 0, 0, &err), &err, EIO, "");
-    EXPECT_OK(qcow2_pwrite(disk, "x", 1, 0, 0, &err), &err);
-    EXPECT_OK(qcow2_close(disk, &err), &err);
-    EXPECT_OK(qcow2_close(NULL, &err), &err);
-    mem_free(m);
-}
-
 int
 main(void)
 {
@@ -922,19 +648,9 @@ main(void)
         cmocka_unit_test(test_fua_is_durable_when_it_returns),
         cmocka_unit_test(test_prefetch_asks_for_data_only),
         cmocka_unit_test(test_map_ends_when_told),
+        cmocka_unit_test(test_failed_flush_ends_writing),
         cmocka_unit_test(test_written_zeroes_become_what_was_asked_for),
         cmocka_unit_test(test_written_zeroes_are_detected_on_raw_disks),
-        cmocka_unit_test(test_snapshots_are_listed),
-        cmocka_unit_test(test_snapshot_is_a_readonly_disk_of_its_own_size),
-        cmocka_unit_test(test_disk_may_be_closed_before_its_snapshot),
-        cmocka_unit_test(test_snapshot_shows_the_backing_file),
-        cmocka_unit_test(test_snapshots_that_are_not_there_are_told),
-        cmocka_unit_test(test_raw_disk_has_exactly_its_bytes),
-        cmocka_unit_test(test_raw_holes_are_told),
-        cmocka_unit_test(test_trim_of_what_cannot_punch_is_no_error),
-        cmocka_unit_test(test_failed_flush_ends_writing),
-        cmocka_unit_test(test_probed_raw_disk_does_not_become_another_format),
-        cmocka_unit_test(test_guard_reports_a_failed_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
