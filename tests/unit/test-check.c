@@ -10,6 +10,7 @@
 #include "builder.h"
 #include "check.h"
 #include "expect.h"
+#include "figures.h"
 #include "format.h"
 #include "io-fault.h"
 #include "io-mem.h"
@@ -182,6 +183,47 @@ test_overlapping_tables_are_read_once(void **state)
     mem_free(image);
 }
 
+/* --- Images made by others ---------------------------------------------- */
+
+static void
+try_made(const char *command)
+{
+    const struct qcow2_check_options options = { 0 };
+    const char *path = tmpdir_path("made.qcow2");
+    struct qcow2_check_result r;
+    struct qcow2_error err;
+
+    expect_case("%s", command);
+    EXPECT(oracle_run("cd '%s'; i=made.qcow2; rm -f $i; exec >/dev/null; %s",
+                      tmpdir(), command) == 0, "it failed");
+    EXPECT_OK(qcow2_check(path, &options, &r, &err), &err);
+    EXPECT(r.corruptions == 0 && r.leaks == 0, "it is not clean");
+    figures_expect_same(path, &r);
+}
+
+static void
+test_figures_are_those_of_qemu_img(void **state)
+{
+    (void)state;
+    oracle_or_skip();
+    try_made("qemu-img create -f qcow2 $i 0");
+    try_made("qemu-img create -f qcow2 $i 1T");
+    try_made("qemu-img create -f qcow2 -o compat=0.10,cluster_size=512 "
+             "$i 100M && qemu-io -c 'write 1M 3M' -c 'write 0 512' $i");
+    try_made("qemu-img create -f qcow2 -o preallocation=metadata $i 3G");
+    try_made("qemu-img create -f qcow2 -o preallocation=falloc,"
+             "cluster_size=2M,refcount_bits=1 $i 10M");
+    try_made("qemu-img create -f qcow2 -o refcount_bits=64,cluster_size=4k "
+             "$i 40M && qemu-io -c 'write 0 3M' -c 'discard 1M 64k' "
+             "-c 'write -z 2M 64k' -c 'write -c 8M 256k' $i");
+    try_made("qemu-img create -f qcow2 $i 64M && qemu-io -c 'write 0 3M' $i "
+             "&& qemu-img snapshot -c one $i && qemu-io -c 'write 1M 4M' $i "
+             "&& qemu-img snapshot -c two $i && qemu-img resize $i 128M "
+             "&& qemu-io -c 'write 100M 1M' $i");
+    try_made("qemu-img create -f qcow2 $i 64M && qemu-img bitmap --add $i b "
+             "&& qemu-io -c 'write 0 30M' $i");
+}
+
 /* --- Rebuilding refcounts ----------------------------------------------- */
 
 static const char many_small_clusters[] =
@@ -211,6 +253,60 @@ test_all_refcounts_can_be_written_anew(void **state)
     mem_free(image);
     builder_free(b);
     free(disk);
+}
+
+/* An L1 table of 32 MiB that points to nothing, in a file of 1 PiB. */
+static void
+test_a_file_of_holes_is_no_work(void **state)
+{
+    struct mem *image = image_of("cluster 4096; size 1M; data 0-9 1");
+    const struct qcow2_check_options options = { 0 };
+    struct fault_plan plan = FAULT_PLAN_INIT;
+    const char *path = tmpdir_path("holes.qcow2");
+    struct disk_header h;
+    struct qcow2_check_result r;
+    struct qcow2_error err;
+    struct io *io;
+
+    (void)state;
+    mem_save(image, path);
+    io = io_file_open(path, -1, false, IO_LOCK_NONE, &err);
+    EXPECT(io, "%s", err.text);
+    assert_int_equal(io_pread(io, &h, sizeof h, 0, NULL), 0);
+    h.l1_table_offset = be64_make(UINT64_C(1) << 40);
+    h.l1_size = be32_make(1 << 22);
+    assert_int_equal(io_pwrite(io, &h, sizeof h, 0, NULL), 0);
+    assert_int_equal(io_truncate(io, UINT64_C(1) << 42, NULL), 0);
+
+    io = io_fault_new(io, &plan);
+    EXPECT_OK(check_io(io, &options, &r, &err), &err);
+    EXPECT(fault_count(&plan, FAULT_READ) < 20, "%llu reads",
+           (unsigned long long)fault_count(&plan, FAULT_READ));
+    assert_int_equal(r.corruptions, 8192); /* the table is not counted */
+    io_close(io);
+    mem_free(image);
+}
+
+static void
+test_refcounts_of_too_large_a_file_are_refused(void **state)
+{
+    struct mem *image = image_of("cluster 512; refcount-bits 64; size 1M;"
+                                 "data 0-9 1; poke reftable[0] = 0");
+    const struct qcow2_check_options options = { .repair = QCOW2_REPAIR_ALL };
+    const char *path = tmpdir_path("large.qcow2");
+    struct qcow2_check_result r;
+    struct qcow2_error err;
+    struct io *io;
+
+    (void)state;
+    mem_save(image, path);
+    io = io_file_open(path, -1, false, IO_LOCK_NONE, &err);
+    EXPECT(io, "%s", err.text);
+    assert_int_equal(io_truncate(io, UINT64_C(1) << 40, NULL), 0);
+    assert_int_equal(check_io(io, &options, &r, &err), -1);
+    assert_int_equal(err.errnum, EFBIG);
+    io_close(io);
+    mem_free(image);
 }
 
 /* An image on a device with room for so many clusters of 4096 behind it. Its
@@ -495,7 +591,10 @@ main(void)
         cmocka_unit_test(
             test_tables_are_read_once_however_many_snapshots_share_them),
         cmocka_unit_test(test_overlapping_tables_are_read_once),
+        cmocka_unit_test(test_figures_are_those_of_qemu_img),
         cmocka_unit_test(test_all_refcounts_can_be_written_anew),
+        cmocka_unit_test(test_a_file_of_holes_is_no_work),
+        cmocka_unit_test(test_refcounts_of_too_large_a_file_are_refused),
         cmocka_unit_test(
             test_refcounts_are_rebuilt_in_free_clusters_of_a_device),
         cmocka_unit_test(test_a_full_device_has_no_room_for_new_refcounts),
