@@ -114,7 +114,8 @@ write_first_half(struct fault_io *fi, const struct iovec *iov, int nr_iov,
 
     for (int i = 0; i < nr_iov; i++)
         nr_bytes += iov[i].iov_len;
-    left = round_down(nr_bytes / 2, 512);
+    left = max_u64(round_down(host_off + nr_bytes / 2, 512), host_off)
+           - host_off;
     for (n = 0; left > 0; n++) {
         part[n].iov_base = iov[n].iov_base;
         part[n].iov_len = min_u64(iov[n].iov_len, left);

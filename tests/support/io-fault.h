@@ -33,7 +33,7 @@ enum {
     FAULT_ONCE = 0,
     FAULT_FOR_GOOD = 1, /* all later operations of the kinds fail too */
     FAULT_TORN = 2,     /* a failing write has written its first half, cut
-                         * at a multiple of 512 */
+                         * at a sector's start */
     FAULT_KILL = 4,     /* no failure: the process is killed (SIGKILL) */
 };
 
