@@ -259,6 +259,7 @@ open_top(const char *path, const struct qcow2_options *options,
     struct io *io;
 
     o.readonly = readonly;
+    o.fd = -1;
     o.pool = NULL; /* layers that others use have the base open */
     io = io_file_open(path, o.fd, readonly, o.no_lock ? IO_LOCK_NONE
                       : readonly ? IO_LOCK_READ : IO_LOCK_WRITE, err);

@@ -92,6 +92,24 @@ int header_write_disk(struct io *io, struct header *h, uint64_t size,
                       uint32_t l1_size, uint64_t l1_offset,
                       struct qcow2_error *err);
 
+/* Gives the image another backing file, or (NULL) none; format may be NULL.
+ * Unknown extensions stay; the feature names go if there is no room for
+ * them. Prepare writes nothing that the header refers to yet, and returns
+ * what is to be the first sector; after a barrier, switch writes that. In
+ * between nothing else may change the header. (header-backing.c)
+ */
+enum { HEADER_SECTOR_BYTES = 512 };
+struct header_sector {
+    unsigned char bytes[HEADER_SECTOR_BYTES];
+};
+int header_prepare_backing(struct io *io, const struct header *h,
+                           const char *name, const char *format,
+                           struct header_sector *sector,
+                           struct qcow2_error *err);
+int header_switch_backing(struct io *io, struct header *h,
+                          const struct header_sector *sector,
+                          struct qcow2_error *err);
+
 /* What header_encode is given for a new image. */
 struct header_new {
     unsigned version, cluster_bits, refcount_order;

@@ -383,8 +383,9 @@ QCOW2_PUBLIC int qcow2_preallocate(struct qcow2_disk *disk,
  *
  * Jobs below open what they are told to by path themselves, lock it as long
  * as they live, and close it with their last step, which so tells of every
- * failure. Their progress counts guest bytes. Disks given to a job must stay
- * open until it is freed. A path may be an NBD URI (nbd://, nbds://,
+ * failure; options->fd, readonly and pool are not used. Their progress counts
+ * guest bytes to be copied. Disks given to a job must stay open until it is
+ * freed. A path may be an NBD URI (nbd://, nbds://,
  * nbd+unix://, …) wherever qcow2_open takes one: it is a raw disk.
  */
 
@@ -398,8 +399,8 @@ QCOW2_PUBLIC int qcow2_preallocate(struct qcow2_disk *disk,
  * on the base, read differently afterwards: the image itself never does, at
  * no point, and doing it again after it was interrupted completes it.
  *
- * options: how to open the image; readonly is ignored. backing and
- * backing_format mean the immediate backing file.
+ * options: how to open the image; backing and backing_format mean its
+ * immediate backing file.
  */
 struct qcow2_commit_options {
     const char *base; /* a file in the chain; NULL: the image's own backing
