@@ -85,10 +85,10 @@ alloc_init(struct image *img, struct qcow2_error *err)
     struct alloc *a = &img->alloc;
     uint64_t size;
 
+    if (img->readonly)
+        return 0; /* refcounts are the writer's business */
     if (reftable_load(img, err) == -1)
         return -1;
-    if (img->readonly)
-        return 0;
     if (io_get_size(img->io, &size, err) == -1)
         return error_prefix(err, "%s", img->name);
 

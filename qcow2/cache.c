@@ -439,8 +439,10 @@ batch_alloc(struct dirty_set *set, struct dirty_batch *batch,
     if (batch->nr == 0)
         return 0;
     batch->copies = calloc(batch->nr, sizeof *batch->copies);
-    if (!batch->copies)
+    if (!batch->copies) {
+        batch->nr = 0;
         return error_nomem(err);
+    }
     return 0;
 }
 

@@ -15,8 +15,13 @@
 #include "error.h"
 #include "escape.h"
 #include "gate.h"
+#include "resolve.h"
 
 enum {
+    /* Chains this deep get a resolver: a walk costs more than it from here
+     * on. Larger granules than these save little memory. */
+    RESOLVER_MIN_LAYERS = 4,
+    RESOLVER_GRANULE_BITS = 16,
     DEFAULT_CACHE_BYTES = 32 << 20,
     MIN_CACHE_BYTES = 1 << 20,
     PROBE_BYTES = 512,
@@ -404,24 +409,41 @@ chain_close(struct qcow2_pool *pool, struct layer *top)
     layer_put(pool, top);
 }
 
-int
-chain_fill(struct source_chain *chain, struct source *top,
-           struct layer *below, struct qcow2_error *err)
+/* The smallest cluster size among layers, as far as granules go. */
+static unsigned
+granule_bits(const struct layer *below)
 {
-    struct source **layers;
-    unsigned nr = 1;
+    unsigned bits = RESOLVER_GRANULE_BITS;
+
+    for (const struct layer *l = below; l; l = l->backing)
+        if (l->image && l->image->cluster_bits < bits)
+            bits = l->image->cluster_bits;
+    return bits;
+}
+
+int
+chain_fill(struct source_chain *chain, struct qcow2_pool *pool,
+           struct source *top, struct layer *below, struct qcow2_error *err)
+{
+    struct source_chain now = { .nr_layers = 1 };
 
     for (struct layer *l = below; l; l = l->backing)
-        nr++;
-    layers = calloc(nr, sizeof *layers);
-    if (!layers)
+        now.nr_layers++;
+    now.layers = calloc(now.nr_layers, sizeof *now.layers);
+    if (!now.layers)
         return error_nomem(err);
-    layers[0] = top;
-    nr = 1;
+    if (now.nr_layers >= RESOLVER_MIN_LAYERS) {
+        now.resolver = resolver_new(pool->meta, granule_bits(below), err);
+        if (!now.resolver) {
+            source_chain_clear(&now);
+            return -1;
+        }
+    }
+    now.layers[0] = top;
+    now.nr_layers = 1;
     for (struct layer *l = below; l; l = l->backing)
-        layers[nr++] = l->source;
-    free(chain->layers);
-    chain->layers = layers;
-    chain->nr_layers = nr;
+        now.layers[now.nr_layers++] = l->source;
+    source_chain_clear(chain);
+    *chain = now;
     return 0;
 }

@@ -62,7 +62,8 @@ int chain_open(struct qcow2_pool *pool, const char *path,
 void chain_close(struct qcow2_pool *pool, struct layer *top);
 
 /* Fills chain with `top` as layer 0 and the layers below. */
-int chain_fill(struct source_chain *chain, struct source *top,
-               struct layer *below, struct qcow2_error *err);
+int chain_fill(struct source_chain *chain, struct qcow2_pool *pool,
+               struct source *top, struct layer *below,
+               struct qcow2_error *err);
 
 #endif /* QCOW2_CHAIN_H */

@@ -166,7 +166,7 @@ image_free(struct image *img)
     pthread_mutex_destroy(&img->begin);
     pthread_mutex_destroy(&img->feature_lock);
     pthread_rwlock_destroy(&img->rwlock);
-    free(img->chain.layers);
+    source_chain_clear(&img->chain);
     free(img->active.l1);
     free(img->active.l1_dirty);
     free(img->active.l1_is_dirty);

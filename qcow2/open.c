@@ -71,8 +71,8 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
     img->debug_opaque = options->debug_opaque;
     if (chain_open(file->pool, path, &img->hdr, options, dev, ino, stop,
                    &file->backing, err) == -1
-        || chain_fill(&img->chain, &img->active.src, file->backing, err)
-           == -1)
+        || chain_fill(&img->chain, file->pool, &img->active.src, file->backing,
+                      err) == -1)
         return -1;
     if (!options->readonly && prepare_writable(img, err) == -1)
         return -1;
@@ -170,7 +170,8 @@ disk_new(struct open_file *file, struct view *snapshot,
     disk->snapshot = snapshot;
     disk->readonly = file->readonly || snapshot;
     disk->chain = top ? &disk->own_chain : &file->image->chain;
-    if (top && chain_fill(&disk->own_chain, top, file->backing, err) == -1)
+    if (top && chain_fill(&disk->own_chain, file->pool, top, file->backing, err)
+               == -1)
         goto fail;
     return disk;
 
@@ -252,7 +253,7 @@ qcow2_close(struct qcow2_disk *disk, struct qcow2_error *err)
     file = disk->file;
     r = qcow2_flush(disk, err);
     image_free_snapshot(disk->snapshot);
-    free(disk->own_chain.layers);
+    source_chain_clear(&disk->own_chain);
     free(disk);
     if (file_put(file, &error) == -1 && r == 0) {
         if (err)

@@ -2,7 +2,10 @@
 /* source.c: looks guest bytes up through a chain of layers. */
 #include "source.h"
 
+#include <stdlib.h>
+
 #include "checked.h"
+#include "resolve.h"
 
 static void
 map_nothing(struct mapping *m, uint64_t nr_bytes)
@@ -11,10 +14,9 @@ map_nothing(struct mapping *m, uint64_t nr_bytes)
 }
 
 int
-source_chain_lookup(const struct source_chain *chain, unsigned first,
-                    uint64_t guest_off, uint64_t nr_bytes,
-                    struct mapping *m, unsigned *depth,
-                    struct qcow2_error *err)
+source_chain_walk(const struct source_chain *chain, unsigned first,
+                  uint64_t guest_off, uint64_t nr_bytes, struct mapping *m,
+                  unsigned *depth, struct qcow2_error *err)
 {
     unsigned i;
 
@@ -43,6 +45,36 @@ source_chain_lookup(const struct source_chain *chain, unsigned first,
 }
 
 int
+source_chain_lookup(const struct source_chain *chain, unsigned first,
+                    uint64_t guest_off, uint64_t nr_bytes,
+                    struct mapping *m, unsigned *depth,
+                    struct qcow2_error *err)
+{
+    struct source *top = chain->layers[0];
+    unsigned layer;
+
+    if (!chain->resolver || first > 1 || guest_off >= top->size)
+        return source_chain_walk(chain, first, guest_off, nr_bytes, m, depth,
+                                 err);
+    if (first == 0) {
+        nr_bytes = min_u64(nr_bytes, top->size - guest_off);
+        if (top->ops->lookup(top, guest_off, nr_bytes, m, err) == -1)
+            return -1;
+        if (m->kind != MAP_UNALLOCATED) {
+            if (depth)
+                *depth = 0;
+            return 0;
+        }
+        nr_bytes = m->nr_bytes;
+    }
+    if (resolver_find(chain->resolver, chain, guest_off, &nr_bytes, &layer,
+                      err) == -1)
+        return -1;
+    return source_chain_walk(chain, layer ? layer : 1, guest_off, nr_bytes,
+                             m, depth, err);
+}
+
+int
 source_chain_is_zero(const struct source_chain *chain, uint64_t from,
                      uint64_t to, bool *zero, struct qcow2_error *err)
 {
@@ -57,4 +89,12 @@ source_chain_is_zero(const struct source_chain *chain, uint64_t from,
         from += m.nr_bytes;
     }
     return 0;
+}
+
+void
+source_chain_clear(struct source_chain *chain)
+{
+    resolver_free(chain->resolver);
+    free(chain->layers);
+    *chain = (struct source_chain){ .nr_layers = 0 };
 }

@@ -69,6 +69,7 @@ struct source {
 struct source_chain {
     unsigned nr_layers;
     struct source **layers;
+    struct resolver *resolver; /* of deep chains; NULL: walk */
 };
 
 /* Maps guest bytes through the chain from layer `first` on. The result is
@@ -81,9 +82,18 @@ int source_chain_lookup(const struct source_chain *chain, unsigned first,
                         struct mapping *m, unsigned *depth,
                         struct qcow2_error *err);
 
+/* The same without the resolver, which fills itself by it. */
+int source_chain_walk(const struct source_chain *chain, unsigned first,
+                      uint64_t guest_off, uint64_t nr_bytes,
+                      struct mapping *m, unsigned *depth,
+                      struct qcow2_error *err);
+
 /* Does [from, to) read as zeroes, as far as tables tell? */
 int source_chain_is_zero(const struct source_chain *chain, uint64_t from,
                          uint64_t to, bool *zero, struct qcow2_error *err);
+
+/* Frees what the chain itself holds; layers are the owner's. */
+void source_chain_clear(struct source_chain *chain);
 
 /* A raw file as a layer. raw_new takes over io (also on failure). */
 struct source *raw_new(struct io *io, struct qcow2_error *err);
