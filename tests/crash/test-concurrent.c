@@ -27,7 +27,7 @@ struct worker {
 static struct op
 random_op(struct worker *w, uint64_t seed)
 {
-    uint64_t size = w->pc->play.model.size;
+    uint64_t size = w->pc->rig.play.model.size;
     uint64_t nr_units = size / w->unit / NR_THREADS;
     uint64_t nth = rng_below(&w->rng, nr_units);
     struct op op = {
@@ -42,7 +42,7 @@ random_op(struct worker *w, uint64_t seed)
         op.kind = OP_FLUSH;
     else if (dice < 32)
         op.kind = OP_ZERO;
-    else if (dice < 50 && w->unit == w->pc->play.cluster_size)
+    else if (dice < 50 && w->unit == w->pc->rig.play.cluster_size)
         op.kind = OP_TRIM;
     if (op.kind == OP_ZERO && rng_percent(&w->rng, 50))
         op.flags |= QCOW2_MAY_TRIM;
@@ -52,7 +52,7 @@ random_op(struct worker *w, uint64_t seed)
 static int
 run_op(struct worker *w, const struct op *op)
 {
-    struct qcow2_disk *disk = w->pc->play.disk;
+    struct qcow2_disk *disk = w->pc->rig.play.disk;
     unsigned char bytes[4096];
 
     switch (op->kind) {
@@ -77,7 +77,7 @@ run_op(struct worker *w, const struct op *op)
 static uint64_t
 tell_sent(struct worker *w, const struct op *op)
 {
-    struct play *p = &w->pc->play;
+    struct play *p = &w->pc->rig.play;
     unsigned char bytes[4096];
     uint64_t when;
 
@@ -95,7 +95,7 @@ tell_sent(struct worker *w, const struct op *op)
 static void
 tell_answered(struct worker *w, const struct op *op, uint64_t sent)
 {
-    struct play *p = &w->pc->play;
+    struct play *p = &w->pc->rig.play;
     bool durable = op->kind == OP_FLUSH || (op->flags & QCOW2_FUA);
     uint64_t when;
 

@@ -22,13 +22,13 @@ try_word(struct powercut *pc, const struct scene *s, unsigned length,
     powercut_begin(pc);
     for (unsigned i = 0; i < length; i++, n /= nr_letters) {
         const struct letter *l = &letters[n % nr_letters];
-        struct op op = letter_op(l, pc->play.cluster_size,
-                                 pc->play.model.size, 100 + i);
+        struct op op = letter_op(l, pc->rig.play.cluster_size,
+                                 pc->rig.play.model.size, 100 + i);
 
         snprintf(text + strlen(text), sizeof text - strlen(text), "; %s",
                  l->name);
         expect_case("%s%s", s->name, text);
-        EXPECT_OK(play_op(&pc->play, &op, &err), &err);
+        EXPECT_OK(play_op(&pc->rig.play, &op, &err), &err);
     }
     powercut_end(pc, options);
 }
@@ -80,13 +80,13 @@ random_sequences(void **state)
             rng_init(&r, rng_seed(1), i * 100000 + n);
             powercut_begin(&pc);
             for (unsigned k = 0; k < 25; k++) {
-                struct op op = play_random(&pc.play, &r, 100 + k);
+                struct op op = play_random(&pc.rig.play, &r, 100 + k);
 
                 expect_case("TEST_SEED=%llu: %s, random sequence %u, "
                             "request %u: %s",
                             (unsigned long long)rng_seed(1), scenes[i].name,
                             n, k, play_text(&op));
-                EXPECT_OK(play_op(&pc.play, &op, &err), &err);
+                EXPECT_OK(play_op(&pc.rig.play, &op, &err), &err);
             }
             powercut_end(&pc, &options);
         }
@@ -122,9 +122,9 @@ growing_the_refcount_table(void **state)
 
         expect_case("%s: %u", s.name, i);
         op.off = (71 + i * 10) * 512;
-        EXPECT_OK(play_op(&pc.play, &op, &err), &err);
+        EXPECT_OK(play_op(&pc.rig.play, &op, &err), &err);
         if (i > 0)
-            EXPECT_OK(play_op(&pc.play, &flush, &err), &err);
+            EXPECT_OK(play_op(&pc.rig.play, &flush, &err), &err);
     }
     header = mem_bytes(crash_log_content(pc.log), &nr_bytes);
     EXPECT(header[59] > 1, "the table has not moved");

@@ -39,9 +39,7 @@ enum { NR_FAULTS = sizeof faults / sizeof faults[0] };
 
 struct scenario {
     struct powercut *pc;
-    struct fault_plan plan;
     const struct fault *fault;
-    struct mem *mem;
     bool failed;        /* something was reported */
     bool flush_failed;
     bool may_be_failed; /* so may have the flush in a FUA request */
@@ -53,7 +51,7 @@ static const struct op flush = { .kind = OP_FLUSH };
 static uint64_t
 moment_of(struct powercut *pc)
 {
-    return pc->play.now(pc, PLAY_ANSWERED);
+    return pc->rig.play.now(pc, PLAY_ANSWERED);
 }
 
 /* The disk as the handle shows it, now that nothing fails any more. What it
@@ -61,7 +59,7 @@ moment_of(struct powercut *pc)
 static void
 expect_legal(struct scenario *s)
 {
-    struct play *p = &s->pc->play;
+    struct play *p = &s->pc->rig.play;
     uint64_t bad;
 
     EXPECT_OK(qcow2_pread(p->disk, p->scratch, p->model.size, 0, &s->err),
@@ -89,7 +87,7 @@ note_failure(struct scenario *s, const struct op *op)
 static void
 expect_usable_or_failed(struct scenario *s)
 {
-    struct play *p = &s->pc->play;
+    struct play *p = &s->pc->rig.play;
     struct op again = letter_op(&letters[3], p->cluster_size, p->model.size,
                                 500);
     bool wrote = play_op(p, &again, &s->err) == 0;
@@ -105,27 +103,25 @@ expect_usable_or_failed(struct scenario *s)
 static bool
 run_with_fault(struct scenario *s, const struct letter *l, unsigned nth)
 {
-    struct play *p = &s->pc->play;
+    struct play *p = &s->pc->rig.play;
     struct op before = { OP_WRITE, 0, 700, 0, 400 };
     struct op op;
     bool fired;
 
     s->failed = s->flush_failed = s->may_be_failed = false;
-    s->mem = powercut_start(s->pc);
-    powercut_begin_on(s->pc, io_fault_new(io_mem_open(s->mem, false),
-                                          &s->plan));
+    powercut_begin_faulty(s->pc);
     EXPECT_OK(play_op(p, &before, &s->err), &s->err);
     EXPECT_OK(play_op(p, &flush, &s->err), &s->err);
 
     op = letter_op(l, p->cluster_size, p->model.size, 300);
-    fault_arm(&s->plan, s->fault->kinds, nth, s->fault->errnum,
+    fault_arm(&s->pc->rig.plan, s->fault->kinds, nth, s->fault->errnum,
               s->fault->flags);
     if (play_op(p, &op, &s->err) != 0)
         note_failure(s, &op);
     if (play_op(p, &flush, &s->err) != 0)
         note_failure(s, &flush);
-    fired = fault_fired(&s->plan) > 0;
-    fault_arm(&s->plan, 0, 0, 0, 0);
+    fired = fault_fired(&s->pc->rig.plan) > 0;
+    fault_arm(&s->pc->rig.plan, 0, 0, 0, 0);
     if (fired) {
         expect_legal(s);
         if (nth % 2)
@@ -142,14 +138,14 @@ static void
 expect_file_intact(struct scenario *s)
 {
     uint64_t nr_bytes;
-    const unsigned char *bytes = mem_bytes(s->mem, &nr_bytes);
+    const unsigned char *bytes = mem_bytes(s->pc->rig.mem, &nr_bytes);
     struct audit a;
 
     audit_image(bytes, nr_bytes, &a);
     EXPECT(s->may_be_failed || audit_is_clean(&a), "all flushes succeeded, "
            "but the file has %u corruptions (%s) and %u leaks",
            a.nr_corruptions, a.first, a.nr_leaks);
-    powercut_check(s->pc, s->mem, moment_of(s->pc));
+    powercut_check(s->pc, s->pc->rig.mem, moment_of(s->pc));
 }
 
 static unsigned
@@ -163,8 +159,7 @@ try_letter(struct scenario *s, const struct letter *l)
         alarm(20); /* ends the program if requests wait for each other */
         fired = run_with_fault(s, l, nth++);
         expect_file_intact(s);
-        play_free(&s->pc->play);
-        mem_free(s->mem);
+        rig_end(&s->pc->rig);
     } while (fired);
     alarm(0);
     return nth - 1;
@@ -182,7 +177,7 @@ every_request_survives_every_failure(void **state)
         powercut_init(&pc, &scenes[i]);
         for (unsigned f = 0; f < NR_FAULTS; f++) {
             struct scenario s = {
-                .pc = &pc, .plan = FAULT_PLAN_INIT, .fault = &faults[f]
+                .pc = &pc, .fault = &faults[f]
             };
 
             for (unsigned k = 0; k < nr_letters; k++)
@@ -197,7 +192,7 @@ every_request_survives_every_failure(void **state)
 static void
 play_on(struct scenario *s, struct rng *r, unsigned nr_ops)
 {
-    struct play *p = &s->pc->play;
+    struct play *p = &s->pc->rig.play;
 
     for (unsigned i = 0; i < nr_ops; i++) {
         struct op op = play_random(p, r, 1000 + i);
@@ -210,7 +205,7 @@ play_on(struct scenario *s, struct rng *r, unsigned nr_ops)
             continue;
         }
         note_failure(s, &op);
-        EXPECT(fault_fired(&s->plan) > 0, "failed for no reason: %s",
+        EXPECT(fault_fired(&s->pc->rig.plan) > 0, "failed for no reason: %s",
                s->err.text);
         expect_legal(s);
     }
@@ -228,8 +223,7 @@ random_requests_with_a_failure_among_them(void **state)
         powercut_init(&pc, &scenes[i]);
         for (unsigned n = 0; n < 150; n++) {
             struct scenario s = {
-                .pc = &pc, .plan = FAULT_PLAN_INIT,
-                .fault = &faults[n % NR_FAULTS]
+                .pc = &pc, .fault = &faults[n % NR_FAULTS]
             };
             struct rng r;
 
@@ -239,20 +233,18 @@ random_requests_with_a_failure_among_them(void **state)
                         (unsigned long long)seed, scenes[i].name,
                         s.fault->name, n);
             rng_init(&r, seed, i * 1000 + n);
-            s.mem = powercut_start(&pc);
-            powercut_begin_on(&pc, io_fault_new(io_mem_open(s.mem, false),
-                                                &s.plan));
-            fault_arm(&s.plan, s.fault->kinds, 1 + rng_below(&r, 30),
+            powercut_begin_faulty(&pc);
+            fault_arm(&pc.rig.plan, s.fault->kinds, 1 + rng_below(&r, 30),
                       s.fault->errnum, s.fault->flags);
             alarm(20);
             play_on(&s, &r, 30);
-            if (qcow2_close(pc.play.disk, &s.err) != 0)
+            if (qcow2_close(pc.rig.play.disk, &s.err) != 0)
                 note_failure(&s, NULL);
+            fault_arm(&pc.rig.plan, 0, 0, 0, 0);
             expect_step("the end");
             expect_file_intact(&s);
             alarm(0);
-            play_free(&pc.play);
-            mem_free(s.mem);
+            rig_end(&pc.rig);
         }
         powercut_free(&pc);
     }
@@ -271,11 +263,10 @@ opening_and_snapshots_report_what_fails(void **state)
 
         powercut_init(&pc, &scenes[i]);
         for (unsigned nth = 1; !disk || !snapshot; nth++) {
-            struct mem *m = powercut_start(&pc);
-
             expect_case("%s: read %u", scenes[i].name, nth);
+            rig_start(&pc.rig);
             fault_arm(&plan, FAULT_READ, nth, EIO, FAULT_ONCE);
-            disk = disk_open_io(io_fault_new(io_mem_open(m, false), &plan),
+            disk = disk_open_io(io_fault_new(io_mem_open(pc.rig.mem, false), &plan),
                                 tmpdir_path("image"), &options, &err);
             EXPECT(disk || err.errnum == EIO, "open: %s", err.text);
             if (disk && qcow2_get_nr_snapshots(disk) == 0)
@@ -288,7 +279,7 @@ opening_and_snapshots_report_what_fails(void **state)
                 EXPECT_OK(qcow2_close(snapshot, &err), &err);
             if (disk)
                 EXPECT_OK(qcow2_close(disk, &err), &err);
-            mem_free(m);
+            rig_end(&pc.rig);
             if (nth == 1000)
                 break;
         }

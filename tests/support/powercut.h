@@ -12,20 +12,14 @@
 #ifndef POWERCUT_H
 #define POWERCUT_H
 
-#include "builder.h"
 #include "io-crash.h"
-#include "play.h"
-#include "qcow2.h"
+#include "rig.h"
 #include "scenes.h"
 
 struct powercut {
-    struct builder *image;      /* what it begins with */
-    unsigned char *below;       /* what the backing file shows */
-    struct qcow2_pool *pool;
-
+    struct rig rig;
     struct crash_log *log;      /* NULL: moments are merely counted */
     uint64_t moment;
-    struct play play;
 
     /* Over all workloads. */
     uint64_t nr_states, nr_workloads, nr_leaky;
@@ -37,20 +31,16 @@ struct powercut {
 void powercut_init(struct powercut *pc, const struct scene *scene);
 void powercut_free(struct powercut *pc);
 
-/* Opens the disk on a new log; pc->play plays on it. */
+/* Opens the disk on a new log; pc->rig.play plays on it. */
 void powercut_begin(struct powercut *pc);
 
 /* Closes the disk, then tries every state; fails the cmocka test. */
 void powercut_end(struct powercut *pc, const struct crash_options *options);
 
-/* The same in two halves, for other backends than a crash log: opens the
- * disk on io, which holds the image; checks what m holds now. moment: how
- * much of what pc->play did may be there. */
-void powercut_begin_on(struct powercut *pc, struct io *io);
+/* The same for failures: opens the disk on rig.mem by way of rig.plan; says
+ * what m must hold after a cut at that moment. */
+void powercut_begin_faulty(struct powercut *pc);
 void powercut_check(struct powercut *pc, struct mem *m, uint64_t moment);
-
-/* A file with the image as it begins. */
-struct mem *powercut_start(struct powercut *pc);
 
 /* One line on what was tried. */
 void powercut_report(const struct powercut *pc, const char *name);
