@@ -231,7 +231,9 @@ repair_unasked(struct check *c, struct qcow2_error *err)
         return -1;
     if (c->any_damage) {
         problem_text(&c->first_damage, text, sizeof text);
-        return error_set(err, EIO, "it is damaged: %s", text);
+        return error_set(err, EIO, "it is damaged as well: %s; it can be "
+                         "opened read-only (-r), and repaired by qemu-img "
+                         "check -r all", text);
     }
     return repair_run(c, err);
 }
@@ -275,9 +277,8 @@ check_repair_dirty(struct image *img, struct qcow2_error *err)
     if (r == 0)
         r = reload(img, err);
     if (r == -1)
-        return error_prefix(err, "%s: it was not closed, and repairing its "
-                            "refcounts failed", img->name);
-    IMAGE_DEBUG(img, QCOW2_DEBUG_OPEN, "%s: it was not closed; refcounts "
-                "repaired", img->name);
+        return error_prefix(err, "%s: was not closed cleanly, and its "
+                            "refcounts are not repaired", img->name);
+    IMAGE_DEBUG(img, QCOW2_DEBUG_OPEN, "%s: refcounts repaired", img->name);
     return 0;
 }
