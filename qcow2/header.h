@@ -92,23 +92,33 @@ int header_write_disk(struct io *io, struct header *h, uint64_t size,
                       uint32_t l1_size, uint64_t l1_offset,
                       struct qcow2_error *err);
 
-/* Gives the image another backing file, or (NULL) none; format may be NULL.
- * Unknown extensions stay; the feature names go if there is no room for
- * them. Prepare writes nothing that the header refers to yet, and returns
- * what is to be the first sector; after a barrier, switch writes that. In
- * between nothing else may change the header. (header-backing.c)
+/* What can be changed in a header beyond single fields. */
+struct header_form {
+    const char *backing_file, *backing_format; /* or NULL */
+    unsigned version;
+    uint64_t compatible;
+    unsigned refcount_order;
+    uint64_t reftable_offset;
+    uint32_t reftable_clusters;
+};
+struct header_form header_form_of(const struct header *h);
+
+/* Gives the header another form. Unknown extensions stay; the feature names
+ * go if there is no room for them. Prepare writes nothing that the header
+ * refers to yet, and returns what is to be the first sector; after a
+ * barrier, switch writes that, and reads the header anew. In between nothing
+ * else may change the header. (header-form.c)
  */
 enum { HEADER_SECTOR_BYTES = 512 };
 struct header_sector {
     unsigned char bytes[HEADER_SECTOR_BYTES];
 };
-int header_prepare_backing(struct io *io, const struct header *h,
-                           const char *name, const char *format,
-                           struct header_sector *sector,
-                           struct qcow2_error *err);
-int header_switch_backing(struct io *io, struct header *h,
-                          const struct header_sector *sector,
-                          struct qcow2_error *err);
+int header_prepare(struct io *io, const struct header *h,
+                   const struct header_form *form,
+                   struct header_sector *sector, struct qcow2_error *err);
+int header_switch(struct io *io, struct header *h,
+                  const struct header_sector *sector,
+                  struct qcow2_error *err);
 
 /* What header_encode is given for a new image. */
 struct header_new {

@@ -451,7 +451,7 @@ struct qcow2_convert_options {
      */
     enum qcow2_format format; /* of the target; AUTO: qcow2 if created */
     struct qcow2_create_options create;
-    enum qcow2_preallocation prealloc; /* of a raw target */
+    enum qcow2_preallocation prealloc; /* before copying */
     bool no_create;
     bool has_backing;
     bool target_is_zero;      /* no_create: it reads as zeroes already */
@@ -643,5 +643,20 @@ qcow2_get_info(const char *path, const struct qcow2_info_options *options,
 
 /* With all that stands below it. NULL is fine. */
 QCOW2_PUBLIC void qcow2_info_free(struct qcow2_info *info);
+
+/* Changes how an image is stored. Zero keeps what is. Snapshots, content and
+ * backing file stay; ENOTSUP, and nothing changed, if they cannot. Going to
+ * version 2 needs refcounts of 16 bits, no snapshots, and writes zeroes where
+ * version 3 has zero clusters over a backing file.
+ */
+enum qcow2_amend { QCOW2_AMEND_KEEP = 0, QCOW2_AMEND_OFF, QCOW2_AMEND_ON };
+struct qcow2_amend_options {
+    unsigned version;       /* 2 or 3 */
+    unsigned refcount_bits; /* 1, 2, 4, … 64 */
+    enum qcow2_amend lazy_refcounts;
+};
+QCOW2_PUBLIC int qcow2_amend(struct qcow2_disk *disk,
+                             const struct qcow2_amend_options *options,
+                             struct qcow2_error *err);
 
 #endif /* QCOW2_H */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* header-backing.c: gives an image another backing file name; see header.h.
+/* header-form.c: gives an image's header another form: backing file name,
+ * version, refcounts; see header.h.
  *
  * The first cluster cannot be written elsewhere and switched to. So what
  * must change outside of the first sector may only be in bytes that the old
@@ -18,7 +19,7 @@
 /* A way to lay out the first cluster anew. */
 struct layout {
     const struct header *h;
-    const char *name, *format;      /* or NULL */
+    const struct header_form *form;
     bool with_feature_names;
     uint32_t cluster_size;
     const unsigned char *old;
@@ -47,8 +48,34 @@ put_extension(struct layout *l, uint32_t type, const void *data,
 static void
 put_format(struct layout *l)
 {
-    if (l->format)
-        put_extension(l, EXT_BACKING_FORMAT, l->format, strlen(l->format));
+    const char *format = l->form->backing_format;
+
+    if (format)
+        put_extension(l, EXT_BACKING_FORMAT, format, strlen(format));
+}
+
+/* The fixed fields; what a version 2 header does not have starts as 0. */
+static void
+put_fields(struct layout *l)
+{
+    const struct header_form *f = l->form;
+    struct disk_header d;
+
+    memcpy(&d, l->old, sizeof d);
+    d.version = be32_make(f->version);
+    d.refcount_table_offset = be64_make(f->reftable_offset);
+    d.refcount_table_clusters = be32_make(f->reftable_clusters);
+    l->end = HEADER_V2_LENGTH;
+    if (f->version >= 3) {
+        l->end = l->h->version >= 3 ? l->h->header_length : HEADER_V3_LENGTH;
+        if (l->h->version < 3)
+            memset((unsigned char *)&d + HEADER_V2_LENGTH, 0,
+                   sizeof d - HEADER_V2_LENGTH);
+        d.compatible_features = be64_make(f->compatible);
+        d.refcount_order = be32_make(f->refcount_order);
+        d.header_length = be32_make(l->end);
+    }
+    memcpy(l->new, &d, min_u64(l->end, sizeof d));
 }
 
 /* Each stays in its place if it can: a backing format that was there is
@@ -60,7 +87,7 @@ put_extensions(struct layout *l)
     bool has_format = false;
 
     memcpy(l->new, l->old, l->cluster_size);
-    l->end = h->header_length;
+    put_fields(l);
     l->full = false;
     for (unsigned i = 0; i < h->nr_extensions; i++) {
         const struct header_extension *e = &h->extensions[i];
@@ -96,8 +123,9 @@ is_referred(const struct header *h, uint64_t at)
 static bool
 try_name_at(struct layout *l, uint64_t name_off)
 {
-    uint64_t len = l->name ? strlen(l->name) : 0;
-    be64 offset = be64_make(l->name ? name_off : 0);
+    const char *name = l->form->backing_file;
+    uint64_t len = name ? strlen(name) : 0;
+    be64 offset = be64_make(name ? name_off : 0);
     be32 size = be32_make(len);
 
     if (!range_inside(name_off, len, l->cluster_size))
@@ -106,8 +134,8 @@ try_name_at(struct layout *l, uint64_t name_off)
     memcpy(l->new + HEADER_AT_BACKING_FILE, &offset, sizeof offset);
     memcpy(l->new + HEADER_AT_BACKING_FILE + sizeof offset, &size,
            sizeof size);
-    if (l->name)
-        memcpy(l->new + name_off, l->name, len);
+    if (name)
+        memcpy(l->new + name_off, name, len);
     for (uint64_t i = HEADER_SECTOR_BYTES; i < l->cluster_size; i++)
         if (l->new[i] != l->old[i] && is_referred(l->h, i))
             return false;
@@ -140,15 +168,29 @@ write_rest(struct io *io, const struct layout *l, struct qcow2_error *err)
     return io_pwrite(io, l->new + from, to - from, from, err);
 }
 
+struct header_form
+header_form_of(const struct header *h)
+{
+    return (struct header_form){
+        .backing_file = h->backing_file,
+        .backing_format = h->backing_format,
+        .version = h->version,
+        .compatible = h->compatible,
+        .refcount_order = h->refcount_order,
+        .reftable_offset = h->reftable_offset,
+        .reftable_clusters = h->reftable_clusters,
+    };
+}
+
 int
-header_prepare_backing(struct io *io, const struct header *h,
-                       const char *name, const char *format,
-                       struct header_sector *sector, struct qcow2_error *err)
+header_prepare(struct io *io, const struct header *h,
+               const struct header_form *form, struct header_sector *sector,
+               struct qcow2_error *err)
 {
     CLEANUP_FREE unsigned char *old = NULL;
     CLEANUP_FREE unsigned char *new = NULL;
     struct layout l = {
-        .h = h, .name = name, .format = format, .with_feature_names = true,
+        .h = h, .form = form, .with_feature_names = form->version >= 3,
         .cluster_size = UINT32_C(1) << h->cluster_bits,
     };
 
@@ -164,8 +206,8 @@ header_prepare_backing(struct io *io, const struct header *h,
         l.with_feature_names = false;
         if (!try_layout(&l))
             return error_set(err, ENOTSUP, "%s: there is no room in the "
-                             "first cluster (%u bytes) to change the backing "
-                             "file name; a shorter name may fit", io->name,
+                             "first cluster (%u bytes) to change the header; "
+                             "a shorter backing file name may fit", io->name,
                              (unsigned)l.cluster_size);
     }
     memcpy(sector->bytes, new, sizeof sector->bytes);
@@ -173,9 +215,8 @@ header_prepare_backing(struct io *io, const struct header *h,
 }
 
 int
-header_switch_backing(struct io *io, struct header *h,
-                      const struct header_sector *sector,
-                      struct qcow2_error *err)
+header_switch(struct io *io, struct header *h,
+              const struct header_sector *sector, struct qcow2_error *err)
 {
     struct header fresh;
 

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test-amend: an image amended to any version and refcount width holds what
+ * it held, in all its snapshots, and qemu-img finds nothing wrong with it.
+ */
+#include <stdlib.h>
+
+#include "expect.h"
+#include "header.h"
+#include "open.h"
+#include "oracle.h"
+#include "qcow2.h"
+#include "rng.h"
+#include "tmpdir.h"
+
+enum { DISK_BYTES = 3 << 20 };
+
+struct form {
+    unsigned version, refcount_bits;
+};
+static const struct form forms[] = {
+    { 3, 16 }, { 2, 16 }, { 3, 1 }, { 3, 4 }, { 3, 8 }, { 3, 64 },
+};
+enum { NR_FORMS = sizeof forms / sizeof forms[0] };
+
+static struct qcow2_disk *
+open_image(const char *path)
+{
+    struct qcow2_options o = QCOW2_OPTIONS_INIT;
+    struct qcow2_error err;
+    struct qcow2_disk *disk = qcow2_open(path, &o, &err);
+
+    EXPECT(disk, "%s", err.text);
+    return disk;
+}
+
+/* Data, zeroes and holes; returns what the disk reads as. */
+static unsigned char *
+fill_disk(struct qcow2_disk *disk, uint64_t seed)
+{
+    unsigned char *content = calloc(1, DISK_BYTES);
+    struct qcow2_error err;
+
+    pattern_fill(content + 100000, 700000, seed, 0);
+    EXPECT_OK(qcow2_pwrite(disk, content + 100000, 700000, 100000, 0, &err),
+              &err);
+    memset(content + 300000, 0, 200000);
+    EXPECT_OK(qcow2_zero(disk, 200000, 300000, 0, &err), &err);
+    memset(content + 600000, 0, 100000);
+    EXPECT_OK(qcow2_zero(disk, 100000, 600000, QCOW2_MAY_TRIM, &err), &err);
+    return content;
+}
+
+static void
+expect_disk(struct qcow2_disk *disk, const void *content)
+{
+    void *buf = malloc(DISK_BYTES);
+    struct qcow2_error err;
+
+    EXPECT_OK(qcow2_pread(disk, buf, DISK_BYTES, 0, &err), &err);
+    EXPECT(memcmp(buf, content, DISK_BYTES) == 0, "the content differs");
+    free(buf);
+}
+
+static void
+amend_and_check(const char *path, const struct form *to,
+                const void *content)
+{
+    struct qcow2_amend_options o = {
+        .version = to->version, .refcount_bits = to->refcount_bits,
+    };
+    struct qcow2_disk *disk = open_image(path);
+    struct qcow2_error err;
+
+    EXPECT_OK(qcow2_amend(disk, &o, &err), &err);
+    EXPECT(disk_image(disk)->hdr.version == to->version, "version");
+    EXPECT(1u << disk_image(disk)->hdr.refcount_order == to->refcount_bits,
+           "refcount width");
+    expect_disk(disk, content);
+    /* It goes on being written with the new refcounts. */
+    EXPECT_OK(qcow2_zero(disk, 65536, 100000, 0, &err), &err);
+    EXPECT_OK(qcow2_pwrite(disk, (const char *)content + 100000, 65536,
+                           100000, QCOW2_FUA, &err), &err);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    oracle_expect_clean(path);
+    oracle_expect_content(path, content, DISK_BYTES);
+}
+
+static void
+every_form_becomes_every_other(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < NR_FORMS * NR_FORMS * 2; i++) {
+        const struct form *from = &forms[i % NR_FORMS];
+        const struct form *to = &forms[i / NR_FORMS % NR_FORMS];
+        struct qcow2_create_options c = {
+            .size = DISK_BYTES, .version = from->version,
+            .refcount_bits = from->refcount_bits,
+            .cluster_size = i < NR_FORMS * NR_FORMS ? 512 : 65536,
+        };
+        struct qcow2_error err;
+        struct qcow2_disk *disk;
+        unsigned char *content;
+
+        expect_case("from v%u %u bits to v%u %u bits, clusters of %u",
+                    from->version, from->refcount_bits, to->version,
+                    to->refcount_bits, c.cluster_size);
+        tmpdir_clear();
+        EXPECT_OK(qcow2_create(tmpdir_path("i"), &c, &err), &err);
+        disk = open_image(tmpdir_path("i"));
+        content = fill_disk(disk, i + 1);
+        EXPECT_OK(qcow2_close(disk, &err), &err);
+        amend_and_check(tmpdir_path("i"), to, content);
+        free(content);
+    }
+}
+
+/* Without a zero flag the backing file must be covered by data. */
+static void
+zeroes_over_a_backing_file_stay_zeroes_in_version_2(void **state)
+{
+    struct qcow2_create_options base = { .size = DISK_BYTES };
+    struct qcow2_create_options overlay = {
+        .size_from_backing = true, .backing = "base",
+        .backing_format = QCOW2_FORMAT_QCOW2,
+    };
+    struct form v2 = { 2, 16 };
+    unsigned char *content;
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+
+    (void)state;
+    tmpdir_clear();
+    EXPECT_OK(qcow2_create(tmpdir_path("base"), &base, &err), &err);
+    disk = open_image(tmpdir_path("base"));
+    content = fill_disk(disk, 5);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    EXPECT_OK(qcow2_create(tmpdir_path("i"), &overlay, &err), &err);
+    disk = open_image(tmpdir_path("i"));
+    EXPECT_OK(qcow2_zero(disk, 150000, 120000, 0, &err), &err);
+    memset(content + 120000, 0, 150000);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    amend_and_check(tmpdir_path("i"), &v2, content);
+    free(content);
+}
+
+static void
+snapshots_survive_wider_refcounts(void **state)
+{
+    struct qcow2_create_options c = { .size = DISK_BYTES,
+                                      .refcount_bits = 2 };
+    struct qcow2_snapshot_create_options so = { .date_sec = 1 };
+    struct qcow2_amend_options narrow = { .refcount_bits = 1 };
+    struct qcow2_disk *disk, *snapshot;
+    unsigned char *content, *now;
+    struct qcow2_error err;
+
+    (void)state;
+    tmpdir_clear();
+    EXPECT_OK(qcow2_create(tmpdir_path("i"), &c, &err), &err);
+    disk = open_image(tmpdir_path("i"));
+    content = fill_disk(disk, 3);
+    EXPECT_OK(qcow2_snapshot_create(disk, "s", &so, &err), &err);
+    now = malloc(DISK_BYTES);
+    memcpy(now, content, DISK_BYTES);
+    pattern_fill(now + 150000, 50000, 4, 0);
+    EXPECT_OK(qcow2_pwrite(disk, now + 150000, 50000, 150000, 0, &err), &err);
+    EXPECT(qcow2_amend(disk, &narrow, &err) == -1, "2 does not fit 1 bit");
+    expect_disk(disk, now);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    amend_and_check(tmpdir_path("i"), &forms[0], now);
+    disk = open_image(tmpdir_path("i"));
+    snapshot = qcow2_open_snapshot(disk, "s", &err);
+    EXPECT(snapshot, "%s", err.text);
+    expect_disk(snapshot, content);
+    EXPECT_OK(qcow2_close(snapshot, &err), &err);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    free(content);
+    free(now);
+}
+
+static void
+refusals_change_nothing(void **state)
+{
+    static const struct qcow2_amend_options wrong[] = {
+        { .version = 4 },
+        { .refcount_bits = 3 },
+        { .refcount_bits = 128 },
+        { .version = 2, .refcount_bits = 8 },
+        { .version = 2, .lazy_refcounts = QCOW2_AMEND_ON },
+    };
+    struct qcow2_create_options c = { .size = DISK_BYTES };
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+
+    (void)state;
+    tmpdir_clear();
+    EXPECT_OK(qcow2_create(tmpdir_path("i"), &c, &err), &err);
+    disk = open_image(tmpdir_path("i"));
+    for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        EXPECT(qcow2_amend(disk, &wrong[i], &err) == -1, "case %u", i);
+        EXPECT(disk_image(disk)->hdr.version == 3, "case %u", i);
+    }
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    oracle_expect_clean(tmpdir_path("i"));
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_form_becomes_every_other),
+        cmocka_unit_test(zeroes_over_a_backing_file_stay_zeroes_in_version_2),
+        cmocka_unit_test(snapshots_survive_wider_refcounts),
+        cmocka_unit_test(refusals_change_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
