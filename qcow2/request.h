@@ -36,7 +36,7 @@ int zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
 bool zero_is_fast(const struct image *img);
 
 /* The extent of a chain at guest_off, looking nr_bytes far; takes no lock.
- * What no layer has is a hole whose depth is the number of layers.
+ * What no layer has is not `present`.
  */
 int extents_get(const struct source_chain *chain, uint64_t guest_off,
                 uint64_t nr_bytes, struct qcow2_extent *e,
