@@ -3,7 +3,7 @@
 #ifndef QCOW2_CHECK_H
 #define QCOW2_CHECK_H
 
-#include "check-public.h"
+#include "qcow2.h"
 #include "image.h"
 
 /* Repairs an image whose dirty bit is set, before it is used: counts all

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "check-public.h"
+#include "qcow2.h"
 
 enum problem {
     PROBLEM_REFCOUNT_LOW,

@@ -3,7 +3,7 @@
 #ifndef FIGURES_H
 #define FIGURES_H
 
-#include "check-public.h"
+#include "qcow2.h"
 
 /* All figures of its JSON. Nothing where qemu-img is missing. */
 void figures_expect_same(const char *path,
