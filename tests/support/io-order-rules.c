@@ -215,6 +215,27 @@ add_role(struct order *o, uint64_t c, unsigned role, void *opaque)
     (void)opaque;
 }
 
+/* What was known of a cluster, given its new roles. */
+static void
+carry_over(const struct order *o, struct cluster *new,
+           const struct cluster *old)
+{
+    bool was_shown = old->roles & ROLES_SHOWN;
+    bool is_reserved = new->roles & ROLE_RESERVED;
+
+    if (new->roles & ROLES_SHOWN) {
+        free(old->covered);
+    } else if (was_shown || (old->roles & ROLE_RESERVED && !is_reserved)) {
+        new->hidden_since = o->seq;
+        new->kept = is_reserved;
+        free(old->covered);
+    } else {
+        new->hidden_since = old->hidden_since;
+        new->kept = old->kept;
+        new->covered = old->covered;
+    }
+}
+
 void
 order_rescan(struct order *o)
 {
@@ -229,17 +250,10 @@ order_rescan(struct order *o)
     if (o->is_image)
         walk_world(&w);
     for (uint64_t c = 0; c < nr_old; c++) {
-        struct cluster *new = &o->clusters[c];
-
-        if (c >= o->nr_clusters || new->roles & ROLES_SHOWN) {
+        if (c < o->nr_clusters)
+            carry_over(o, &o->clusters[c], &old[c]);
+        else
             free(old[c].covered);
-        } else if (old[c].roles & ROLES_SHOWN) {
-            new->hidden_since = o->seq;
-            free(old[c].covered);
-        } else {
-            new->hidden_since = old[c].hidden_since;
-            new->covered = old[c].covered;
-        }
     }
     free(old);
     if (o->is_image && o->pending) {
@@ -446,7 +460,7 @@ check_shown(struct order *o, uint64_t c, unsigned role, void *opaque)
     int64_t stale;
 
     cl->roles |= role;
-    if (was_shown || !(role & ROLES_SHOWN))
+    if (was_shown || cl->kept || !(role & ROLES_SHOWN))
         return;
     for (const struct op *p = o->pending; p && !pending; p = p->next)
         pending = p != op && touches(o, p, c);

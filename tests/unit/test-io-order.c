@@ -496,6 +496,32 @@ the_place_of_a_zero_cluster_is_filled_before_it_shows(void **state)
     expect_violation(&s, "old byte");
 }
 
+/* Guest cluster 1 is zeroed, keeping its place, and written again while a
+ * flush makes the zeroing durable. */
+static void
+a_cluster_may_be_written_again_while_its_zeroing_is_flushed(void **state)
+{
+    struct scene s;
+
+    (void)state;
+    set_up(&s, TWO_CLUSTERS);
+    set_l2(&s, 1, s.data[1] | COPIED | ZERO);
+    fill_cluster(&s, s.data[1]);
+    flush(&s);
+    set_l2(&s, 1, s.data[1] | COPIED);
+    flush(&s);
+    expect_in_order(&s);
+
+    /* It is for nobody else. */
+    set_up(&s, TWO_CLUSTERS);
+    set_l2(&s, 1, s.data[1] | COPIED | ZERO);
+    flush(&s);
+    set_l2(&s, 1, 0);
+    flush(&s);
+    set_l2(&s, 7, s.data[1] | COPIED);
+    expect_violation(&s, "old byte");
+}
+
 static void
 the_header_changes_in_single_durable_writes(void **state)
 {
@@ -739,6 +765,8 @@ main(void)
         cmocka_unit_test(compressed_data_is_never_changed_in_place),
         cmocka_unit_test(
             the_place_of_a_zero_cluster_is_filled_before_it_shows),
+        cmocka_unit_test(
+            a_cluster_may_be_written_again_while_its_zeroing_is_flushed),
         cmocka_unit_test(the_header_changes_in_single_durable_writes),
         cmocka_unit_test(a_refcount_block_is_durable_before_it_is_named),
         cmocka_unit_test(
