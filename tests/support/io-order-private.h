@@ -79,10 +79,11 @@ void order_rescan(struct order *o);
 /* Checks op, about to be done, and enters it into worst and pending. */
 void order_check(struct order *o, struct op *op);
 
-/* Puts op into the durable world. Did it change metadata? */
+/* Puts op into the durable world, and worst on a par with it there. Did it
+ * change metadata? */
 bool order_make_durable(struct order *o, const struct op *op);
 
-/* Makes worst of durable and all that is pending. */
-void order_rebuild_worst(struct order *o);
+/* Enters all that is pending into worst, again. */
+void order_apply_pending(struct order *o);
 
 #endif /* IO_ORDER_PRIVATE_H */

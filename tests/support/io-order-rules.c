@@ -276,8 +276,7 @@ apply_op(const struct order *o, unsigned char *world, const struct op *op)
         memset(world + op->off, 0, op->nr_bytes);
         break;
     case OP_TRUNCATE:
-        if (op->off < o->capacity)
-            memset(world + op->off, 0, o->capacity - op->off);
+        memset(world + op->off, 0, o->capacity - op->off);
         break;
     }
 }
@@ -375,9 +374,8 @@ apply_to_worst(struct order *o, const struct op *op)
 }
 
 void
-order_rebuild_worst(struct order *o)
+order_apply_pending(struct order *o)
 {
-    memcpy(o->worst, o->durable, o->capacity);
     for (struct op *op = o->pending; op; op = op->next)
         apply_to_worst(o, op);
 }
@@ -409,10 +407,13 @@ cover(struct order *o, uint64_t c, const struct op *op)
 bool
 order_make_durable(struct order *o, const struct op *op)
 {
+    uint64_t nr_bytes = op->kind == OP_TRUNCATE ? o->capacity - op->off
+                                                : op->nr_bytes;
     bool metadata = false;
     struct span s;
 
     apply_op(o, o->durable, op);
+    memcpy(o->worst + op->off, o->durable + op->off, nr_bytes);
     if (!o->is_image)
         return false;
     s = span_of(o, op);

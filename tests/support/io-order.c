@@ -156,7 +156,7 @@ settle(struct order *o, uint64_t flush_begin)
     }
     o->pending_end = link;
     if (any)
-        order_rebuild_worst(o);
+        order_apply_pending(o);
     if (metadata || (any && !o->is_image))
         order_rescan(o);
 }
@@ -257,7 +257,7 @@ io_order_new(struct io *below, struct order_report *report)
     reserve(o, max_u64(size, 1));
     if (io_pread(below, o->durable, size, 0, NULL) < 0)
         abort();
-    order_rebuild_worst(o);
+    memcpy(o->worst, o->durable, o->capacity);
     order_rescan(o);
     return &o->io;
 }
