@@ -22,8 +22,9 @@
  *
  * While the durable header has the dirty bit, refcounts and COPIED are not
  * looked at: the next open mends them. Version 2 has no such bit, so what
- * needs it (snapshots) can be watched on version 3 alone. Images of features that the engine
- * does not write (external data file, extended L2) are not looked at.
+ * needs it (snapshots) can be watched on version 3 alone. Images of features
+ * that the engine does not write (external data file, extended L2) are not
+ * looked at.
  */
 #ifndef IO_ORDER_H
 #define IO_ORDER_H
