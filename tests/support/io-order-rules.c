@@ -87,11 +87,19 @@ entry_at(const struct order *o, const unsigned char *world, uint64_t table,
 typedef void role_fn(struct order *o, uint64_t c, unsigned role,
                      void *opaque);
 
+/* Compressed data has [off, off + nr_bytes); a descriptor leaves open where
+ * in its last sector it ends, so that is cut off.
+ */
+typedef void packed_fn(struct order *o, uint64_t off, uint64_t nr_bytes,
+                       const struct op *op);
+
 struct walk {
     struct order *o;
     const unsigned char *world;
     role_fn *fn;
     void *opaque;
+    packed_fn *packed;      /* or NULL */
+    const struct op *op;    /* for it */
 };
 
 static void
@@ -119,9 +127,11 @@ walk_l2(const struct walk *w, uint64_t l2_off)
         if (e & COMPRESSED) {
             uint64_t at = e & ((UINT64_C(1) << bits) - 1);
             uint64_t sectors = (e & ~COMPRESSED & ~COPIED) >> bits;
+            uint64_t to_last = sectors * SECTOR - at % SECTOR;
 
-            give_role(w, ROLE_COMPRESSED, at,
-                      (sectors + 1) * SECTOR - at % SECTOR);
+            give_role(w, ROLE_COMPRESSED, at, to_last + SECTOR);
+            if (w->packed)
+                w->packed(w->o, at, sectors ? to_last + 1 : 1, w->op);
         } else if (off) {
             give_role(w, e & ZERO ? ROLE_RESERVED : ROLE_DATA, off,
                       w->o->cluster_size);
@@ -239,7 +249,7 @@ carry_over(const struct order *o, struct cluster *new,
 void
 order_rescan(struct order *o)
 {
-    struct walk w = { o, o->durable, count_role, NULL };
+    struct walk w = { .o = o, .world = o->durable, .fn = count_role };
     struct cluster *old = o->clusters;
     uint64_t nr_old = o->nr_clusters;
 
@@ -257,7 +267,7 @@ order_rescan(struct order *o)
     }
     free(old);
     if (o->is_image && o->pending) {
-        w = (struct walk){ o, o->worst, add_role, NULL };
+        w = (struct walk){ .o = o, .world = o->worst, .fn = add_role };
         walk_world(&w);
     }
 }
@@ -461,7 +471,8 @@ check_shown(struct order *o, uint64_t c, unsigned role, void *opaque)
     int64_t stale;
 
     cl->roles |= role;
-    if (was_shown || cl->kept || !(role & ROLES_SHOWN))
+    if (was_shown || cl->kept || !(role & ROLES_SHOWN)
+        || role & ROLE_COMPRESSED) /* has its own rule */
         return;
     for (const struct op *p = o->pending; p && !pending; p = p->next)
         pending = p != op && touches(o, p, c);
@@ -477,6 +488,19 @@ check_shown(struct order *o, uint64_t c, unsigned role, void *opaque)
         violation(o, op, "I2, I3: cluster 0x%" PRIx64 " becomes reachable "
                   "with an old byte at 0x%" PRIx64 ", not written since it "
                   "was free", c, (uint64_t)stale);
+}
+
+/* Compressed data is written once, before it is named; its neighbours in the
+ * same cluster may be pending. */
+static void
+check_packed(struct order *o, uint64_t off, uint64_t nr_bytes,
+             const struct op *op)
+{
+    for (const struct op *p = o->pending; p; p = p->next)
+        if (p != op && p->kind != OP_TRUNCATE && p->off < off + nr_bytes
+            && off < p->off + p->nr_bytes)
+            violation(o, op, "I2: compressed data at 0x%" PRIx64 " becomes "
+                      "reachable, but is not durable", off);
 }
 
 /* An L1 entry changes: does the new L2 table durably hold what it has from
@@ -534,6 +558,30 @@ check_header(struct order *o, const struct op *op)
                       "change is not durable");
 }
 
+static void
+check_packed_kept(struct order *o, uint64_t off, uint64_t nr_bytes,
+                  const struct op *op)
+{
+    if (changes(o, op, off, nr_bytes))
+        violation(o, op, "I6: changes compressed data at 0x%" PRIx64, off);
+}
+
+static void
+ignore_role(struct order *o, uint64_t c, unsigned role, void *opaque)
+{
+    (void)o, (void)c, (void)role, (void)opaque;
+}
+
+/* Writes into a cluster that has compressed data: is it beside it? */
+static void
+check_beside_packed(struct order *o, const struct op *op)
+{
+    struct walk w = { .o = o, .world = o->durable, .fn = ignore_role,
+                      .packed = check_packed_kept, .op = op };
+
+    walk_world(&w);
+}
+
 /* Cluster c is written over: may it be? */
 static void
 check_target(struct order *o, const struct op *op, uint64_t c)
@@ -554,7 +602,7 @@ check_target(struct order *o, const struct op *op, uint64_t c)
     if (cl->roles & ROLE_SNAPSHOTS)
         violation(o, op, "I5: changes a snapshot's table in place");
     if (cl->roles & ROLE_COMPRESSED)
-        violation(o, op, "I6: changes compressed data");
+        check_beside_packed(o, op);
     if (cl->roles & (ROLE_L2 | ROLE_DATA) && cl->nr_refs > 1)
         violation(o, op, "I3: changes in place cluster 0x%" PRIx64 ", which "
                   "has %u references", c, cl->nr_refs);
@@ -576,7 +624,9 @@ static void
 check_world(struct order *o, const struct op *op, const unsigned char *world,
             const char *which)
 {
-    struct walk w = { o, world, check_shown, (void *)op };
+    struct walk w = { .o = o, .world = world, .fn = check_shown,
+                      .opaque = (void *)op, .packed = check_packed,
+                      .op = op };
     struct audit a;
 
     if (!is_dirty(o, o->durable) && !is_dirty(o, world)) {

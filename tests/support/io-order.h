@@ -16,9 +16,11 @@
  *     complete; the copy of an L2 table too (I2, I5).
  *   - The header changes inside its first sector, one durable write after
  *     the other (I5).
- * Besides, nothing writes in place what is shared or compressed, punches or
- * cuts off what is in use, or writes parts of table entries (I3, I6). Data
- * written in place may be in flight at any time.
+ *   - Compressed data is durable before it is named, and never changes; what
+ *     follows it in its cluster may.
+ * Besides, nothing writes in place what is shared, punches or cuts off what
+ * is in use, or writes parts of table entries (I3, I6). Data written in
+ * place may be in flight at any time.
  *
  * While the durable header has the dirty bit, refcounts and COPIED are not
  * looked at: the next open mends them. Version 2 has no such bit, so what

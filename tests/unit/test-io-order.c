@@ -460,15 +460,55 @@ snapshot_tables_are_never_changed_in_place(void **state)
     expect_violation(&s, "snapshot's table");
 }
 
+/* Guest cluster 2 is compressed: 61 bits of place, then its sectors. */
+#define WITH_COMPRESSED "data 0-1 5; compressed 2 6"
+#define PLACE(entry) ((entry) & ((UINT64_C(1) << 61) - 1))
+
 static void
 compressed_data_is_never_changed_in_place(void **state)
 {
     struct scene s;
 
     (void)state;
-    set_up(&s, "data 0-1 5; compressed 2 6");
-    put(&s, get(&s, s.l2 + 16, 8) & 0xffffff, 1, 'X');
-    expect_violation(&s, "compressed");
+    set_up(&s, WITH_COMPRESSED);
+    put(&s, PLACE(get(&s, s.l2 + 16, 8)), 1, 'X');
+    expect_violation(&s, "changes compressed data");
+}
+
+static void
+compressed_data_is_durable_before_its_entry(void **state)
+{
+    uint64_t entry = UINT64_C(1) << 62;
+    struct scene s;
+
+    (void)state;
+    for (int in_order = 0; in_order <= 1; in_order++) {
+        set_up(&s, WITH_COMPRESSED);
+        put(&s, s.stale + 8, 8, 1);
+        set_refcount(&s, s.stale, 1);
+        flush(&s);
+        set_l2(&s, 3, entry | (s.stale + 8));
+        flush(&s);
+
+        /* Another one beside it. */
+        put(&s, s.stale + 100, 8, 2);
+        set_refcount(&s, s.stale, 2);
+        if (in_order)
+            flush(&s);
+        put(&s, s.stale + 200, 8, 3);
+        set_l2(&s, 4, entry | (s.stale + 100));
+        if (in_order)
+            expect_in_order(&s);
+        else
+            expect_violation(&s, "I");
+    }
+
+    set_up(&s, WITH_COMPRESSED);
+    set_refcount(&s, s.stale, 1);
+    flush(&s);
+    put(&s, s.stale + 8, 8, 1);
+    set_l2(&s, 3, entry | (s.stale + 8));
+    expect_violation(&s, "is not durable");
 }
 
 static void
@@ -763,6 +803,7 @@ main(void)
         cmocka_unit_test(the_copy_of_an_l2_table_comes_before_its_entry),
         cmocka_unit_test(snapshot_tables_are_never_changed_in_place),
         cmocka_unit_test(compressed_data_is_never_changed_in_place),
+        cmocka_unit_test(compressed_data_is_durable_before_its_entry),
         cmocka_unit_test(
             the_place_of_a_zero_cluster_is_filled_before_it_shows),
         cmocka_unit_test(
