@@ -26,6 +26,7 @@ alloc_prepare(struct image *img)
 {
     struct alloc *a = &img->alloc;
 
+    pthread_mutex_init(&a->packing, NULL);
     pthread_mutex_init(&a->grow, NULL);
     pthread_mutex_init(&a->lock, NULL);
     pthread_mutex_init(&a->frees_lock, NULL);
@@ -41,6 +42,7 @@ alloc_destroy(struct image *img)
     pthread_mutex_destroy(&a->frees_lock);
     pthread_mutex_destroy(&a->lock);
     pthread_mutex_destroy(&a->grow);
+    pthread_mutex_destroy(&a->packing);
     free(a->frees.runs);
     free(a->table_frees.runs);
     free(a->reftable);
@@ -93,6 +95,7 @@ alloc_init(struct image *img, struct qcow2_error *err)
         return error_prefix(err, "%s", img->name);
 
     a->cursor = 0;
+    a->packed_end = 0;
     a->end = div_round_up(size, img->cluster_size);
     a->limit = MAX_HOST_OFFSET >> img->cluster_bits;
     a->fresh_from = img->io->reads_zero_past_end ? a->end : UINT64_MAX;
@@ -521,9 +524,18 @@ alloc_give_back_frees(struct image *img, struct freed_list *list)
     memset(list, 0, sizeof *list);
 }
 
+/* The cluster loses its last reference: nothing more is packed into it. */
+static void
+end_packing(struct image *img, uint64_t cluster)
+{
+    if (img->alloc.packed_end >> img->cluster_bits == cluster)
+        img->alloc.packed_end = 0;
+}
+
 /* Punches those of [cluster, cluster + nr), which lie in b, that lose their
  * last reference. Nobody else changes these refcounts: raising one takes
- * image.rwlock exclusively, and one flush runs at a time. */
+ * image.rwlock exclusively, but for packing, which is ended; and one flush
+ * runs at a time. */
 static void
 punch_last(struct image *img, struct block *b, uint64_t cluster, uint64_t nr)
 {
@@ -536,7 +548,7 @@ punch_last(struct image *img, struct block *b, uint64_t cluster, uint64_t nr)
         while (i < nr
                && refcount_get(b->data, img->hdr.refcount_order,
                                (cluster + i) % per_slice) == 1)
-            i++;
+            end_packing(img, cluster + i++);
         pthread_mutex_unlock(&img->alloc.lock);
         /* Punching is a service to the file system: if it cannot be done
          * the cluster is as free as before. */
@@ -568,8 +580,10 @@ lower_run(struct image *img, struct block *b, uint64_t cluster, uint64_t nr,
                                  (unsigned long long)(cluster + i)
                                      << img->cluster_bits);
         refcount_set(b->data, order, idx, refcount - 1);
-        if (refcount == 1)
+        if (refcount == 1) {
+            end_packing(img, cluster + i);
             a->cursor = min_u64(a->cursor, cluster + i);
+        }
     }
     dirty_add(&a->refcounts, b);
     return 0;

@@ -27,6 +27,13 @@ void alloc_destroy(struct image *img);
 int alloc_clusters(struct image *img, uint64_t want, struct alloc_run *run,
                    struct qcow2_error *err);
 
+/* A place for nr_bytes of compressed data, less than a cluster: behind what
+ * got one before, where that leaves room, so that clusters are shared. Each
+ * cluster touched gets one more reference. (alloc-packed.c)
+ */
+int alloc_packed(struct image *img, uint32_t nr_bytes, uint64_t *host_off,
+                 struct qcow2_error *err);
+
 /* One reference to each cluster was dropped in memory. They rest in
  * quarantine until flush_run has made that durable (I3). Without memory to
  * remember them they leak, which a check finds; hence no error.

@@ -10,8 +10,11 @@
 #include <unistd.h>
 
 #include "checked.h"
+#include "cleanup.h"
+#include "compress.h"
 #include "error.h"
 #include "open-disk.h"
+#include "request.h"
 
 enum { DEFAULT_SPARSE_BYTES = 4096, MIN_BLOCK_BYTES = 512 };
 
@@ -154,16 +157,6 @@ convert_target_align(const struct convert_target *t)
                                 : MIN_BLOCK_BYTES;
 }
 
-int
-convert_target_prepare(const struct convert_target *t, struct copy_chunk *c,
-                       struct qcow2_error *err)
-{
-    (void)t;
-    (void)c;
-    (void)err;
-    return 0;
-}
-
 static bool
 is_zero(const unsigned char *buf, size_t nr_bytes)
 {
@@ -215,16 +208,111 @@ write_sparse(const struct convert_target *t, const struct copy_chunk *c,
                      err);
 }
 
+/* What became of a cluster that was to be compressed; at the end of its slot
+ * in the work space, in front of which the compressed data are. */
+struct packed {
+    enum { PACKED_ZERO, PACKED_NOT, PACKED } kind;
+    uint32_t nr_bytes;
+};
+
+static struct packed *
+packed_of(const struct convert_target *t, const struct copy_chunk *c,
+          uint64_t pos)
+{
+    return (struct packed *)(c->space + pos
+                             + qcow2_get_cluster_size(t->disk)
+                             - sizeof(struct packed));
+}
+
+int
+convert_target_prepare(const struct convert_target *t, struct copy_chunk *c,
+                       struct qcow2_error *err)
+{
+    uint32_t size = qcow2_get_cluster_size(t->disk);
+    uint64_t end = round_up(c->nr_bytes, size);
+
+    if (!t->compress)
+        return 0;
+    memset(c->buf + c->nr_bytes, 0, end - c->nr_bytes);
+    for (uint64_t pos = 0; pos < end; pos += size) {
+        struct packed *p = packed_of(t, c, pos);
+        long n = 0;
+
+        if (is_zero(c->buf + pos, size) && !t->allocate_all) {
+            p->kind = PACKED_ZERO;
+            continue;
+        }
+        n = compress_encode(t->disk->file->image->hdr.compression_type,
+                            t->compress_level, c->buf + pos, size,
+                            c->space + pos, size - sizeof *p);
+        if (n < 0)
+            return error_set_errno(err, errno, "compressing a cluster");
+        p->kind = n > 0 ? PACKED : PACKED_NOT;
+        p->nr_bytes = n;
+    }
+    return 0;
+}
+
+static int
+write_packed(const struct convert_target *t, const struct copy_chunk *c,
+             struct qcow2_error *err)
+{
+    struct image *img = t->disk->file->image;
+    uint32_t size = img->cluster_size;
+    int r = 0;
+
+    RDLOCK_SCOPE(&img->rwlock);
+    if (image_begin_write(img, err) == -1)
+        return -1;
+    for (uint64_t pos = 0; r == 0 && pos < c->nr_bytes; pos += size) {
+        const struct packed *p = packed_of(t, c, pos);
+        uint64_t guest_off = c->guest_off + pos;
+        uint64_t n = min_u64(size, c->nr_bytes - pos);
+
+        switch (p->kind) {
+        case PACKED_ZERO:
+            if (!t->reads_zero)
+                r = zero_range(img, n, guest_off, QCOW2_MAY_TRIM, err);
+            break;
+        case PACKED_NOT:
+            r = write_data(img, c->buf + pos, n, guest_off, err);
+            break;
+        case PACKED:
+            r = write_compressed(img, c->space + pos, p->nr_bytes, guest_off,
+                                 err);
+            break;
+        }
+    }
+    return r;
+}
+
 int
 convert_target_write(const struct convert_target *t, struct copy_chunk *c,
                      struct qcow2_error *err)
 {
     if (c->kind == COPY_ZERO)
         return write_zeroes(t, c->nr_bytes, c->guest_off, err);
+    if (t->compress)
+        return write_packed(t, c, err);
     if (t->allocate_all)
         return qcow2_pwrite(t->disk, c->buf, c->nr_bytes, c->guest_off, 0,
                             err);
     return write_sparse(t, c, err);
+}
+
+/* Compressed data end anywhere; other programs read whole sectors. */
+static int
+complete_sector(struct convert_target *t, struct qcow2_error *err)
+{
+    struct io *io = t->disk->chain->layers[0]->io;
+    uint64_t size;
+
+    if (!t->compress || !io->can_grow)
+        return 0;
+    if (io_get_size(io, &size, err) == -1)
+        return -1;
+    return is_aligned(size, 512) ? 0
+                                 : io_truncate(io, round_up(size, 512), err);
 }
 
 /* Unless somebody has put something else in its place. */
@@ -242,8 +330,11 @@ int
 convert_target_close(struct convert_target *t, bool complete,
                      struct qcow2_error *err)
 {
-    int r = complete ? qcow2_flush(t->disk, err) : 0;
+    int r = 0;
 
+    if (complete && (complete_sector(t, err) == -1
+                     || qcow2_flush(t->disk, err) == -1))
+        r = -1;
     if (qcow2_close(t->disk, r == 0 ? err : NULL) == -1)
         r = -1;
     t->disk = NULL;

@@ -58,11 +58,17 @@ entry_decode_l1(uint64_t entry, unsigned cluster_bits)
 
 /* Offset and count of additional sectors share the low 62 bits; the smaller
  * the clusters, the more of them are offset. */
+static inline unsigned
+entry_compressed_offset_bits(unsigned cluster_bits)
+{
+    return 62 - (cluster_bits - 8);
+}
+
 static inline void
 entry_decode_compressed(uint64_t entry, unsigned cluster_bits,
                         struct l2_entry *e)
 {
-    unsigned offset_bits = 62 - (cluster_bits - 8);
+    unsigned offset_bits = entry_compressed_offset_bits(cluster_bits);
     uint64_t descriptor = entry & ~(ENTRY_COPIED | L2_COMPRESSED);
     uint64_t sectors = (descriptor >> offset_bits) + 1;
 
@@ -109,6 +115,20 @@ static inline uint64_t
 entry_make_data(uint64_t host_off)
 {
     return host_off | ENTRY_COPIED;
+}
+
+/* nr_bytes (1 to a cluster's size) of compressed data, which end below
+ * 1 << entry_compressed_offset_bits. Never COPIED: others share the place.
+ */
+static inline uint64_t
+entry_make_compressed(uint64_t host_off, uint32_t nr_bytes,
+                      unsigned cluster_bits)
+{
+    uint64_t sectors = ((host_off & 511) + nr_bytes - 1) / 512;
+
+    return L2_COMPRESSED
+           | sectors << entry_compressed_offset_bits(cluster_bits)
+           | host_off;
 }
 
 /* host_off 0: a zero cluster without a place. */

@@ -13,6 +13,7 @@
  *                    data's I/O
  *   4 image.tables   L1 indexes: exclusive while an L2 table is made or
  *                    unshared; held over I/O
+ *     alloc.packing  while compressed data gets a place; held over I/O
  *     alloc.grow     while refblocks are made; held over I/O
  *   5 block.lock     a metadata slice's content; never held over I/O
  *   6 alloc.lock     refcounts, reftable, cursors; never held over I/O
@@ -77,6 +78,7 @@ struct freed_list {
 };
 
 struct alloc {
+    pthread_mutex_t packing;    /* who places compressed data; I/O under it */
     pthread_mutex_t grow;       /* whoever makes refblocks; I/O under it */
 
     pthread_mutex_t lock;       /* all below, and content of refcounts */
@@ -93,6 +95,9 @@ struct alloc {
     uint64_t limit;             /* clusters that the file can have */
     uint64_t fresh_from;        /* clusters from here on were never written
                                  * and read as zeroes; UINT64_MAX: none */
+    uint64_t packed_end;        /* host offset behind the compressed data
+                                 * placed last, inside a cluster that has
+                                 * room for more; 0: there is none */
 
     pthread_mutex_t frees_lock;
     struct freed_list frees;

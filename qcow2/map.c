@@ -426,6 +426,22 @@ new_entry(const struct image *img, uint64_t old, enum map_change change,
 }
 
 void
+map_set_compressed(struct view *v, struct map_slice *s, uint64_t guest_off,
+                   uint64_t host_off, uint32_t nr_bytes)
+{
+    struct image *img = v->img;
+    uint64_t idx = l2_index(img, guest_off), old;
+
+    pthread_mutex_lock(&s->block->lock);
+    old = l2_load(s->block, idx);
+    l2_store(s->block, idx,
+             entry_make_compressed(host_off, nr_bytes, img->cluster_bits));
+    dirty_add(&img->l2_dirty, s->block);
+    pthread_mutex_unlock(&s->block->lock);
+    free_old(img, old, 0); /* after the change, as map_set does */
+}
+
+void
 map_set(struct view *v, struct map_slice *s, uint64_t guest_off,
         uint64_t nr_clusters, enum map_change change, uint64_t host_off)
 {

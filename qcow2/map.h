@@ -50,6 +50,12 @@ void map_set(struct view *v, struct map_slice *s, uint64_t guest_off,
              uint64_t nr_clusters, enum map_change change,
              uint64_t host_off);
 
+/* Makes one cluster nr_bytes of compressed data at host_off, whose clusters
+ * have been given one more reference for it. */
+void map_set_compressed(struct view *v, struct map_slice *s,
+                        uint64_t guest_off, uint64_t host_off,
+                        uint32_t nr_bytes);
+
 /* For tree.c. The idx-th slice of the L2 table at table_off, pinned. */
 struct block *map_slice_at(struct image *img, uint64_t table_off,
                            uint32_t idx, struct qcow2_error *err);

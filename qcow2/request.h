@@ -22,6 +22,13 @@ int read_active(struct image *img, void *buf, size_t nr_bytes,
 int write_data(struct image *img, const void *buf, size_t nr_bytes,
                uint64_t guest_off, struct qcow2_error *err);
 
+/* Makes one cluster compressed data, which are less than a cluster long.
+ * (write-compressed.c)
+ */
+int write_compressed(struct image *img, const void *packed,
+                     uint32_t nr_bytes, uint64_t guest_off,
+                     struct qcow2_error *err);
+
 /* One piece (map_piece) of a write whose first byte cannot be written in
  * place. Writes *done > 0 bytes of it into new clusters. (cow.c)
  */

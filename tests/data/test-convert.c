@@ -82,6 +82,8 @@ random_options(struct rng *rng, struct qcow2_convert_options *o)
     o->create.cluster_size = 512U << rng_below(rng, 9);
     if (rng_percent(rng, 20))
         o->create.cluster_size = 0;
+    if (o->create.version == 3)
+        o->create.refcount_bits = 1U << rng_below(rng, 7);
     o->allocate_all = rng_percent(rng, 15);
     o->sparse_bytes = rng_percent(rng, 50) ? 0 : 512U << rng_below(rng, 6);
     o->nr_threads = rng_below(rng, 5);
