@@ -4,6 +4,7 @@
  */
 #include "compressed.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,10 +32,14 @@ load_cluster(void *opaque, uint64_t host_off, void *data, uint32_t size,
     if (io_pread(img->io, in, c->compressed_len, host_off, err) == -1)
         return error_prefix(err, "%s: compressed cluster", img->name);
     if (compress_decode(img->hdr.compression_type, in, c->compressed_len,
-                        data, size) == -1)
+                        data, size) == -1) {
+        if (errno != EIO)
+            return error_set_errno(err, errno, "%s: compressed cluster",
+                                   img->name);
         return image_damaged(img, err, "the compressed cluster at 0x%llx "
                              "cannot be decompressed",
                              (unsigned long long)host_off);
+    }
     return 0;
 }
 

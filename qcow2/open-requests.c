@@ -30,7 +30,12 @@ writable_image(const struct qcow2_disk *disk)
 uint64_t
 qcow2_get_size(const struct qcow2_disk *disk)
 {
-    return disk->chain->layers[0]->size;
+    struct image *img = writable_image(disk);
+
+    if (!img)
+        return disk->chain->layers[0]->size;
+    RDLOCK_SCOPE(&img->rwlock);
+    return img->active.src.size;
 }
 
 bool
@@ -96,11 +101,12 @@ qcow2_has_feature(const char *name)
     return false;
 }
 
+/* With the image's lock held, where there is one to change the size. */
 static int
 check_range(const struct qcow2_disk *disk, uint64_t nr_bytes,
             uint64_t guest_off, struct qcow2_error *err)
 {
-    uint64_t size = qcow2_get_size(disk);
+    uint64_t size = disk->chain->layers[0]->size;
 
     if (range_inside(guest_off, nr_bytes, size))
         return 0;
@@ -115,11 +121,14 @@ qcow2_pread(struct qcow2_disk *disk, void *buf, size_t nr_bytes,
 {
     struct image *img = writable_image(disk);
 
+    if (!img)
+        return check_range(disk, nr_bytes, guest_off, err) == -1
+                       || read_chain(disk->chain, 0, buf, nr_bytes,
+                                     guest_off, err) == -1
+                   ? -1 : 0;
+    RDLOCK_SCOPE(&img->rwlock);
     if (check_range(disk, nr_bytes, guest_off, err) == -1)
         return -1;
-    if (!img)
-        return read_chain(disk->chain, 0, buf, nr_bytes, guest_off, err);
-    RDLOCK_SCOPE(&img->rwlock);
     return read_active(img, buf, nr_bytes, guest_off, err);
 }
 
@@ -227,9 +236,11 @@ change_and_flush(struct qcow2_disk *disk, const struct change *c,
 {
     bool detect = c->kind == CHANGE_WRITE
                   && disk->detect_zeroes != QCOW2_DETECT_ZEROES_OFF;
-    int r = detect ? write_detecting(disk, c, err)
-                   : change_once(disk, c, err);
+    int r = 0;
 
+    if (c->nr_bytes > 0)
+        r = detect ? write_detecting(disk, c, err)
+                   : change_once(disk, c, err);
     if (r == 0 && c->flags & QCOW2_FUA)
         r = flush(disk, err);
     return r;
@@ -241,17 +252,15 @@ change(struct qcow2_disk *disk, const struct change *c,
 {
     struct image *img = disk->file->image;
 
-    if (check_range(disk, c->nr_bytes, c->guest_off, err) == -1)
-        return -1;
     if (disk->readonly)
         return error_set(err, EROFS, "the disk is read-only");
-    if (c->nr_bytes == 0)
-        return c->flags & QCOW2_FUA ? qcow2_flush(disk, err) : 0;
     if (!img)
-        return change_and_flush(disk, c, err);
-
+        return check_range(disk, c->nr_bytes, c->guest_off, err) == -1
+                       || change_and_flush(disk, c, err) == -1
+                   ? -1 : 0;
     RDLOCK_SCOPE(&img->rwlock);
-    if (image_begin_write(img, err) == -1)
+    if (check_range(disk, c->nr_bytes, c->guest_off, err) == -1
+        || image_begin_write(img, err) == -1)
         return -1;
     return change_and_flush(disk, c, err);
 }
@@ -311,12 +320,14 @@ qcow2_map(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
 {
     struct image *img = writable_image(disk);
 
+    if (!img)
+        return check_range(disk, nr_bytes, guest_off, err) == -1
+                       || extents_walk(disk->chain, NULL, nr_bytes,
+                                       guest_off, fn, opaque, err) == -1
+                   ? -1 : 0;
+    RDLOCK_SCOPE(&img->rwlock);
     if (check_range(disk, nr_bytes, guest_off, err) == -1)
         return -1;
-    if (!img)
-        return extents_walk(disk->chain, NULL, nr_bytes, guest_off, fn,
-                            opaque, err);
-    RDLOCK_SCOPE(&img->rwlock);
     return extents_walk(disk->chain, img, nr_bytes, guest_off, fn, opaque,
                         err);
 }
