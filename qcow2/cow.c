@@ -89,7 +89,8 @@ write_run(struct image *img, const struct cow *c, struct qcow2_error *err)
     if (head + tail > 0 && !(space = malloc(head + tail)))
         return error_nomem(err);
     if (fill(img, c, c->start, c->from, space, &iov[0], err) == -1
-        || fill(img, c, c->to, c->end, space + head, &iov[2], err) == -1)
+        || fill(img, c, c->to, c->end, space ? space + head : NULL, &iov[2],
+                err) == -1)
         return -1;
     iov[1].iov_base = (void *)c->buf;
     iov[1].iov_len = c->to - c->from;
