@@ -54,8 +54,8 @@ partial_writes_keep_what_surrounds_them(void **state)
 {
     static const char *const recipes[] = {
         V3_CLUSTERS, BACKED V3_CLUSTERS,
-        "version 2; backing base.raw raw; cluster 4K; size 64K; data 0-3 1;"
-        "compressed 7-9 2; snapshot 1 first; data 1 3",
+        ("version 2; backing base.raw raw; cluster 4K; size 64K; data 0-3 1;"
+         "compressed 7-9 2; snapshot 1 first; data 1 3"),
     };
 
     (void)state;

@@ -323,10 +323,8 @@ read_header(struct image_bytes *im)
         return false;
     }
     incompatible = im->version == 2 ? 0 : number_at(im, 72, 8);
-    if (im->result) {
-        im->result->dirty = incompatible & 1;
-        im->result->corrupt = incompatible & 2;
-    }
+    im->result->dirty = incompatible & 1;
+    im->result->corrupt = incompatible & 2;
     return true;
 }
 
@@ -361,16 +359,4 @@ audit_is_clean(const struct audit *a)
 {
     return a->nr_corruptions == 0 && a->nr_uncopied == 0 &&
            a->nr_leaks == 0 && !a->dirty && !a->corrupt;
-}
-
-uint64_t
-audit_refcount(const unsigned char *bytes, uint64_t nr_bytes,
-               uint64_t host_cluster)
-{
-    struct audit ignored;
-    struct image_bytes im = {
-        .bytes = bytes, .nr_bytes = nr_bytes, .result = &ignored
-    };
-
-    return read_header(&im) ? refcount_at(&im, host_cluster) : 0;
 }

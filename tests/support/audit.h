@@ -28,8 +28,4 @@ void audit_image(const unsigned char *bytes, uint64_t nr_bytes,
 /* Neither corruption, uncopied nor leaks, and no feature bit raised. */
 bool audit_is_clean(const struct audit *a);
 
-/* The refcount of a host cluster; 0 where there is no refblock. */
-uint64_t audit_refcount(const unsigned char *bytes, uint64_t nr_bytes,
-                        uint64_t host_cluster);
-
 #endif /* AUDIT_H */

@@ -564,14 +564,6 @@ builder_version(const struct builder *b)
     return b->version;
 }
 
-bool
-builder_shows_backing(const struct builder *b, uint64_t guest_cluster)
-{
-    const struct slot *s = builder_slot(b, &b->active, guest_cluster);
-
-    return !s || s->kind == SLOT_UNALLOCATED;
-}
-
 void
 builder_overlay(const struct builder *b, int snapshot, unsigned char *disk,
                 uint64_t nr_bytes)

@@ -78,9 +78,6 @@ uint64_t builder_disk_size(const struct builder *b, int snapshot);
 
 unsigned builder_version(const struct builder *b);
 
-/* Does this cluster show the backing file? */
-bool builder_shows_backing(const struct builder *b, uint64_t guest_cluster);
-
 /* Is zstd there to build with? */
 bool builder_has_zstd(void);
 
