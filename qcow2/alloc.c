@@ -310,7 +310,8 @@ raise_run(struct image *img, uint64_t cluster, uint64_t nr, bool from_zero,
             uint64_t idx = (cluster + i) % per_slice;
             uint64_t refcount = refcount_get(b->data, order, idx);
 
-            if ((refcount == 0) != from_zero) {
+            if ((refcount == 0) != from_zero
+                || refcount == refcount_max(order)) {
                 cache_put(b);
                 b = NULL;
                 break;
@@ -332,35 +333,41 @@ raise_run(struct image *img, uint64_t cluster, uint64_t nr, bool from_zero,
     return 0;
 }
 
+/* References that a tree makes are among those counted already, so at most
+ * as many come: only past half of what fits must they be counted. */
 int
 alloc_can_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
-                struct qcow2_error *err)
+                struct counts *more, struct qcow2_error *err)
 {
     unsigned order = img->hdr.refcount_order;
-    uint64_t per_slice = refcount_slice_entries(img), most;
+    uint64_t per_slice = refcount_slice_entries(img);
     uint64_t cluster = host_off >> img->cluster_bits;
+    uint64_t end = cluster + nr_clusters, most = refcount_max(order);
 
-    most = refcount_max(order);
-    while (nr_clusters > 0) {
-        uint64_t part = min_u64(nr_clusters,
-                                per_slice - cluster % per_slice);
-        bool full = false;
+    while (cluster < end) {
+        uint64_t base = cluster - cluster % per_slice;
         struct block *b;
+        int r = refcount_load(img, cluster, &b, err);
 
-        if (refcount_load(img, cluster, &b, err) == -1)
+        if (r == -1)
             return -1;
-        for (uint64_t i = 0; b && i < part && !full; i++)
-            full = refcount_get(b->data, order, (cluster + i) % per_slice)
-                   == most;
+        for (; r == 0 && cluster < min_u64(end, base + per_slice);
+             cluster++) {
+            uint64_t refcount = b ? refcount_get(b->data, order,
+                                                 cluster - base) : 0;
+
+            if (refcount <= most / 2)
+                continue;
+            r = counts_add(more, cluster, 1, err);
+            if (r == 0 && counts_get(more, cluster) > most - refcount)
+                r = error_set(err, ENOTSUP, "%s: refcounts of %u bits cannot "
+                              "count one more reference to every cluster; "
+                              "delete snapshots, or use wider refcounts",
+                              img->name, 1u << order);
+        }
         cache_put(b);
-        if (full)
-            return error_set(err, ENOTSUP,
-                             "%s: refcounts of %u bits cannot count one more "
-                             "reference to a cluster; delete snapshots, or "
-                             "use wider refcounts",
-                             img->name, 1u << order);
-        cluster += part;
-        nr_clusters -= part;
+        if (r == -1)
+            return -1;
     }
     return 0;
 }

@@ -3,6 +3,7 @@
 #ifndef QCOW2_ALLOC_H
 #define QCOW2_ALLOC_H
 
+#include "counts.h"
 #include "image.h"
 
 /* What alloc_clusters gave. */
@@ -50,12 +51,14 @@ void alloc_free_metadata(struct image *img, uint64_t host_off,
                          uint64_t nr_bytes);
 
 /* Likewise: one more reference to each cluster, and whether that fits the
- * width of refcounts (ENOTSUP if not).
+ * width of refcounts (ENOTSUP if not) after those that `more` counts, to
+ * which it is added.
  */
 int alloc_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
                 struct qcow2_error *err);
 int alloc_can_raise(struct image *img, uint64_t host_off,
-                    uint64_t nr_clusters, struct qcow2_error *err);
+                    uint64_t nr_clusters, struct counts *more,
+                    struct qcow2_error *err);
 
 /* As alloc_free, for the cluster of an L2 table that was replaced. A reader
  * may still be on its way into it, without any lock on it, so it stays in

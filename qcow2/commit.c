@@ -100,15 +100,6 @@ grow_base(struct commit *c, struct qcow2_error *err)
     return qcow2_resize(c->base, size, false, err);
 }
 
-static int
-free_run(struct image *img, uint64_t host_off, uint64_t nr_clusters,
-         struct qcow2_error *err)
-{
-    (void)err;
-    alloc_free(img, host_off, nr_clusters);
-    return 0;
-}
-
 /* Lets go of some of top's L2 tables and what they map; 1: there are more.
  * The dirty bit is set meanwhile: a crash may leave leaks.
  */
@@ -131,7 +122,7 @@ empty_tables(struct commit *c, struct qcow2_error *err)
             return 1;
         /* Change first, free after: a flush may come between (I3). */
         map_set_l1(v, c->next_l1, 0);
-        if (tree_walk(img, &entry, 1, free_run, err) == -1)
+        if (tree_free(img, &entry, 1, err) == -1)
             return -1;
     }
     if (overlap_fill(img, err) == -1 || flush_all(img, err) == -1)

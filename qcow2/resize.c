@@ -108,15 +108,6 @@ grow(struct image *img, uint64_t size, struct qcow2_error *err)
     return r;
 }
 
-static int
-free_run(struct image *img, uint64_t host_off, uint64_t nr_clusters,
-         struct qcow2_error *err)
-{
-    (void)err;
-    alloc_free(img, host_off, nr_clusters);
-    return 0;
-}
-
 /* Unmaps the clusters of one table from guest_off to its end. */
 static int
 drop_part_of_table(struct image *img, uint64_t guest_off,
@@ -170,7 +161,7 @@ drop_rest(struct image *img, uint64_t guest_off, struct qcow2_error *err)
             continue;
         /* Change first, free after: a flush may come between (I3). */
         map_set_l1(v, i, 0);
-        if (tree_walk(img, &entry, 1, free_run, err) == -1)
+        if (tree_free(img, &entry, 1, err) == -1)
             return -1;
     }
     return overlap_fill(img, err);

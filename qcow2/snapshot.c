@@ -147,15 +147,6 @@ switch_table(struct image *img, struct new_table *nt,
     return 0;
 }
 
-static int
-free_run(struct image *img, uint64_t host_off, uint64_t nr_clusters,
-         struct qcow2_error *err)
-{
-    (void)err;
-    alloc_free(img, host_off, nr_clusters);
-    return 0;
-}
-
 /* One past the highest id that is a number, as text. */
 static char *
 next_id(const struct snapshot_table *t)
@@ -245,14 +236,14 @@ create(struct image *img, struct creation *c, const char *name,
 {
     uint32_t nr = tree_l1_entries(img, img->hdr.size);
 
-    if (tree_walk(img, img->active.l1, nr, alloc_can_raise, err) == -1
+    if (tree_can_raise(img, img->active.l1, nr, err) == -1
         || prepare_entry(img, c, name, o, err) == -1
         || write_creation(img, c, o, err) == -1) {
         creation_undo(img, c);
         return -1;
     }
     c->raised = true;
-    if (tree_walk(img, img->active.l1, nr, alloc_raise, err) == -1
+    if (tree_raise(img, img->active.l1, nr, err) == -1
         || flush_run(img, err) == -1)
         return -1;
     for (uint32_t i = 0; i < nr; i++)
@@ -324,7 +315,7 @@ static int
 drop_old_disk(struct image *img, const uint64_t *l1, uint32_t nr,
               uint64_t l1_off, struct qcow2_error *err)
 {
-    if (tree_walk(img, l1, nr, free_run, err) == -1)
+    if (tree_free(img, l1, nr, err) == -1)
         return -1;
     alloc_free(img, l1_off, div_round_up((uint64_t)nr * sizeof(be64),
                                          img->cluster_size));
@@ -346,7 +337,7 @@ apply(struct image *img, const struct snapshot *s, bool *unsettled,
     l1 = load_l1(img, s, to.l1_size, err);
     old = malloc((old_nr ? old_nr : 1) * sizeof *old);
     if (!l1 || !old
-        || tree_walk(img, l1, to.l1_size, alloc_can_raise, err) == -1
+        || tree_can_raise(img, l1, to.l1_size, err) == -1
         || snapshot_write_l1(img, l1, to.l1_size, true, &to.l1_off, err)
            == -1) {
         if (l1 && !old)
@@ -357,7 +348,7 @@ apply(struct image *img, const struct snapshot *s, bool *unsettled,
     }
     memcpy(old, v->l1, old_nr * sizeof *old);
     *unsettled = true;
-    if (tree_walk(img, l1, to.l1_size, alloc_raise, err) == -1
+    if (tree_raise(img, l1, to.l1_size, err) == -1
         || tree_clear_copied(img, l1, to.l1_size, err) == -1
         || snapshot_switch_disk(img, &to, err) == -1) {
         free(l1);
@@ -420,7 +411,7 @@ delete(struct image *img, uint32_t i, bool *unsettled,
         return -1;
     }
     snaptab_free_entry(&s);
-    if (tree_walk(img, l1, s.l1_size, free_run, err) == -1)
+    if (tree_free(img, l1, s.l1_size, err) == -1)
         return -1;
     alloc_free(img, s.l1_offset, div_round_up((uint64_t)s.l1_size
                                                   * sizeof(be64),

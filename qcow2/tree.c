@@ -4,6 +4,7 @@
 
 #include "alloc.h"
 #include "checked.h"
+#include "counts.h"
 #include "entry.h"
 #include "error.h"
 #include "map.h"
@@ -17,10 +18,16 @@ tree_l1_entries(const struct image *img, uint64_t nr_bytes)
                         UINT64_C(1) << (img->l2_bits + img->cluster_bits));
 }
 
+/* What is done to a run of clusters. Compressed clusters share host clusters,
+ * so a walk may come to one of them several times. */
+typedef int run_fn(struct image *img, uint64_t host_off, uint64_t nr_clusters,
+                   void *opaque, struct qcow2_error *err);
+
 /* A run that may go on with the next entry. */
 struct run {
     struct image *img;
-    tree_run_fn *fn;
+    run_fn *fn;
+    void *opaque;
     uint64_t host_off, nr_clusters; /* 0: none */
 };
 
@@ -30,7 +37,7 @@ run_end(struct run *r, struct qcow2_error *err)
     uint64_t nr = r->nr_clusters;
 
     r->nr_clusters = 0;
-    return nr ? r->fn(r->img, r->host_off, nr, err) : 0;
+    return nr ? r->fn(r->img, r->host_off, nr, r->opaque, err) : 0;
 }
 
 static int
@@ -117,11 +124,11 @@ walk_table(struct run *r, uint64_t table_off, struct qcow2_error *err)
     return ret;
 }
 
-int
-tree_walk(struct image *img, const uint64_t *l1, uint32_t nr,
-          tree_run_fn *fn, struct qcow2_error *err)
+static int
+walk(struct image *img, const uint64_t *l1, uint32_t nr, run_fn *fn,
+     void *opaque, struct qcow2_error *err)
 {
-    struct run r = { .img = img, .fn = fn };
+    struct run r = { .img = img, .fn = fn, .opaque = opaque };
 
     for (uint32_t i = 0; i < nr; i++) {
         uint64_t table_off;
@@ -132,6 +139,55 @@ tree_walk(struct image *img, const uint64_t *l1, uint32_t nr,
             return -1;
     }
     return run_end(&r, err);
+}
+
+static int
+raise_run(struct image *img, uint64_t host_off, uint64_t nr_clusters,
+          void *opaque, struct qcow2_error *err)
+{
+    (void)opaque;
+    return alloc_raise(img, host_off, nr_clusters, err);
+}
+
+int
+tree_raise(struct image *img, const uint64_t *l1, uint32_t nr,
+           struct qcow2_error *err)
+{
+    return walk(img, l1, nr, raise_run, NULL, err);
+}
+
+static int
+count_run(struct image *img, uint64_t host_off, uint64_t nr_clusters,
+          void *opaque, struct qcow2_error *err)
+{
+    return alloc_can_raise(img, host_off, nr_clusters, opaque, err);
+}
+
+int
+tree_can_raise(struct image *img, const uint64_t *l1, uint32_t nr,
+               struct qcow2_error *err)
+{
+    struct counts more = { .nr_slots = 0 };
+    int r = walk(img, l1, nr, count_run, &more, err);
+
+    counts_free(&more);
+    return r;
+}
+
+static int
+free_run(struct image *img, uint64_t host_off, uint64_t nr_clusters,
+         void *opaque, struct qcow2_error *err)
+{
+    (void)opaque, (void)err;
+    alloc_free(img, host_off, nr_clusters);
+    return 0;
+}
+
+int
+tree_free(struct image *img, const uint64_t *l1, uint32_t nr,
+          struct qcow2_error *err)
+{
+    return walk(img, l1, nr, free_run, NULL, err);
 }
 
 /* The refblock slice looked at last: neighbours are mostly in it too. */

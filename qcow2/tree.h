@@ -8,14 +8,17 @@
 
 #include "image.h"
 
-/* Calls fn for runs of host clusters that the tree of l1[0, nr) refers to,
- * once for each reference: L2 tables, data, preallocated and compressed
- * clusters. Ends with the first failure.
+/* For each reference to a host cluster in the tree of l1[0, nr), to L2
+ * tables, data, preallocated and compressed clusters: one more is counted;
+ * would it be possible to count one more (ENOTSUP if not); it is given up
+ * (alloc_free).
  */
-typedef int tree_run_fn(struct image *img, uint64_t host_off,
-                        uint64_t nr_clusters, struct qcow2_error *err);
-int tree_walk(struct image *img, const uint64_t *l1, uint32_t nr,
-              tree_run_fn *fn, struct qcow2_error *err);
+int tree_raise(struct image *img, const uint64_t *l1, uint32_t nr,
+               struct qcow2_error *err);
+int tree_can_raise(struct image *img, const uint64_t *l1, uint32_t nr,
+                   struct qcow2_error *err);
+int tree_free(struct image *img, const uint64_t *l1, uint32_t nr,
+              struct qcow2_error *err);
 
 /* Clears the COPIED flags in the L2 tables of l1[0, nr), and in l1. */
 int tree_clear_copied(struct image *img, uint64_t *l1, uint32_t nr,
