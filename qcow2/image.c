@@ -346,6 +346,26 @@ image_damaged(struct image *img, struct qcow2_error *err, const char *fmt, ...)
                      img->name, text);
 }
 
+int
+image_check_inside(struct image *img, uint64_t host_off, uint64_t nr_bytes,
+                   struct qcow2_error *err)
+{
+    uint64_t end = __atomic_load_n(&img->known_end, __ATOMIC_RELAXED);
+
+    if (range_inside(host_off, nr_bytes, end))
+        return 0;
+    /* It may have grown since. */
+    if (io_get_size(img->io, &end, err) == -1)
+        return -1;
+    end = min_u64(end, MAX_HOST_OFFSET);
+    end = round_up(end, img->cluster_size);
+    __atomic_store_n(&img->known_end, end, __ATOMIC_RELAXED);
+    if (range_inside(host_off, nr_bytes, end))
+        return 0;
+    return image_damaged(img, err, "a table points to 0x%llx, past the end "
+                         "of the file", (unsigned long long)host_off);
+}
+
 void
 image_fail(struct image *img)
 {

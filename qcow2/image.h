@@ -155,6 +155,8 @@ struct image {
     struct flush flush;
     struct overlap overlap;
     int state;                  /* atomic: enum image_state */
+    uint64_t known_end;         /* atomic: the file reaches at least here,
+                                 * up to a whole cluster */
 
     qcow2_debug_fn *debug;
     unsigned debug_topics;
@@ -203,6 +205,13 @@ int image_check_state(struct image *img, struct qcow2_error *err);
 int image_damaged(struct image *img, struct qcow2_error *err,
                   const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* What a table points to must lie inside the file: a file that lost its end
+ * must not read as zeroes there. Its last cluster may be cut short. EIO, and
+ * image_damaged, otherwise.
+ */
+int image_check_inside(struct image *img, uint64_t host_off,
+                       uint64_t nr_bytes, struct qcow2_error *err);
 
 /* A metadata write or barrier failed (I8). */
 void image_fail(struct image *img);

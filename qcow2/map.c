@@ -146,15 +146,10 @@ load_slice(void *opaque, uint64_t key, void *data, uint32_t size,
            struct qcow2_error *err)
 {
     struct image *img = opaque;
-    uint64_t file_size;
 
-    if (io_get_size(img->io, &file_size, err) == -1
+    if (image_check_inside(img, key, size, err) == -1
         || io_pread(img->io, data, size, key, err) == -1)
-        return error_prefix(err, "%s: L2 table", img->name);
-    if (round_down(key, img->cluster_size) >= file_size)
-        return image_damaged(img, err, "an L2 table at 0x%llx lies past the "
-                             "end of the file",
-                             (unsigned long long)key);
+        return error_prefix(err, "L2 table");
     return 0;
 }
 
@@ -232,11 +227,14 @@ fill_mapping(struct view *v, const struct block *b, uint64_t guest_off,
         m->has_host = e.host_off != 0;
         m->copied = e.copied && m->has_host;
         m->host_off = m->has_host ? e.host_off + in_cluster : 0;
-        if (e.host_off + nr_clusters * img->cluster_size > MAX_HOST_OFFSET)
-            return image_damaged(img, err, "guest offset 0x%llx lies outside "
-                                 "of any file",
-                                 (unsigned long long)guest_off);
     }
+    if (e.host_off != 0
+        && image_check_inside(img, e.host_off,
+                              e.kind == MAP_COMPRESSED
+                                  ? 1 : nr_clusters * img->cluster_size,
+                              err) == -1)
+        return error_prefix(err, "guest offset 0x%llx",
+                            (unsigned long long)guest_off);
     m->nr_bytes = min_u64(nr_bytes,
                           nr_clusters * img->cluster_size - in_cluster);
     return 0;
