@@ -432,22 +432,28 @@ static int
 batch_alloc(struct dirty_set *set, struct dirty_batch *batch,
             struct qcow2_error *err)
 {
+    uint64_t bytes;
+
     memset(batch, 0, sizeof *batch);
     pthread_mutex_lock(&set->lock);
     batch->nr = set->nr_blocks;
+    bytes = set->nr_bytes;
     pthread_mutex_unlock(&set->lock);
     if (batch->nr == 0)
         return 0;
     batch->copies = calloc(batch->nr, sizeof *batch->copies);
-    if (!batch->copies) {
-        batch->nr = 0;
+    batch->arena = malloc(bytes);
+    if (!batch->copies || !batch->arena) {
+        free(batch->copies);
+        free(batch->arena);
+        memset(batch, 0, sizeof *batch);
         return error_nomem(err);
     }
     return 0;
 }
 
 /* Takes the oldest batch->nr blocks; the set's pins become the batch's. */
-static uint64_t
+static void
 batch_collect(struct dirty_set *set, struct dirty_batch *batch)
 {
     uint64_t bytes = 0;
@@ -464,7 +470,6 @@ batch_collect(struct dirty_set *set, struct dirty_batch *batch)
         set->last = NULL;
     set->nr_blocks -= batch->nr;
     __atomic_sub_fetch(&set->nr_bytes, bytes, __ATOMIC_RELAXED);
-    return bytes;
 }
 
 int
@@ -477,12 +482,8 @@ dirty_take(struct dirty_set *set, struct dirty_batch *batch,
         return -1;
     if (batch->nr == 0)
         return 0;
-
-    batch->arena = to = malloc(batch_collect(set, batch));
-    if (!to) {
-        dirty_give_back(set, batch);
-        return error_nomem(err);
-    }
+    batch_collect(set, batch);
+    to = batch->arena;
     /* A change between collecting and copying finds is_dirty still set,
      * and is in the copy. */
     for (unsigned i = 0; i < batch->nr; i++) {
@@ -514,8 +515,7 @@ dirty_give_back(struct dirty_set *set, struct dirty_batch *batch)
         struct block *b = batch->copies[i].block;
         LOCK_SCOPE(&b->lock);
 
-        b->is_dirty = false;
-        dirty_add(set, b);
+        dirty_add(set, b); /* unless it was changed again meanwhile */
     }
     dirty_batch_end(batch);
 }
