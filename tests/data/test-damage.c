@@ -24,6 +24,8 @@ static const struct defect {
     { "poke l1[0] | 4", OP_READ },
     { "poke l1[0] ^ 0x200", OP_READ },
     { "poke l1[0] = 0x8000000000000000 + 1T", OP_READ },
+    { "poke l2[1] = 0x8000000000000000 + 1T", OP_READ }, /* past the end */
+    { "poke l2[1] = 0x4000000000000000 + 1T", OP_READ }, /* compressed */
     { "poke l2[1] = 0x8000000000000000 + @l1", OP_WRITE },
     { "poke l2[1] = 0x8000000000000000 + @reftable", OP_WRITE },
     { "poke l2[1] = 0x8000000000000000 + @refblock[0]", OP_WRITE },
