@@ -256,38 +256,47 @@ alloc_clusters(struct image *img, uint64_t want, struct alloc_run *run,
     return step == STEP_FOUND ? 0 : -1;
 }
 
-/* Are [first, first + nr) free? *free_from is where to look next if not;
- * *no_refblock, when the first part is free and the rest has no refblocks.
- */
+/* One past the last cluster that has a refblock. */
+static uint64_t
+counted_end(const struct image *img)
+{
+    const struct alloc *a = &img->alloc;
+    uint64_t nr = a->reftable_entries;
+
+    while (nr > 0 && a->reftable[nr - 1] == 0)
+        nr--;
+    return nr << img->refblock_bits;
+}
+
+/* The first nr free clusters in a row before end; *found tells if there are
+ * so many. */
 static int
-are_free(struct image *img, uint64_t first, uint64_t nr, bool *all_free,
-         bool *no_refblock, uint64_t *free_from, struct qcow2_error *err)
+find_free(struct image *img, uint64_t nr, uint64_t end, uint64_t *first,
+          bool *found, struct qcow2_error *err)
 {
     uint64_t per_slice = refcount_slice_entries(img);
+    uint64_t pos = img->alloc.cursor, run = 0;
 
-    *all_free = *no_refblock = false;
-    for (uint64_t pos = first; pos < first + nr;) {
+    while (pos < end && run < nr) {
         uint64_t base = pos - pos % per_slice;
-        uint64_t to = min_u64(first + nr, base + per_slice);
+        uint64_t to = min_u64(end, base + per_slice);
         struct block *b;
 
         if (refcount_load(img, pos, &b, err) == -1)
             return -1;
         if (!b) {
-            *no_refblock = true;
-            return 0;
+            run = 0;
+            pos = to;
+            continue;
         }
-        for (; pos < to; pos++)
-            if (refcount_get(b->data, img->hdr.refcount_order, pos - base)
-                != 0)
-                break;
+        for (; pos < to && run < nr; pos++)
+            run = refcount_get(b->data, img->hdr.refcount_order, pos - base)
+                          == 0
+                      ? run + 1 : 0;
         cache_put(b);
-        if (pos < to) {
-            *free_from = pos + 1;
-            return 0;
-        }
     }
-    *all_free = true;
+    *found = run == nr;
+    *first = pos - run;
     return 0;
 }
 
@@ -380,43 +389,45 @@ alloc_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
                      err);
 }
 
+/* Makes free clusters a table's. */
+static int
+take_table(struct image *img, uint64_t first, uint64_t nr,
+           struct qcow2_error *err)
+{
+    struct alloc *a = &img->alloc;
+
+    if (overlap_hit(&img->overlap, first, nr))
+        return image_damaged(img, err, "metadata near host offset 0x%llx has "
+                             "a refcount of 0",
+                             (unsigned long long)first << img->cluster_bits);
+    if (overlap_add(&img->overlap, first, nr, err) == -1
+        || raise_run(img, first, nr, true, err) == -1)
+        return -1;
+    a->end = max_u64(a->end, first + nr);
+    if (a->fresh_from != UINT64_MAX)
+        a->fresh_from = max_u64(a->fresh_from, first + nr);
+    return 0;
+}
+
 int
 alloc_table(struct image *img, uint64_t nr_bytes, uint64_t *host_off,
             struct qcow2_error *err)
 {
-    struct alloc *a = &img->alloc;
-    uint64_t nr = div_round_up(nr_bytes, img->cluster_size);
-    uint64_t first = a->end, refblocks_end;
-    bool all_free, no_refblock;
+    uint64_t nr = div_round_up(nr_bytes, img->cluster_size), first;
+    uint64_t end = counted_end(img);
+    bool found;
 
     *host_off = 0;
     if (nr == 0)
         return 0;
-    do {
-        if (first + nr > a->limit)
-            return error_set(err, ENOSPC, "%s: no space is left in the file "
-                             "for a table", img->name);
-        if (are_free(img, first, nr, &all_free, &no_refblock, &first, err)
-            == -1)
-            return -1;
-    } while (!all_free && !no_refblock);
-
-    if (no_refblock) {
-        /* Refblocks are made behind the last there are. */
-        refblocks_end = a->reftable_entries;
-        while (refblocks_end > 0 && a->reftable[refblocks_end - 1] == 0)
-            refblocks_end--;
-        first = max_u64(first, refblocks_end << img->refblock_bits);
-        if (reftable_add_refblock(img, first, nr, err) == -1)
-            return -1;
-    } else {
-        if (raise_run(img, first, nr, true, err) == -1
-            || overlap_add(&img->overlap, first, nr, err) == -1)
-            return -1;
-        a->end = max_u64(a->end, first + nr);
-        if (a->fresh_from != UINT64_MAX)
-            a->fresh_from = max_u64(a->fresh_from, first + nr);
-    }
+    if (find_free(img, nr, min_u64(end, img->alloc.limit), &first, &found,
+                  err) == -1)
+        return -1;
+    if (!found)
+        first = end;
+    if ((found ? take_table(img, first, nr, err)
+               : reftable_add_refblock(img, first, nr, err)) == -1)
+        return -1;
     *host_off = first << img->cluster_bits;
     return 0;
 }

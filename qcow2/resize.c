@@ -198,6 +198,8 @@ qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
     if (snapshot_begin(disk, &img, err) == -1)
         return -1;
     r = check_size(img, size, may_shrink, err);
+    if (r == 0 && size != img->hdr.size)
+        r = snapshot_keep_sizes(img, err);
     if (r == 0 && size > img->hdr.size)
         r = grow(img, size, err);
     else if (r == 0 && size < img->hdr.size)

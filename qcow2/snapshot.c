@@ -108,19 +108,28 @@ struct new_table {
     uint64_t host_off;
 };
 
-/* Writes the table where nothing points to it yet. */
+/* Writes the table, in whole clusters, where nothing points to it yet. */
 static int
 write_table(struct image *img, struct new_table *nt, struct qcow2_error *err)
 {
     CLEANUP_FREE unsigned char *buf = NULL;
-    uint64_t nr_bytes;
+    uint64_t nr_bytes, padded;
+    unsigned char *whole;
 
     if (snaptab_encode(&nt->t, &buf, &nr_bytes, err) == -1)
         return error_prefix(err, "%s", img->name);
+    if (nr_bytes == 0)
+        return 0;
+    padded = round_up(nr_bytes, img->cluster_size);
+    whole = realloc(buf, padded);
+    if (!whole)
+        return error_nomem(err);
+    buf = whole;
+    memset(buf + nr_bytes, 0, padded - nr_bytes);
     if (alloc_table(img, nr_bytes, &nt->host_off, err) == -1)
         return -1;
     nt->t.nr_bytes = nr_bytes;
-    return io_pwrite(img->io, buf, nr_bytes, nt->host_off, err);
+    return io_pwrite(img->io, buf, padded, nt->host_off, err);
 }
 
 static int
@@ -147,12 +156,40 @@ switch_table(struct image *img, struct new_table *nt,
     return 0;
 }
 
+/* Gives up a table that the header does not point to. */
+static void
+discard_table(struct image *img, struct new_table *nt)
+{
+    alloc_free_metadata(img, nt->host_off, nt->t.nr_bytes);
+    free(nt->t.snapshots);
+}
+
+static int
+replace_table(struct image *img, struct new_table *nt,
+              struct qcow2_error *err)
+{
+    if (write_table(img, nt, err) == -1 || switch_table(img, nt, err) == -1) {
+        discard_table(img, nt);
+        return -1;
+    }
+    return 0;
+}
+
+static bool
+has_id(const struct snapshot_table *t, const char *id)
+{
+    for (uint32_t i = 0; i < t->nr; i++)
+        if (strcmp(t->snapshots[i].id, id) == 0)
+            return true;
+    return false;
+}
+
 /* One past the highest id that is a number, as text. */
 static char *
 next_id(const struct snapshot_table *t)
 {
     unsigned long highest = 0;
-    char *id;
+    char *id = NULL;
 
     for (uint32_t i = 0; i < t->nr; i++) {
         unsigned long n = strtoul(t->snapshots[i].id, NULL, 10);
@@ -160,7 +197,32 @@ next_id(const struct snapshot_table *t)
         if (n > highest && n < UINT32_MAX)
             highest = n;
     }
-    return asprintf(&id, "%lu", highest + 1) < 0 ? NULL : id;
+    do {
+        free(id);
+        if (asprintf(&id, "%lu", ++highest) < 0)
+            return NULL;
+    } while (has_id(t, id)); /* it is if ids are absurdly high */
+    return id;
+}
+
+int
+snapshot_keep_sizes(struct image *img, struct qcow2_error *err)
+{
+    struct new_table nt = { .t.nr = img->snaptab.nr };
+    size_t nr_bytes = nt.t.nr * sizeof *nt.t.snapshots;
+    bool all = true;
+
+    for (uint32_t i = 0; i < nt.t.nr; i++)
+        all = all && img->snaptab.snapshots[i].has_disk_size;
+    if (all)
+        return 0;
+    nt.t.snapshots = malloc(nr_bytes);
+    if (!nt.t.snapshots)
+        return error_nomem(err);
+    memcpy(nt.t.snapshots, img->snaptab.snapshots, nr_bytes);
+    for (uint32_t i = 0; i < nt.t.nr; i++)
+        nt.t.snapshots[i].has_disk_size = true;
+    return replace_table(img, &nt, err);
 }
 
 /* What a snapshot being created consists of, until it is in the table. */
@@ -378,7 +440,9 @@ qcow2_snapshot_apply(struct qcow2_disk *disk, const char *name,
     if (snapshot_begin(disk, &img, err) == -1)
         return -1;
     i = find(img, name, err);
-    if (i >= 0)
+    if (i >= 0
+        && (img->snaptab.snapshots[i].disk_size == img->hdr.size
+            || snapshot_keep_sizes(img, err) == 0))
         r = apply(img, &img->snaptab.snapshots[i], &unsettled, err);
     return snapshot_end(img, r, unsettled, err);
 }
@@ -400,16 +464,9 @@ delete(struct image *img, uint32_t i, bool *unsettled,
         return error_nomem(err);
     memcpy(nt.t.snapshots, img->snaptab.snapshots, before);
     memcpy(nt.t.snapshots + i, img->snaptab.snapshots + i + 1, after);
-    if (write_table(img, &nt, err) == -1) {
-        alloc_free_metadata(img, nt.host_off, nt.t.nr_bytes);
-        free(nt.t.snapshots);
+    if (replace_table(img, &nt, err) == -1)
         return -1;
-    }
     *unsettled = true;
-    if (switch_table(img, &nt, err) == -1) {
-        free(nt.t.snapshots);
-        return -1;
-    }
     snaptab_free_entry(&s);
     if (tree_free(img, l1, s.l1_size, err) == -1)
         return -1;

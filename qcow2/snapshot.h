@@ -24,6 +24,11 @@ int snapshot_write_l1(struct image *img, const uint64_t *l1, uint32_t nr,
                       bool shared, uint64_t *host_off,
                       struct qcow2_error *err);
 
+/* Before the disk's size changes: snapshots whose entries do not tell their
+ * size have had the disk's until now, which is stored with them.
+ */
+int snapshot_keep_sizes(struct image *img, struct qcow2_error *err);
+
 /* Switches the header to another virtual size and L1 table. */
 struct snapshot_disk {
     uint64_t size, l1_off;

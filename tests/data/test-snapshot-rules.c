@@ -147,6 +147,353 @@ applying_is_refused_where_refcounts_are_too_narrow(void **state)
     finish(&r);
 }
 
+static void
+expect_snapshot(struct rig *r, size_t i, const char *id, const char *name)
+{
+    struct qcow2_snapshot s;
+
+    EXPECT(i < qcow2_get_nr_snapshots(r->play.disk), "no snapshot %zu", i);
+    qcow2_get_snapshot(r->play.disk, i, &s);
+    EXPECT(strcmp(s.id, id) == 0 && strcmp(s.name, name) == 0,
+           "snapshot %zu is %s '%s', should be %s '%s'", i, s.id, s.name, id,
+           name);
+}
+
+static void
+new_ids_are_above_all_numbers(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    start(&r, "size 1M; data 0 1; snapshot 10 a; snapshot x b; snapshot 007 c;"
+              "snapshot 2z d");
+    create(&r, "e");
+    expect_snapshot(&r, 4, "11", "e");
+    create(&r, "12");
+    create(&r, "f");
+    expect_snapshot(&r, 6, "13", "f");
+    finish(&r);
+}
+
+static void
+new_ids_are_new_whatever_ids_there_are(void **state)
+{
+    static const char *const ids[] = {
+        "4294967294", "4294967295", "18446744073709551614",
+        "18446744073709551615", "99999999999999999999999999", "-1", "+3",
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        char recipe[256];
+        struct rig r;
+
+        snprintf(recipe, sizeof recipe, "size 1M; data 0 1; snapshot %s old;"
+                 "snapshot 0 zero; snapshot 1 one; snapshot %s also",
+                 ids[i], ids[(i + 1) % 3]);
+        start(&r, recipe);
+        for (size_t n = 4; n < 7; n++) {
+            struct qcow2_snapshot new, other;
+
+            create(&r, "new");
+            qcow2_get_snapshot(r.play.disk, n, &new);
+            for (size_t k = 0; k < n; k++) {
+                qcow2_get_snapshot(r.play.disk, k, &other);
+                EXPECT(strcmp(new.id, other.id) != 0, "two have the id %s",
+                       new.id);
+            }
+        }
+        finish(&r);
+    }
+}
+
+static void
+expect_deleted(struct rig *r, const char *what, const char *id_left)
+{
+    struct qcow2_error err;
+
+    EXPECT_OK(qcow2_snapshot_delete(r->play.disk, what, &err), &err);
+    for (size_t i = 0; i < qcow2_get_nr_snapshots(r->play.disk); i++) {
+        struct qcow2_snapshot s;
+
+        qcow2_get_snapshot(r->play.disk, i, &s);
+        if (strcmp(s.id, id_left) == 0)
+            return;
+    }
+    EXPECT(false, "%s is gone", id_left);
+}
+
+static void
+names_come_before_ids(void **state)
+{
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    start(&r, "size 1M; data 0 1; snapshot 1 2; snapshot 2 3; snapshot 3 twice;"
+              "snapshot 4 twice; snapshot 5 1");
+    expect_refused(qcow2_snapshot_delete(r.play.disk, "twice", &err), &err,
+                   EINVAL);
+    expect_refused(qcow2_snapshot_apply(r.play.disk, "twice", &err), &err,
+                   EINVAL);
+    expect_refused(qcow2_snapshot_delete(r.play.disk, "twic", &err), &err,
+                   ENOENT);
+    expect_refused(qcow2_snapshot_delete(r.play.disk, "03", &err), &err,
+                   ENOENT);
+    expect_refused(qcow2_snapshot_apply(r.play.disk, "", &err), &err, ENOENT);
+    expect_deleted(&r, "2", "2");
+    expect_deleted(&r, "2", "3");
+    expect_deleted(&r, "3", "4");
+    expect_deleted(&r, "twice", "5");
+    EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "1", &err), &err);
+    finish(&r);
+}
+
+static void
+names_have_1_to_255_bytes(void **state)
+{
+    static const char odd[] = "\x1b[31m\xff\n \xc3\xa4 '\"\\";
+    char name[258];
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    start(&r, "size 1M; data 0 1");
+    memset(name, 'n', sizeof name);
+    name[256] = '\0';
+    expect_refused(qcow2_snapshot_create(r.play.disk, name, &plain, &err),
+                   &err, EINVAL);
+    expect_refused(qcow2_snapshot_create(r.play.disk, "", &plain, &err), &err,
+                   EINVAL);
+    name[255] = '\0';
+    create(&r, name);
+    expect_snapshot(&r, 0, "1", name);
+    create(&r, odd);
+    expect_snapshot(&r, 1, "2", odd);
+    expect_refused(qcow2_snapshot_delete(r.play.disk, "\x1b[2J", &err), &err,
+                   ENOENT);
+    EXPECT(!strchr(err.text, '\x1b'), "a terminal would obey this: %s",
+           err.text);
+    EXPECT_OK(qcow2_snapshot_delete(r.play.disk, odd, &err), &err);
+    finish(&r);
+}
+
+static void
+dates_and_clocks_are_stored_as_given(void **state)
+{
+    static const struct qcow2_snapshot_create_options o = {
+        .date_sec = 4000000000, .date_nsec = 999999999,
+        .vm_clock_nsec = UINT64_C(0x123456789abcdef0),
+    };
+    struct qcow2_snapshot s;
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    start(&r, "size 1M; data 0 1");
+    EXPECT_OK(qcow2_snapshot_create(r.play.disk, "a", &o, &err), &err);
+    create(&r, "b");
+    qcow2_get_snapshot(r.play.disk, 0, &s);
+    assert_int_equal(s.date_sec, o.date_sec);
+    assert_int_equal(s.date_nsec, o.date_nsec);
+    assert_int_equal(s.vm_clock_nsec, o.vm_clock_nsec);
+    assert_int_equal(s.icount, UINT64_MAX);
+    assert_int_equal(s.vm_state_size, 0);
+    finish(&r);
+}
+
+/* Extra data of entry `name`, which is in the file once. */
+static const unsigned char *
+find_name(struct rig *r, const char *name)
+{
+    uint64_t nr_bytes;
+    const unsigned char *bytes = mem_bytes(r->mem, &nr_bytes);
+    const unsigned char *p = NULL, *at = bytes;
+
+    while ((at = memmem(at, bytes + nr_bytes - at, name, strlen(name))))
+        p = at++;
+    EXPECT(p, "'%s' is not in the file", name);
+    return p;
+}
+
+static void
+extra_data_that_nobody_understands_is_kept(void **state)
+{
+    static const unsigned unknown = 100 - 24;
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    start(&r, "size 1M; data 0 1; snapshot 1 first; snapshot 2 STRANGE "
+              "extra=100; data 0 2; snapshot 3 third; data 1 3");
+    create(&r, "fourth");
+    EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "first", &err), &err);
+    EXPECT_OK(qcow2_snapshot_apply(r.play.disk, "STRANGE", &err), &err);
+    EXPECT_OK(qcow2_resize(r.play.disk, 3 << 20, false, &err), &err);
+    for (unsigned i = 1; i <= unknown; i++)
+        EXPECT(find_name(&r, "2STRANGE")[-(int)i] == 0xa5,
+               "byte %u before the name", i);
+    finish(&r);
+}
+
+static void
+snapshots_being_read_are_not_deleted(void **state)
+{
+    struct qcow2_disk *a, *b;
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    start(&r, "size 1M; data 0 1; snapshot 1 s; data 0 2; snapshot 2 t");
+    a = qcow2_open_snapshot(r.play.disk, "s", &err);
+    b = qcow2_open_snapshot(r.play.disk, "s", &err);
+    expect_refused(qcow2_snapshot_delete(r.play.disk, "s", &err), &err,
+                   EBUSY);
+    EXPECT_OK(qcow2_close(a, &err), &err);
+    expect_refused(qcow2_snapshot_delete(r.play.disk, "s", &err), &err,
+                   EBUSY);
+    EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "t", &err), &err);
+    EXPECT_OK(qcow2_snapshot_apply(r.play.disk, "s", &err), &err);
+    EXPECT_OK(qcow2_close(b, &err), &err);
+    EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "s", &err), &err);
+    finish(&r);
+}
+
+static void
+disks_that_cannot_have_snapshots_say_so(void **state)
+{
+    struct qcow2_options o = QCOW2_OPTIONS_INIT;
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    start(&r, "size 1M; data 0 1; snapshot 1 s");
+    disk = qcow2_open_snapshot(r.play.disk, "s", &err);
+    expect_refused(qcow2_snapshot_create(disk, "a", &plain, &err), &err,
+                   EROFS);
+    expect_refused(qcow2_resize(disk, 1 << 20, true, &err), &err, EROFS);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    finish(&r);
+
+    tmpdir_write_file(tmpdir_path("raw"), "raw", 3);
+    o.format = QCOW2_FORMAT_RAW;
+    disk = qcow2_open(tmpdir_path("raw"), &o, &err);
+    expect_refused(qcow2_snapshot_create(disk, "a", &plain, &err), &err,
+                   ENOTSUP);
+    expect_refused(qcow2_snapshot_apply(disk, "a", &err), &err, ENOTSUP);
+    expect_refused(qcow2_snapshot_delete(disk, "a", &err), &err, ENOTSUP);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+}
+
+/* Version 2 as it was before sizes were stored. */
+static void
+version_2_snapshots_work_and_keep_the_size(void **state)
+{
+    struct qcow2_error err;
+    struct contents now;
+    struct rig r;
+    struct whole_op ops[] = {
+        { .kind = WHOLE_APPLY, .i = 0 },
+        { .kind = WHOLE_CREATE, .number = 5, .vm_state_size = 70000 },
+        { .kind = WHOLE_DELETE, .i = 0 },
+        { .kind = WHOLE_DELETE, .i = 0 },
+        { .kind = WHOLE_RESIZE, .size = 100 << 10 },
+    };
+
+    (void)state;
+    start(&r, "version 2; cluster 512; size 41000; data 0-5 1; snapshot 1 a;"
+              "data 3-7 2; compressed 8-9 3");
+    contents_read(&now, r.play.disk);
+    expect_refused(qcow2_resize(r.play.disk, 100 << 10, false, &err), &err,
+                   ENOTSUP);
+    for (unsigned i = 0; i < sizeof ops / sizeof ops[0]; i++) {
+        expect_step("%s", whole_text(&ops[i]));
+        EXPECT_OK(whole_run(r.play.disk, &now, &ops[i], &err), &err);
+        whole_model(&now, &ops[i]);
+        contents_expect(r.play.disk, &now);
+    }
+    contents_free(&now);
+    finish(&r);
+}
+
+static struct qcow2_disk *
+reopen(struct rig *r)
+{
+    struct qcow2_error err;
+
+    EXPECT_OK(qcow2_close(r->play.disk, &err), &err);
+    r->play.disk = rig_open_disk(r, io_mem_open(r->mem, false));
+    return r->play.disk;
+}
+
+/* As in images that were made version 3 later: such a snapshot has the size
+ * that the disk has. */
+static void
+snapshots_without_a_size_keep_theirs_when_the_disk_changes(void **state)
+{
+    static const uint64_t sizes[] = { 300000, 9000 };
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct qcow2_error err;
+        struct contents now;
+        struct whole_op op = { .kind = WHOLE_RESIZE, .size = sizes[i] };
+        struct rig r;
+
+        start(&r, "cluster 512; size 41000; data 0-60 1;"
+                  "snapshot 1 a extra=0; snapshot 2 b extra=8; data 3-7 2");
+        contents_read(&now, r.play.disk);
+        EXPECT_OK(whole_run(r.play.disk, &now, &op, &err), &err);
+        whole_model(&now, &op);
+        contents_expect(reopen(&r), &now);
+        contents_free(&now);
+        finish(&r);
+    }
+}
+
+static void
+snapshots_without_a_size_keep_theirs_when_another_is_applied(void **state)
+{
+    struct whole_op op = { .kind = WHOLE_APPLY, .i = 0 };
+    struct qcow2_error err;
+    struct contents now;
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 512; size 300000; data 0-60 1;"
+              "snapshot 1 a size=9000; data 3-7 2; snapshot 2 b extra=8");
+    contents_read(&now, r.play.disk);
+    EXPECT_OK(whole_run(r.play.disk, &now, &op, &err), &err);
+    whole_model(&now, &op);
+    contents_expect(reopen(&r), &now);
+    contents_free(&now);
+    finish(&r);
+}
+
+/* Creating and deleting again and again takes the same places. */
+static void
+the_file_does_not_grow_with_each_snapshot(void **state)
+{
+    uint64_t nr_before, nr_after;
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 512; size 1M; data 0-60 1");
+    for (unsigned i = 0; i < 100; i++) {
+        if (i == 5)
+            mem_bytes(r.mem, &nr_before);
+        create(&r, "s");
+        EXPECT_OK(qcow2_snapshot_apply(r.play.disk, "s", &err), &err);
+        EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "s", &err), &err);
+    }
+    mem_bytes(r.mem, &nr_after);
+    EXPECT(nr_after == nr_before, "%llu bytes became %llu",
+           (unsigned long long)nr_before, (unsigned long long)nr_after);
+    finish(&r);
+}
+
 int
 main(void)
 {
@@ -154,6 +501,20 @@ main(void)
         cmocka_unit_test(
             refcounts_too_narrow_are_refused_before_anything_changes),
         cmocka_unit_test(applying_is_refused_where_refcounts_are_too_narrow),
+        cmocka_unit_test(new_ids_are_above_all_numbers),
+        cmocka_unit_test(new_ids_are_new_whatever_ids_there_are),
+        cmocka_unit_test(names_come_before_ids),
+        cmocka_unit_test(names_have_1_to_255_bytes),
+        cmocka_unit_test(dates_and_clocks_are_stored_as_given),
+        cmocka_unit_test(extra_data_that_nobody_understands_is_kept),
+        cmocka_unit_test(snapshots_being_read_are_not_deleted),
+        cmocka_unit_test(disks_that_cannot_have_snapshots_say_so),
+        cmocka_unit_test(version_2_snapshots_work_and_keep_the_size),
+        cmocka_unit_test(
+            snapshots_without_a_size_keep_theirs_when_the_disk_changes),
+        cmocka_unit_test(
+            snapshots_without_a_size_keep_theirs_when_another_is_applied),
+        cmocka_unit_test(the_file_does_not_grow_with_each_snapshot),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
