@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* resize.c: changes the virtual size, and gives clusters a place in advance.
  *
- * Growing: a longer L1 table first, then zeroes over what a backing file or
- * the last cluster hides past the old end, then the size. Shrinking: first
- * the size, then what lies beyond it goes.
+ * Growing: what tables map past the old end goes, a longer L1 table is made,
+ * zeroes cover what a backing file or the last cluster hides there; then the
+ * size. Shrinking: first the size, then what lies beyond it goes.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -74,37 +74,29 @@ grow_l1(struct image *img, uint32_t nr, struct qcow2_error *err)
     return 0;
 }
 
-/* What lies behind the old end, and must not show after growing. */
-static uint64_t
-hidden_end(const struct image *img, uint64_t size)
-{
-    uint64_t end = round_up(img->hdr.size, img->cluster_size);
-
-    if (img->chain.nr_layers > 1)
-        end = max_u64(end, img->chain.layers[1]->size);
-    return min_u64(end, size);
-}
-
+/* Unmaps the clusters of [from, to), which lie in one slice. */
 static int
-grow(struct image *img, uint64_t size, struct qcow2_error *err)
+drop_piece(struct image *img, uint64_t from, uint64_t to,
+           struct qcow2_error *err)
 {
     struct view *v = &img->active;
-    uint64_t old = img->hdr.size, hidden = hidden_end(img, size);
-    uint32_t nr = tree_l1_entries(img, size);
-    struct snapshot_disk to = { .size = size };
-    int r = 0;
+    struct map_slice slice = { NULL };
+    int r = flush_make_room(img, err);
 
-    if (nr > v->l1_entries && grow_l1(img, nr, err) == -1)
-        return -1;
-    to.l1_off = v->l1_off;
-    to.l1_size = v->l1_entries;
-    v->src.size = size; /* so that requests reach past the old end */
-    if (hidden > old)
-        r = zero_range(img, hidden - old, old, 0, err);
-    if (r == 0)
-        r = snapshot_switch_disk(img, &to, err);
-    if (r == -1)
-        v->src.size = old;
+    while (r == 0 && from < to) {
+        struct mapping m;
+
+        r = map_lookup(v, from, to - from, &m, err);
+        if (r == 0 && m.kind != MAP_UNALLOCATED) {
+            if (!slice.block)
+                r = map_prepare(v, from, &slice, err);
+            if (r == 0)
+                map_set(v, &slice, from, m.nr_bytes >> img->cluster_bits,
+                        MAP_TO_UNALLOCATED, 0);
+        }
+        from += m.nr_bytes;
+    }
+    map_done(&slice);
     return r;
 }
 
@@ -116,26 +108,12 @@ drop_part_of_table(struct image *img, uint64_t guest_off,
     uint64_t end = round_up(guest_off + 1, table_reach(img));
 
     while (guest_off < end) {
-        uint64_t piece = min_u64(end - guest_off,
-                                 map_piece(&img->active, guest_off));
-        struct map_slice slice;
-        struct mapping m;
+        uint64_t to = min_u64(end, guest_off
+                                       + map_piece(&img->active, guest_off));
 
-        if (flush_make_room(img, err) == -1
-            || map_prepare(&img->active, guest_off, &slice, err) == -1)
+        if (drop_piece(img, guest_off, to, err) == -1)
             return -1;
-        for (uint64_t at = guest_off; at < guest_off + piece;
-             at += m.nr_bytes) {
-            if (map_lookup(&img->active, at, guest_off + piece - at, &m, err)
-                == -1) {
-                map_done(&slice);
-                return -1;
-            }
-            map_set(&img->active, &slice, at,
-                    m.nr_bytes >> img->cluster_bits, MAP_TO_UNALLOCATED, 0);
-        }
-        map_done(&slice);
-        guest_off += piece;
+        guest_off = to;
     }
     return 0;
 }
@@ -165,6 +143,43 @@ drop_rest(struct image *img, uint64_t guest_off, struct qcow2_error *err)
             return -1;
     }
     return overlap_fill(img, err);
+}
+
+/* How far data lies behind the old end that must not show after growing. */
+static uint64_t
+hidden_end(const struct image *img, uint64_t size)
+{
+    uint64_t end = round_up(img->hdr.size, img->cluster_size);
+
+    if (img->chain.nr_layers > 1)
+        end = max_u64(end, img->chain.layers[1]->size);
+    return min_u64(end, size);
+}
+
+static int
+grow(struct image *img, uint64_t size, struct qcow2_error *err)
+{
+    struct view *v = &img->active;
+    uint64_t old = img->hdr.size, hidden = hidden_end(img, size);
+    uint32_t nr = tree_l1_entries(img, size);
+    struct snapshot_disk to = { .size = size };
+    int r = 0;
+
+    /* Tables may reach past the end: a VM state that was loaded, or what a
+     * power cut kept shrinking from. */
+    if (drop_rest(img, round_up(old, img->cluster_size), err) == -1
+        || (nr > v->l1_entries && grow_l1(img, nr, err) == -1))
+        return -1;
+    to.l1_off = v->l1_off;
+    to.l1_size = v->l1_entries;
+    v->src.size = size; /* so that requests reach past the old end */
+    if (hidden > old)
+        r = zero_range(img, hidden - old, old, 0, err);
+    if (r == 0)
+        r = snapshot_switch_disk(img, &to, err);
+    if (r == -1)
+        v->src.size = old;
+    return r;
 }
 
 static int
