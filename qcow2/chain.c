@@ -89,6 +89,15 @@ layer_put(struct qcow2_pool *pool, struct layer *l)
     }
 }
 
+/* Is the layer this file? */
+static bool
+is_file(const struct layer *l, const struct gate_file *file)
+{
+    if (file->ino == 0)
+        return l->ino == 0 && strcmp(l->path, file->path) == 0;
+    return l->dev == file->dev && l->ino == file->ino;
+}
+
 /* Do both paths lie in the same directory? */
 static bool
 same_dir(const char *a, const char *b)
@@ -105,8 +114,7 @@ layer_find(struct qcow2_pool *pool, const struct gate_file *file,
     struct layer *l;
 
     for (l = pool->layers; l; l = l->next)
-        if (l->dev == file->dev && l->ino == file->ino
-            && l->format == format && l->locked == locked
+        if (is_file(l, file) && l->format == format && l->locked == locked
             && same_dir(l->path, file->path))
             break;
     return l;
@@ -262,7 +270,7 @@ check_loop(const struct walk *w, const struct gate_file *file,
 
     for (struct layer *l = w->above ? w->top : NULL; l && !loop;
          l = l == w->above ? NULL : l->backing)
-        loop = l->dev == file->dev && l->ino == file->ino;
+        loop = is_file(l, file);
     if (!loop)
         return 0;
     return error_set(err, EIO, "it is already part of the backing chain, "
@@ -350,8 +358,7 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
     if (r == 0 && !*next) {
         *next = open_layer(w, n, &file, err);
         r = *next ? 0 : -1;
-    } else if (r == 0
-               && ((*next)->dev != file.dev || (*next)->ino != file.ino)) {
+    } else if (r == 0 && !is_file(*next, &file)) {
         r = error_set(err, EIO, "it was replaced while the image above it is "
                       "in use");
     }

@@ -230,10 +230,9 @@ static int
 find_base(const char *path, const char *base, struct chain_stop *stop,
           struct qcow2_error *err)
 {
-    static const char *const anywhere[] = { "/" };
     struct gate_file file;
 
-    if (gate_resolve(path, base, anywhere, 1, &file, NULL) == -1
+    if (gate_trust_name(path, base, &file, NULL) == -1
         && gate_trust(base, &file, err) == -1)
         return error_prefix(err, "base '%s'", ESCAPED(base));
     stop->dev = file.dev;
@@ -247,14 +246,11 @@ open_top(const char *path, const struct qcow2_options *options,
          bool readonly, struct chain_stop *stop, struct qcow2_error *err)
 {
     struct qcow2_options o = *options;
-    struct io *io;
 
     o.readonly = readonly;
     o.fd = -1;
     o.pool = NULL; /* layers that others use have the base open */
-    io = io_file_open(path, o.fd, readonly, o.no_lock ? IO_LOCK_NONE
-                      : readonly ? IO_LOCK_READ : IO_LOCK_WRITE, err);
-    return io ? disk_open_above(io, path, &o, stop, err) : NULL;
+    return disk_open_path(path, &o, stop, err);
 }
 
 static int

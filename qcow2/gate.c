@@ -13,6 +13,7 @@
 #include "cleanup.h"
 #include "error.h"
 #include "escape.h"
+#include "io-nbd.h"
 
 /* Does QEMU take this name for something else than a path ("nbd:…",
  * "json:…")? A colon after a slash is part of a path.
@@ -62,6 +63,11 @@ resolve_dir(const char *path, struct qcow2_error *err)
     CLEANUP_FREE char *dir = NULL;
     char *real;
 
+    if (io_nbd_is_uri(path)) {
+        error_set(err, EPERM, "names in an image that comes over NBD are "
+                  "not relative to anything");
+        return NULL;
+    }
     if (!slash)
         dir = strdup(".");
     else
@@ -141,6 +147,38 @@ check_plain_path(const char *name, struct qcow2_error *err)
                      "file instead", scheme);
 }
 
+/* Fills *file for a URI. */
+static int
+resolve_uri(const char *uri, struct gate_file *file, struct qcow2_error *err)
+{
+    memset(file, 0, sizeof *file);
+    file->path = strdup(uri);
+    return file->path ? 0 : error_nomem(err);
+}
+
+/* Is uri the same as prefix, or something on the same server below it? */
+static bool
+uri_begins_with(const char *uri, const char *prefix)
+{
+    size_t len = strlen(prefix);
+
+    return starts_with(uri, prefix)
+           && (uri[len] == '\0' || uri[len] == '/' || uri[len] == '?'
+               || prefix[len - 1] == '/');
+}
+
+static int
+check_uri(const char *uri, const char *const *allow, size_t nr_allow,
+          struct qcow2_error *err)
+{
+    for (size_t i = 0; i < nr_allow; i++)
+        if (io_nbd_is_uri(allow[i]) && uri_begins_with(uri, allow[i]))
+            return 0;
+    return error_set(err, EPERM, "refused: '%s' is not a local file; "
+                     "allow=URI allows what begins with a URI, backing=FILE "
+                     "names another file", ESCAPED(uri));
+}
+
 /* 1: yes, 0: no. dir may be NULL. */
 static int
 is_allowed(const char *real, const char *dir, const char *const *allow,
@@ -149,8 +187,11 @@ is_allowed(const char *real, const char *dir, const char *const *allow,
     if (dir && is_below(real, dir))
         return 1;
     for (size_t i = 0; i < nr_allow; i++) {
-        CLEANUP_FREE char *allowed = realpath(allow[i], NULL);
+        CLEANUP_FREE char *allowed = NULL;
 
+        if (io_nbd_is_uri(allow[i]))
+            continue;
+        allowed = realpath(allow[i], NULL);
         if (!allowed)
             return error_set_errno(err, errno, "allow=%s", allow[i]);
         if (is_below(real, allowed))
@@ -169,8 +210,12 @@ gate_resolve(const char *image_path, const char *name,
     int r;
 
     memset(file, 0, sizeof *file);
-    if (gate_check_allow(allow, nr_allow, err) == -1
-        || check_plain_path(name, err) == -1)
+    if (gate_check_allow(allow, nr_allow, err) == -1)
+        return -1;
+    if (io_nbd_is_uri(name))
+        return check_uri(name, allow, nr_allow, err) == -1
+                       || resolve_uri(name, file, err) == -1 ? -1 : 0;
+    if (check_plain_path(name, err) == -1)
         return -1;
     dir = resolve_image_dir(image_path, err);
     /* An image without a name (a deleted file's descriptor) has none. */
@@ -200,10 +245,22 @@ int
 gate_trust(const char *path, struct gate_file *file, struct qcow2_error *err)
 {
     memset(file, 0, sizeof *file);
+    if (io_nbd_is_uri(path))
+        return resolve_uri(path, file, err);
     if (strstr(path, "://"))
-        return error_set(err, ENOTSUP, "'%s': only local files are "
-                         "supported", path);
+        return error_set(err, ENOTSUP, "'%s': only local files and NBD URIs "
+                         "are supported", path);
     return resolve(path, file, err);
+}
+
+int
+gate_trust_name(const char *image_path, const char *name,
+                struct gate_file *file, struct qcow2_error *err)
+{
+    const char *const allow[] = { "/", name };
+
+    return gate_resolve(image_path, name, allow,
+                        io_nbd_is_uri(name) ? 2 : 1, file, err);
 }
 
 static struct io *
@@ -214,6 +271,8 @@ open_resolved(const struct gate_file *file, bool readonly, enum io_lock lock,
     struct stat st;
     int fd;
 
+    if (!file->real)
+        return io_nbd_open(file->path, readonly, err);
     /* Between the decision and now somebody may have put something else
      * there: a link to elsewhere, or a pipe that would block us. */
     fd = open(file->real, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC
@@ -262,9 +321,9 @@ gate_check_allow(const char *const *allow, size_t nr_allow,
                  struct qcow2_error *err)
 {
     for (size_t i = 0; i < nr_allow; i++)
-        if (has_protocol(allow[i]))
+        if (has_protocol(allow[i]) && !io_nbd_is_uri(allow[i]))
             return error_set(err, ENOTSUP, "allow=%s: only local "
-                             "directories are supported, not URIs",
+                             "directories and NBD URIs are supported",
                              allow[i]);
     return 0;
 }

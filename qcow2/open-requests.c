@@ -14,6 +14,7 @@
 #include "cleanup.h"
 #include "compress.h"
 #include "error.h"
+#include "io-nbd.h"
 #include "open-disk.h"
 #include "request.h"
 
@@ -98,6 +99,8 @@ qcow2_has_feature(const char *name)
     if (strcmp(name, "libdeflate") == 0)
         return true;
 #endif
+    if (strcmp(name, "nbd") == 0)
+        return io_nbd_supported();
     return false;
 }
 

@@ -10,6 +10,7 @@
 #include "checked.h"
 #include "cleanup.h"
 #include "error.h"
+#include "io-nbd.h"
 #include "open-disk.h"
 #include "request.h"
 
@@ -203,15 +204,25 @@ disk_open_above(struct io *io, const char *path,
 }
 
 struct qcow2_disk *
-qcow2_open(const char *path, const struct qcow2_options *options,
-           struct qcow2_error *err)
+disk_open_path(const char *path, const struct qcow2_options *options,
+               struct chain_stop *stop, struct qcow2_error *err)
 {
     enum io_lock lock = options->no_lock ? IO_LOCK_NONE
                         : options->readonly ? IO_LOCK_READ : IO_LOCK_WRITE;
-    struct io *io = io_file_open(path, options->fd, options->readonly, lock,
-                                 err);
+    struct io *io;
 
-    return io ? disk_open_io(io, path, options, err) : NULL;
+    if (options->fd < 0 && io_nbd_is_uri(path))
+        io = io_nbd_open(path, options->readonly, err);
+    else
+        io = io_file_open(path, options->fd, options->readonly, lock, err);
+    return io ? disk_open_above(io, path, options, stop, err) : NULL;
+}
+
+struct qcow2_disk *
+qcow2_open(const char *path, const struct qcow2_options *options,
+           struct qcow2_error *err)
+{
+    return disk_open_path(path, options, NULL, err);
 }
 
 struct qcow2_disk *

@@ -24,6 +24,12 @@ struct qcow2_disk *disk_open_above(struct io *io, const char *path,
                                    struct chain_stop *stop,
                                    struct qcow2_error *err);
 
+/* The same, for what path names. */
+struct qcow2_disk *disk_open_path(const char *path,
+                                  const struct qcow2_options *options,
+                                  struct chain_stop *stop,
+                                  struct qcow2_error *err);
+
 /* The image of a qcow2 disk; NULL for a raw one. */
 struct image *disk_image(struct qcow2_disk *disk);
 

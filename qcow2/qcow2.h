@@ -103,7 +103,8 @@ struct qcow2_options {
 
     /* Backing files named by images are opened only if they lie in the
      * directory of the image that names them, or below one of these.
-     * "/" allows every local path.
+     * "/" allows every local path. An NBD URI allows those that begin with
+     * it.
      */
     const char *const *allow;
     size_t nr_allow;
@@ -120,7 +121,7 @@ struct qcow2_options {
 
 #define QCOW2_OPTIONS_INIT { .fd = -1 }
 
-/* Opens path. A writable open of an image whose dirty bit is set repairs
+/* Opens path, which may be an NBD URI. A writable open of an image whose dirty bit is set repairs
  * its refcounts first (specification, "Header": incompatible_features bit
  * 0). An image whose corrupt bit is set opens only readonly (EROFS).
  * The disk is the caller's, to be closed by qcow2_close.
@@ -255,7 +256,8 @@ QCOW2_PUBLIC void qcow2_get_snapshot(const struct qcow2_disk *disk, size_t i,
  */
 QCOW2_PUBLIC const char *qcow2_probe(const void *start, size_t nr_bytes);
 
-/* Is this part built in? Known names: "zlib", "zstd", "libdeflate". */
+/* Is this part built in? Known names: "zlib", "zstd", "libdeflate",
+ * "nbd". */
 QCOW2_PUBLIC bool qcow2_has_feature(const char *name);
 
 /* How to create an image. */

@@ -372,7 +372,6 @@ open_below(const char *path, struct qcow2_disk *top,
            const struct qcow2_rebase_options *rebase,
            struct qcow2_error *err)
 {
-    static const char *const anywhere[] = { "/" };
     struct chain_stop loop = { .dev = top->file->image->io->dev,
                                .ino = top->file->image->io->ino };
     struct qcow2_options o = *options;
@@ -387,7 +386,7 @@ open_below(const char *path, struct qcow2_disk *top,
     o.backing_none = false;
     o.backing = NULL;
     o.backing_format = QCOW2_FORMAT_AUTO;
-    if (gate_resolve(path, rebase->backing, anywhere, 1, &file, err) == -1)
+    if (gate_trust_name(path, rebase->backing, &file, err) == -1)
         return NULL;
     loop.reached = loop.ino != 0 && file.dev == loop.dev
                    && file.ino == loop.ino;

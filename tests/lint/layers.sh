@@ -64,7 +64,7 @@ only_in ()
 only_in '# *include *<(zlib|zstd|libdeflate)\.h>' compress.c
 only_in '\b(F_(OFD_)?(SET|GET)LKW?|flock|lockf)\b' io-file.c io-lock.c
 only_in '\bf(data)?sync *\(' io-file.c io-lock.c
-only_in '# *include *<libnbd\.h>'
+only_in '# *include *<libnbd\.h>' io-nbd.c
 only_in '# *include *[<"]nbdkit-' ../plugin/*.[ch]
 
 # The plugin knows the engine by its public header alone.

@@ -152,7 +152,7 @@ test_image_named_by_its_descriptor_starts_at_its_file(void **state)
 static void
 test_allowed_uris_are_refused_before_they_are_needed(void **state)
 {
-    const char *allow[] = { "nbd://localhost" };
+    const char *allow[] = { "https://localhost" };
     struct qcow2_options options = readonly;
 
     (void)state;
@@ -160,7 +160,7 @@ test_allowed_uris_are_refused_before_they_are_needed(void **state)
     options.allow = allow;
     options.nr_allow = 1;
     expect_refused(tmpdir_path("a/image"), &options, ENOTSUP,
-                   "allow=nbd://localhost");
+                   "allow=https://localhost");
 }
 
 static void
@@ -392,7 +392,7 @@ test_backing_option_is_trusted(void **state)
     options.backing = "base";
     expect_open("a/top", &options);
     assert_int_equal(chdir("/"), 0);
-    options.backing = "nbd://localhost";
+    options.backing = "https://localhost";
     expect_refused(tmpdir_path("a/top"), &options, ENOTSUP, "local files");
     options.backing = "/no/such/file";
     expect_refused(tmpdir_path("a/top"), &options, ENOENT, "/no/such/file");
