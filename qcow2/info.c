@@ -15,6 +15,7 @@
 #include "escape.h"
 #include "gate.h"
 #include "header.h"
+#include "io-nbd.h"
 #include "io.h"
 #include "qcow2.h"
 #include "snaptab.h"
@@ -437,7 +438,7 @@ check_loop(const struct info *top, const struct gate_file *file,
     unsigned depth = 0;
 
     for (const struct info *i = top; i; i = (struct info *)i->pub.backing) {
-        if (i->dev == file->dev && i->ino == file->ino)
+        if (file->ino != 0 && i->dev == file->dev && i->ino == file->ino)
             return error_set(err, EIO, "it is already part of the backing "
                              "chain, which forms a loop");
         if (++depth > MAX_CHAIN_DEPTH)
@@ -477,9 +478,10 @@ struct qcow2_info *
 qcow2_get_info(const char *path, const struct qcow2_info_options *options,
                struct qcow2_error *err)
 {
-    struct io *io = io_file_open(path, -1, true,
-                                 options->no_lock ? IO_LOCK_NONE
-                                                  : IO_LOCK_READ, err);
+    enum io_lock lock = options->no_lock ? IO_LOCK_NONE : IO_LOCK_READ;
+    struct io *io = io_nbd_is_uri(path)
+                    ? io_nbd_open(path, true, err)
+                    : io_file_open(path, -1, true, lock, err);
     struct info *top = io ? info_new(io, path, options->format, err) : NULL;
     struct info *last = top;
 
