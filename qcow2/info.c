@@ -379,6 +379,22 @@ settle_format(struct io *io, enum qcow2_format *format,
     return 0;
 }
 
+/* An NBD server does not tell. */
+static int
+fill_allocated(struct info *info, struct io *io, struct qcow2_error *err)
+{
+    struct qcow2_error e;
+
+    if (io_get_allocated(io, &info->pub.allocated_size, &e) == 0)
+        return 0;
+    info->pub.allocated_size = UINT64_MAX;
+    if (e.errnum == ENOTSUP)
+        return 0;
+    if (err)
+        *err = e;
+    return -1;
+}
+
 /* Takes over io, also on failure. */
 static struct info *
 info_new(struct io *io, const char *path, enum qcow2_format format,
@@ -395,7 +411,7 @@ info_new(struct io *io, const char *path, enum qcow2_format format,
     info->dev = io->dev;
     info->ino = io->ino;
     if (io_get_size(io, &info->pub.file_size, err) == -1
-        || io_get_allocated(io, &info->pub.allocated_size, err) == -1
+        || fill_allocated(info, io, err) == -1
         || settle_format(io, &format, err) == -1)
         goto out;
     info->pub.format = format;

@@ -597,7 +597,8 @@ struct qcow2_info {
     enum qcow2_format format;
     uint64_t virtual_size;
     uint64_t file_size;         /* bytes up to the file's end */
-    uint64_t allocated_size;    /* bytes it takes from the file system */
+    uint64_t allocated_size;    /* bytes it takes from the file system;
+                                 * UINT64_MAX: nobody tells (NBD) */
 
     /* qcow2 only; else 0. */
     unsigned version;
