@@ -70,8 +70,11 @@ static int
 set_dir(void *where, const char *value)
 {
     const char *dir = nbdkit_printf_intern("%s/.", value);
+    char *real = dir && value[0] ? realpath(dir, NULL) : NULL;
 
-    return dir ? set_resolved(where, nbdkit_realpath(dir)) : -1;
+    if (!real)
+        nbdkit_error("'%s' is not a directory", value);
+    return set_resolved(where, real);
 }
 
 static int

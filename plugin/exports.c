@@ -106,8 +106,7 @@ exports_find(const char *name, struct export *out)
     }
     nbdkit_error("no export '%s': there are %s",
                  is_printable(name) ? name : "(unprintable)",
-                 config.dir ? "FILE and FILE@SNAPSHOT, of regular files that "
-                              "lie in the directory"
+                 config.dir ? "FILE and FILE@SNAPSHOT, of files in the directory"
                             : "'' and '@SNAPSHOT'");
     return -1;
 }
@@ -177,6 +176,7 @@ list_image(struct nbdkit_exports *exports, const char *name,
     struct qcow2_disk *disk;
     struct qcow2_snapshot s;
     const char *word, *full;
+    struct export shadow;
 
     images_options(export, &options);
     options.readonly = options.no_lock = options.backing_none = true;
@@ -188,15 +188,14 @@ list_image(struct nbdkit_exports *exports, const char *name,
         return;
     }
     nbdkit_add_export(exports, name, exports_describe(disk, export->snapshot));
-    for (size_t i = 0; i < qcow2_get_nr_snapshots(disk); i++) {
-        if (i == MAX_LISTED_SNAPSHOTS)
-            break;
+    for (size_t i = 0;
+         i < qcow2_get_nr_snapshots(disk) && i < MAX_LISTED_SNAPSHOTS; i++) {
         qcow2_get_snapshot(disk, i, &s);
         word = means(s.name, disk, &s) ? s.name
                : means(s.id, disk, &s) ? s.id
                                        : NULL;
         full = word ? nbdkit_printf_intern("%s@%s", name, word) : NULL;
-        if (full)
+        if (full && !(config.dir && find_file(full, &shadow)))
             nbdkit_add_export(exports, full, exports_describe(disk, word));
     }
     qcow2_close(disk, NULL);

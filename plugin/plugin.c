@@ -276,10 +276,9 @@ plugin_extents(void *handle, uint32_t nr_bytes, uint64_t guest_off,
         .one_only = flags & NBDKIT_FLAG_REQ_ONE,
     };
     struct qcow2_error err;
-    int r;
+    int r = qcow2_map(disk_of(handle), nr_bytes, guest_off, add_extent, &call,
+                      &err);
 
-    r = qcow2_map(disk_of(handle), nr_bytes, guest_off, add_extent, &call,
-                  &err);
     return call.r == -1 ? -1 : done(r, &err);
 }
 

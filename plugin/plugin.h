@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* plugin.h: what the files of the nbdkit plugin share.
- *
+/* plugin.h: what the files of the nbdkit plugin share:
  * plugin.c   nbdkit's callbacks
  * config.c   key=value parameters
  * exports.c  export names and what they stand for

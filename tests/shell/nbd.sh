@@ -42,9 +42,26 @@ exec(compile(sys.stdin.read(), "script", "exec"))
 '
 }
 
-# uri_of EXPORT
-# The URI of that export of the server at $uri.
-uri_of ()
+# hold_client [EXPORT] <SCRIPT
+# Like nbd_client, but returns when the script has run, and keeps its
+# connections until release_client.
+hold_client ()
 {
-    echo "${uri/\/\/\//\/\/\/$1}"
+    local script
+    script="$(cat)"
+    rm -f "$tmp/held" "$tmp/leave"
+    mkfifo "$tmp/held" "$tmp/leave"
+    nbd_client "$@" <<END &
+$script
+print("held", file=open("$tmp/held", "w"), flush=True)
+open("$tmp/leave").read()
+END
+    held_client=$!
+    read -r -t 300 <>"$tmp/held" || fail "the client did not get that far"
+}
+
+release_client ()
+{
+    echo >"$tmp/leave"
+    wait "$held_client"
 }

@@ -1,0 +1,77 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# With dir= the files of a directory are exports: which names there are,
+# which there are not, and that one bad file does not hide the others.
+
+. ./functions.sh
+. "$srcdir/shell/nbd.sh"
+requires nbdinfo --version
+requires qemu-img --version
+
+mkdir -p "$tmp/images/below"
+cd "$tmp/images"
+
+# new FILE BYTE: a qcow2 image full of that byte.
+new ()
+{
+    qemu-img create -q -f qcow2 "$1" 64k
+    qemu-io -f qcow2 -c "write -P $2 0 64k" "$1" >/dev/null
+}
+new disk.qcow2 1
+qemu-img snapshot -c snap disk.qcow2
+qemu-img snapshot -c shadowed disk.qcow2
+qemu-img snapshot -c a@b disk.qcow2
+new disk.qcow2@shadowed 2
+new noname 3
+new below/inside.qcow2 4
+new 'sp ace?&.qcow2' 5
+new qcow2.raw 6 # a raw disk into which a guest wrote a qcow2 image
+new .hidden 7
+new ../outside.qcow2 8
+printf '%65536s' r >plain
+printf '%65536s' s >other.raw
+echo 'not an image' >bad.qcow2
+ln -s below/inside.qcow2 link
+ln -s ../outside.qcow2 escape
+ln -s /dev/zero device
+ln -s nowhere dangling
+mkfifo pipe
+
+start_nbdkit "$tmp/socket" dir=.
+nbd_client disk.qcow2 <<END
+for name, byte in (("disk.qcow2", 1), ("disk.qcow2@snap", 1),
+                   ("disk.qcow2@1", 1), ("disk.qcow2@a@b", 1),
+                   ("disk.qcow2@shadowed", 2), ("noname", 3), ("link", 4),
+                   ("sp ace?&.qcow2", 5), ("plain", ord("r")),
+                   ("other.raw", ord("s"))):
+    c = connect(name)
+    data = c.pread(65536, 0)
+    assert data[-1] == byte, name
+    assert c.is_read_only() == (name in ("disk.qcow2@snap", "disk.qcow2@1",
+                                         "disk.qcow2@a@b")), name
+assert connect("qcow2.raw").pread(4, 0) == b"QFI\xfb"
+for name in ("", ".", "..", "/", "below", "below/inside.qcow2", ".hidden",
+             "../outside.qcow2", "../images/disk.qcow2", "./disk.qcow2",
+             "escape", "device", "dangling", "pipe", "nothing", "bad.qcow2",
+             "disk.qcow2@none", "disk.qcow2/", "@snap", "disk.qcow2@",
+             "x" * 300, "@" * 4096, "plain@snap"):
+    fails(errno.ENOENT, connect, name)
+    # It does no harm.
+    assert connect("plain").pread(1, 65535) == b"r"
+END
+nbdinfo --list "$uri" | sed -n 's/^export="\(.*\)":$/\1/p' >list
+stop_nbdkit
+
+cat >expected <<END
+disk.qcow2
+disk.qcow2@snap
+disk.qcow2@a@b
+disk.qcow2@shadowed
+link
+noname
+other.raw
+plain
+qcow2.raw
+sp ace?&.qcow2
+END
+diff <(sort expected) <(grep -vx 'expected\|list' list | sort)
