@@ -17,21 +17,21 @@ qemu-io -c 'write -P 1 0 1M' ../bases/base.qcow2 >/dev/null
 qemu-img create -q -f qcow2 -b ../bases/base.qcow2 -F qcow2 disk.qcow2
 
 # background ARG...
+# The server has the FIFO open: who reads it finds its end when it has ended.
 background ()
 {
-    rm -f "$tmp/pid"
-    nbdkit_qcow2 -U "$tmp/socket" -P "$tmp/pid" "$@"
+    rm -f "$tmp/pid" "$tmp/ended"
+    mkfifo "$tmp/ended"
+    nbdkit_qcow2 -U "$tmp/socket" -P "$tmp/pid" "$@" 9<>"$tmp/ended"
 }
 end_background ()
 {
-    local pid
     [ -e "$tmp/pid" ] || return 0
-    pid="$(cat "$tmp/pid")"
-    rm "$tmp/pid"
-    kill "$pid"
-    # It is not our child.
-    while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
-    rm -f "$tmp/socket"
+    exec 8<"$tmp/ended"
+    kill "$(cat "$tmp/pid")"
+    cat <&8
+    exec 8<&-
+    rm "$tmp/pid" "$tmp/socket"
 }
 cleanup_fn end_background
 
