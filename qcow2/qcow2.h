@@ -121,9 +121,10 @@ struct qcow2_options {
 
 #define QCOW2_OPTIONS_INIT { .fd = -1 }
 
-/* Opens path, which may be an NBD URI. A writable open of an image whose dirty bit is set repairs
- * its refcounts first (specification, "Header": incompatible_features bit
- * 0). An image whose corrupt bit is set opens only readonly (EROFS).
+/* Opens path, which may be an NBD URI. A writable open of an image whose
+ * dirty bit is set repairs its refcounts first (specification, "Header":
+ * incompatible_features bit 0). An image whose corrupt bit is set opens only
+ * readonly (EROFS).
  * The disk is the caller's, to be closed by qcow2_close.
  */
 QCOW2_PUBLIC struct qcow2_disk *
@@ -520,21 +521,14 @@ qcow2_measure(struct qcow2_disk *source,
 /* --- What a disk is made of -------------------------------------------- */
 
 /* One file of a disk's chain. Strings are valid until the disk is closed;
- * names from images may hold bytes that are not printable.
+ * names from images may hold bytes that are not printable. qcow2_get_info
+ * tells more.
  */
 struct qcow2_layer {
-    const char *path;
     enum qcow2_format format;
-    uint64_t size;            /* virtual */
-    uint64_t file_size;       /* bytes up to the file's end */
-    uint64_t allocated;       /* bytes it takes from the file system */
-
-    /* qcow2 only; else 0. */
-    unsigned version;
-    uint32_t cluster_size;
-    unsigned refcount_bits;
-    bool zstd;                /* compression type; else zlib */
-    bool lazy_refcounts, dirty, corrupt;
+    uint64_t size;      /* virtual */
+    uint64_t allocated; /* bytes it takes from its file system; 0 where that
+                         * cannot be known (NBD) */
     size_t nr_snapshots;
     const char *backing;        /* as stored; NULL: none */
     const char *backing_format; /* as declared; NULL: not declared */
@@ -550,8 +544,8 @@ QCOW2_PUBLIC int qcow2_get_layer(const struct qcow2_disk *disk,
 struct qcow2_layer_usage {
     uint64_t own;     /* data or zeroes here, not left to the layer below */
     uint64_t visible; /* of those, not hidden by a layer above */
-    uint64_t added;   /* of `own`, what the layers below have not: about
-                       * what they would grow by if it was committed */
+    uint64_t added;   /* data for which the next layer has no place: about
+                       * what it would grow by if this one was committed */
 };
 QCOW2_PUBLIC int qcow2_get_layer_usage(struct qcow2_disk *disk,
                                        unsigned layer,
