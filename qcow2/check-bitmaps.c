@@ -30,8 +30,7 @@ count_bitmap_cluster(struct check *c, uint64_t entry, uint64_t at,
     if (host_off == 0)
         return 0;
     if (!check_inside(c, host_off, c->cluster_size)) {
-        check_report(c, PROBLEM_BITMAP_PAST_END, at, host_off, 0);
-        c->lost = true;
+        check_report_past_end(c, PROBLEM_BITMAP_PAST_END, at, host_off, 0);
         return 0;
     }
     return check_refer(c, host_off, c->cluster_size, weight, err);
@@ -66,8 +65,11 @@ find_tables(struct check *c, const unsigned char *directory,
             break;
         off = be64_get(d.table_offset);
         nr_bytes = be32_get(d.table_size) * UINT64_C(8);
-        if (off >= MAX_HOST_OFFSET || !is_aligned(off, c->cluster_size)
-            || !check_inside(c, off, nr_bytes)) {
+        if (!check_inside(c, off, nr_bytes)) {
+            check_report_past_end(c, PROBLEM_BITMAP_TABLE, start_at + pos,
+                                  off, nr_bytes / 8);
+            off = nr_bytes = 0;
+        } else if (!is_aligned(off, c->cluster_size)) {
             check_report(c, PROBLEM_BITMAP_TABLE, start_at + pos, off,
                          nr_bytes / 8);
             c->lost = true;

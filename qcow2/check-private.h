@@ -67,6 +67,8 @@ struct check {
     /* Some entry made no sense: what it should have pointed to seems to be
      * free and is not, so nothing is freed. */
     bool lost;
+    uint64_t first_past_end;    /* where the first such place is that lies
+                                 * past the end of the file; UINT64_MAX */
     bool rebuild;               /* the refcounts have no place */
 
     struct finding last;        /* not told yet: more may join it */
@@ -119,6 +121,10 @@ int check_count(struct check *c, struct qcow2_error *err);
 bool check_inside(const struct check *c, uint64_t host_off,
                   uint64_t nr_bytes);
 
+/* Reports an entry whose range does not. */
+void check_report_past_end(struct check *c, enum problem problem,
+                           uint64_t at, uint64_t host_off, uint64_t b);
+
 /* Counts `weight` references to all clusters that the range touches. */
 int check_refer(struct check *c, uint64_t host_off, uint64_t nr_bytes,
                 uint64_t weight, struct qcow2_error *err);
@@ -166,8 +172,10 @@ int repair_barrier(struct check *c, struct qcow2_error *err);
 int repair_entries(struct check *c, bool set_copied,
                    struct qcow2_error *err);
 
-/* repair-rebuild.c: writes a new refcount table with new refblocks behind
- * the end of the file, and switches the header to it. */
+/* repair-rebuild.c: first, the old refcount table and refblocks count as
+ * references no more. Then, writes a new table with new refblocks behind the
+ * end of the file, and switches the header to it. */
+int repair_drop_refcounts(struct check *c, struct qcow2_error *err);
 int repair_rebuild(struct check *c, struct qcow2_error *err);
 
 #endif /* QCOW2_CHECK_PRIVATE_H */

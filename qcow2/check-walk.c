@@ -21,9 +21,17 @@ enum { PIECE_BYTES = 64 << 10 };
 bool
 check_inside(const struct check *c, uint64_t host_off, uint64_t nr_bytes)
 {
-    uint64_t end = host_off + nr_bytes;
+    return range_inside(host_off, nr_bytes,
+                        round_up(c->file_size, c->cluster_size));
+}
 
-    return end <= c->file_size || end - c->file_size < c->cluster_size;
+void
+check_report_past_end(struct check *c, enum problem problem, uint64_t at,
+                      uint64_t host_off, uint64_t b)
+{
+    check_report(c, problem, at, host_off, b);
+    c->first_past_end = min_u64(c->first_past_end, host_off);
+    c->lost = true;
 }
 
 int
@@ -162,9 +170,12 @@ count_l1_entry(struct check *c, uint64_t entry, uint64_t at, uint64_t weight,
     if (inside && check_refer(c, e.host_off, c->cluster_size, weight, err)
                   == -1)
         return -1;
-    if (e.flaws & ENTRY_MISALIGNED || !inside) {
-        check_report(c, inside ? PROBLEM_L1_MISALIGNED : PROBLEM_L1_PAST_END,
-                     at, e.host_off, 0);
+    if (!inside) {
+        check_report_past_end(c, PROBLEM_L1_PAST_END, at, e.host_off, 0);
+        return 0;
+    }
+    if (e.flaws & ENTRY_MISALIGNED) {
+        check_report(c, PROBLEM_L1_MISALIGNED, at, e.host_off, 0);
         c->lost = true;
         return 0;
     }
@@ -255,12 +266,10 @@ count_l2_entry(struct check *c, struct walk *w, uint64_t entry, uint64_t at,
     note_allocated(c, w, &e);
     if (inside && check_refer(c, e.host_off, len, w->weight, err) == -1)
         return -1;
-    if (!inside) {
-        check_report(c, e.kind == MAP_COMPRESSED
-                        ? PROBLEM_COMPRESSED_PAST_END : PROBLEM_L2_PAST_END,
-                     at, e.host_off, 0);
-        c->lost = true;
-    }
+    if (!inside)
+        check_report_past_end(c, e.kind == MAP_COMPRESSED
+                                 ? PROBLEM_COMPRESSED_PAST_END
+                                 : PROBLEM_L2_PAST_END, at, e.host_off, 0);
     return 0;
 }
 

@@ -24,9 +24,8 @@ struct rebuild {
     uint8_t *needed;          /* MAX_ENTRIES: which refblocks there are */
 };
 
-/* The old table and blocks are references no more. */
-static int
-drop_old(struct check *c, struct qcow2_error *err)
+int
+repair_drop_refcounts(struct check *c, struct qcow2_error *err)
 {
     uint64_t table = c->hdr->reftable_offset >> c->cluster_bits;
 
@@ -78,6 +77,26 @@ need_blocks_in_use(struct check *c, struct rebuild *r,
     return 0;
 }
 
+/* Is there room behind what is in use? A file cut short must not grow over
+ * what it lost: that would be found again, as new refcounts. */
+static int
+check_room(const struct check *c, const struct rebuild *r, uint64_t total,
+           struct qcow2_error *err)
+{
+    uint64_t end = (r->first + total) << c->cluster_bits;
+
+    if (!c->io->can_grow && end > c->file_size)
+        return error_set(err, ENOSPC, "new refcounts need %" PRIu64
+                         " clusters at the end, which the device has not",
+                         total);
+    if (c->io->can_grow && c->first_past_end < end)
+        return error_set(err, EIO, "the file is cut short: some entry points "
+                         "to 0x%" PRIx64 ", behind its end, where new "
+                         "refcounts would have to go; the image can only be "
+                         "read (-r)", c->first_past_end);
+    return 0;
+}
+
 /* The new table and blocks must be counted in the new blocks too. */
 static int
 lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
@@ -98,11 +117,8 @@ lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
         return error_set(err, EFBIG, "a refcount table for this file would "
                          "have more than the limit of %d bytes",
                          MAX_REFTABLE_BYTES);
-    if (!c->io->can_grow
-        && (r->first + total) << c->cluster_bits > c->file_size)
-        return error_set(err, ENOSPC, "new refcounts need %" PRIu64
-                         " clusters at the end, which the device has not",
-                         total);
+    if (check_room(c, r, total, err) == -1)
+        return -1;
     for (uint64_t i = 0; i < total; i++)
         if (counts_add(&c->refs, r->first + i, 1, err) == -1)
             return -1;
@@ -181,8 +197,7 @@ repair_rebuild(struct check *c, struct qcow2_error *err)
     if (c->io->can_grow)
         r.first = max_u64(r.first, div_round_up(c->file_size,
                                                 c->cluster_size));
-    if (drop_old(c, err) == -1
-        || need_blocks_in_use(c, &r, err) == -1
+    if (need_blocks_in_use(c, &r, err) == -1
         || lay_out(c, &r, err) == -1)
         return -1;
     return write_new(c, &r, err);

@@ -149,6 +149,8 @@ clear_features(struct check *c, struct qcow2_error *err)
 static int
 repair_all(struct check *c, struct qcow2_error *err)
 {
+    if (c->rebuild && repair_drop_refcounts(c, err) == -1)
+        return -1;
     if (repair_entries(c, false, err) == -1
         || repair_barrier(c, err) == -1)
         return -1;

@@ -309,6 +309,26 @@ test_refcounts_of_too_large_a_file_are_refused(void **state)
     mem_free(image);
 }
 
+/* What the file lost must stay lost, not become part of the new refcounts. */
+static void
+test_refcounts_are_not_put_where_lost_data_was(void **state)
+{
+    struct mem *image = image_of("cluster 512; refcount-bits 64; size 1M;"
+                                 "data 0-9 1; poke reftable[0] = 0;"
+                                 "poke l2[3] = @end;"
+                                 "poke l2[3] | 0x8000000000000000");
+    struct qcow2_check_result r;
+    struct qcow2_error err;
+
+    (void)state;
+    assert_int_equal(check_mem(image, QCOW2_REPAIR_ALL, &r, &err), -1);
+    assert_int_equal(err.errnum, EIO);
+    assert_non_null(strstr(err.text, "cut short"));
+    EXPECT_OK(check_mem(image, QCOW2_REPAIR_NONE, &r, &err), &err);
+    assert_true(r.corruptions > 0);
+    mem_free(image);
+}
+
 /* An image on a device with room for so many clusters of 4096 behind it. Its
  * last cluster is the refcount block, which nothing points to any more. */
 static struct mem *
@@ -595,6 +615,7 @@ main(void)
         cmocka_unit_test(test_all_refcounts_can_be_written_anew),
         cmocka_unit_test(test_a_file_of_holes_is_no_work),
         cmocka_unit_test(test_refcounts_of_too_large_a_file_are_refused),
+        cmocka_unit_test(test_refcounts_are_not_put_where_lost_data_was),
         cmocka_unit_test(
             test_refcounts_are_rebuilt_in_free_clusters_of_a_device),
         cmocka_unit_test(test_a_full_device_has_no_room_for_new_refcounts),
