@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test-vm-state.c: the saved states of virtual machines are stored with a
+ * snapshot, read again, and given up with it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "audit.h"
+#include "expect.h"
+#include "oracle.h"
+#include "rig.h"
+#include "tmpdir.h"
+
+/* A stream that ends, or fails, somewhere. */
+struct stream {
+    uint64_t seed, off, end;
+    uint64_t fails_at; /* 0: never */
+    int errnum;
+    size_t portion;
+};
+
+static long
+read_stream(void *opaque, void *buf, size_t nr_bytes)
+{
+    struct stream *s = opaque;
+
+    if (s->fails_at && s->off >= s->fails_at) {
+        errno = s->errnum;
+        return -1;
+    }
+    if (nr_bytes > s->end - s->off)
+        nr_bytes = s->end - s->off;
+    if (nr_bytes > s->portion)
+        nr_bytes = s->portion;
+    pattern_fill(buf, nr_bytes, s->seed, s->off);
+    s->off += nr_bytes;
+    return nr_bytes;
+}
+
+static int
+save(struct rig *r, const char *name, struct stream *s,
+     struct qcow2_error *err)
+{
+    struct qcow2_snapshot_create_options o = {
+        .vm_state = read_stream, .opaque = s,
+    };
+
+    return qcow2_snapshot_create(r->play.disk, name, &o, err);
+}
+
+static void
+start(struct rig *r, const char *recipe)
+{
+    expect_case("%s", recipe);
+    rig_init(r, recipe, 0);
+    rig_open(r);
+}
+
+static void
+finish(struct rig *r)
+{
+    const char *path = tmpdir_path("image");
+    struct qcow2_error err;
+    const unsigned char *bytes;
+    uint64_t nr_bytes;
+    struct audit a;
+
+    EXPECT_OK(qcow2_close(r->play.disk, &err), &err);
+    bytes = mem_bytes(r->mem, &nr_bytes);
+    audit_image(bytes, nr_bytes, &a);
+    EXPECT(audit_is_clean(&a), "closed image: %u corruptions (%s), %u "
+           "without COPIED, %u leaks%s", a.nr_corruptions, a.first,
+           a.nr_uncopied, a.nr_leaks, a.dirty ? ", dirty" : "");
+    mem_save(r->mem, path);
+    oracle_expect_clean(path);
+    rig_end(r);
+    rig_free(r);
+}
+
+static struct qcow2_disk *
+open_snapshot(struct rig *r, const char *name)
+{
+    struct qcow2_error err;
+    struct qcow2_disk *s = qcow2_open_snapshot(r->play.disk, name, &err);
+
+    EXPECT(s, "%s", err.text);
+    return s;
+}
+
+static void
+expect_state(struct qcow2_disk *s, uint64_t seed, uint64_t off,
+             uint64_t nr_bytes)
+{
+    unsigned char *got = malloc(2 * nr_bytes + 1), *want = got + nr_bytes;
+    struct qcow2_error err;
+
+    if (!got)
+        abort();
+    EXPECT_OK(qcow2_read_vm_state(s, got, nr_bytes, off, &err), &err);
+    pattern_fill(want, nr_bytes, seed, off);
+    expect_same("VM state", got, want, nr_bytes, off);
+    free(got);
+}
+
+static void
+states_of_any_length_are_read_as_they_were_stored(void **state)
+{
+    /* An L2 table of clusters of 4 KiB covers 2 MiB; states are stored in
+     * portions of 1 MiB. */
+    static const uint64_t lengths[] = {
+        1, 4095, 4096, 4097, 1 << 20, (1 << 20) + 1, 2 << 20,
+        (2 << 20) + 1, 7000001
+    };
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 4K; size 3M; data 0-9 1; snapshot 1 before; data 3 2");
+    for (unsigned i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        struct stream in = { .seed = i + 1, .end = lengths[i],
+                             .portion = i % 2 ? 777 : SIZE_MAX };
+        struct qcow2_snapshot info;
+        struct qcow2_error err;
+        struct qcow2_disk *s;
+
+        EXPECT_OK(save(&r, "s", &in, &err), &err);
+        qcow2_get_snapshot(r.play.disk, 1, &info);
+        assert_int_equal(info.vm_state_size, lengths[i]);
+        assert_int_equal(info.disk_size, 3 << 20);
+        s = open_snapshot(&r, "s");
+        expect_state(s, in.seed, 0, lengths[i]);
+        expect_state(s, in.seed, lengths[i] / 3, lengths[i] / 2);
+        expect_state(s, in.seed, lengths[i] - 1, 1);
+        play_verify(&r.play);
+        EXPECT_OK(qcow2_close(s, &err), &err);
+        EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "s", &err), &err);
+    }
+    finish(&r);
+}
+
+static void
+reading_outside_of_a_state_is_refused(void **state)
+{
+    struct stream in = { .seed = 1, .end = 5000, .portion = SIZE_MAX };
+    struct qcow2_error err;
+    struct qcow2_disk *s;
+    char buf[16];
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 4K; size 3M; data 0 1; snapshot 1 without");
+    EXPECT_OK(save(&r, "with", &in, &err), &err);
+    s = open_snapshot(&r, "with");
+    assert_int_equal(qcow2_read_vm_state(s, buf, 16, 4985, &err), -1);
+    assert_int_equal(err.errnum, EINVAL);
+    assert_int_equal(qcow2_read_vm_state(s, buf, 16, UINT64_MAX - 7, &err),
+                     -1);
+    EXPECT_OK(qcow2_read_vm_state(s, buf, 16, 4984, &err), &err);
+    EXPECT_OK(qcow2_close(s, &err), &err);
+    s = open_snapshot(&r, "without");
+    assert_int_equal(qcow2_read_vm_state(s, buf, 1, 0, &err), -1);
+    assert_int_equal(err.errnum, EINVAL);
+    EXPECT_OK(qcow2_close(s, &err), &err);
+    assert_int_equal(qcow2_read_vm_state(r.play.disk, buf, 1, 0, &err), -1);
+    assert_int_equal(err.errnum, EINVAL);
+    finish(&r);
+}
+
+static void
+a_state_that_cannot_be_read_leaves_no_snapshot(void **state)
+{
+    static const struct stream streams[] = {
+        { .end = 9000000, .fails_at = 1, .errnum = EPIPE, .portion = 999 },
+        { .end = 9000000, .fails_at = 5000000, .errnum = EPERM,
+          .portion = SIZE_MAX },
+        { .end = 9000000, .fails_at = 5000000, .portion = 4096 },
+    };
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 4K; size 3M; data 0-9 1; snapshot 1 before; data 3 2");
+    for (unsigned i = 0; i < sizeof streams / sizeof streams[0]; i++) {
+        struct stream in = streams[i];
+        struct qcow2_error err;
+
+        assert_int_equal(save(&r, "s", &in, &err), -1);
+        EXPECT(in.errnum == 0 || err.errnum == in.errnum, "errno %d: %s",
+               err.errnum, err.text);
+        assert_int_equal(qcow2_get_nr_snapshots(r.play.disk), 1);
+        play_verify(&r.play);
+    }
+    finish(&r);
+}
+
+static void
+states_stay_with_the_snapshot_when_it_is_applied(void **state)
+{
+    struct stream in = { .seed = 3, .end = 3000000, .portion = SIZE_MAX };
+    struct qcow2_error err;
+    struct qcow2_disk *s;
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 4K; size 3M; data 0-9 1");
+    EXPECT_OK(save(&r, "s", &in, &err), &err);
+    EXPECT_OK(qcow2_snapshot_apply(r.play.disk, "s", &err), &err);
+    EXPECT_OK(qcow2_resize(r.play.disk, 12 << 20, false, &err), &err);
+    EXPECT_OK(qcow2_pwrite(r.play.disk, "x", 1, 11 << 20, 0, &err), &err);
+    EXPECT_OK(qcow2_snapshot_apply(r.play.disk, "s", &err), &err);
+    play_verify(&r.play);
+    s = open_snapshot(&r, "s");
+    expect_state(s, 3, 0, 3000000);
+    EXPECT_OK(qcow2_close(s, &err), &err);
+    finish(&r);
+}
+
+/* Sparse states, compressed ones, and those behind clusters that are not
+ * there, as others may have stored them. */
+static void
+states_of_other_programs_are_read(void **state)
+{
+    unsigned char got[4 * 4096], zeroes[4096] = { 0 };
+    struct qcow2_error err;
+    struct qcow2_disk *s;
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 4K; size 3M; data 0 1; snapshot 1 s vmstate=2");
+    s = open_snapshot(&r, "s");
+    EXPECT_OK(qcow2_read_vm_state(s, got, 2 * 4096, 0, &err), &err);
+    pattern_fill(got + 2 * 4096, 2 * 4096, 99,
+                 2 * UINT64_C(2097152)); /* behind the disk's two tables */
+    expect_same("VM state", got, got + 2 * 4096, 2 * 4096, 0);
+    EXPECT_OK(qcow2_close(s, &err), &err);
+    finish(&r);
+
+    start(&r, "cluster 4K; size 3M; data 0 1; snapshot 1 s vmstate=2;"
+              "poke snapshot[0].vm_state_size = 9000000");
+    /* The 64-bit size in the extra data counts. */
+    s = open_snapshot(&r, "s");
+    assert_int_equal(qcow2_read_vm_state(s, got, 1, 2 * 4096, &err), -1);
+    EXPECT_OK(qcow2_close(s, &err), &err);
+    finish(&r);
+
+    start(&r, "version 2; cluster 4K; size 3M; data 0 1; snapshot 1 s "
+              "vmstate=2; poke snapshot[0].vm_state_size = 16384");
+    s = open_snapshot(&r, "s");
+    EXPECT_OK(qcow2_read_vm_state(s, got, 4096, 3 * 4096, &err), &err);
+    expect_same("hole", got, zeroes, 4096, 0);
+    EXPECT_OK(qcow2_close(s, &err), &err);
+    EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "s", &err), &err);
+    finish(&r);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(states_of_any_length_are_read_as_they_were_stored),
+        cmocka_unit_test(reading_outside_of_a_state_is_refused),
+        cmocka_unit_test(a_state_that_cannot_be_read_leaves_no_snapshot),
+        cmocka_unit_test(states_stay_with_the_snapshot_when_it_is_applied),
+        cmocka_unit_test(states_of_other_programs_are_read),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
