@@ -46,7 +46,8 @@ convert_source_init(struct convert_source *s,
     s->size = end - s->skip;
     if (o->nr_bytes != 0)
         s->size = min_u64(s->size, o->nr_bytes);
-    s->top_layers_only = o->has_backing || o->create.backing;
+    s->top_layers_only = o->no_create ? o->has_backing
+                                      : o->create.backing != NULL;
     s->ignore_errors = o->ignore_read_errors;
     return 0;
 }

@@ -108,6 +108,9 @@ convert_target_open(struct convert_target *t, const char *path,
 
     if (check_not_source(path, source, err) == -1)
         return -1;
+    if (o->format == QCOW2_FORMAT_RAW && source->top_layers_only)
+        return error_set(err, EINVAL, "%s: a raw file has no backing file",
+                         path);
     if (!o->no_create
         && create(t, path, source->size, o, err) == -1)
         return -1;

@@ -112,7 +112,8 @@ targets_of_every_kind_read_the_same(void **state)
 
         tmpdir_clear();
         rng_init(&rng, seed, i);
-        layers_make(&chain, &rng, 1 + rng_below(&rng, 3), true, "l");
+        layers_make(&chain, &rng, 1 + rng_below(&rng, MAX_TEST_LAYERS), true,
+                    "l");
         top = layers_top(&chain);
         random_options(&rng, &o);
         expect_case("seed %llu round %u: %s to format %d v%u cluster %u%s%s "
@@ -368,6 +369,10 @@ what_cannot_be_is_refused_in_words(void **state)
         .create.overwrite = true,
     };
     expect_refused("raw", &o, EINVAL, "compressed");
+    o = (struct qcow2_convert_options){
+        .format = QCOW2_FORMAT_RAW, .create.backing = "base",
+    };
+    expect_refused("new", &o, EINVAL, "no backing file");
     EXPECT(exists("base") && exists("small"), "something was removed");
 }
 

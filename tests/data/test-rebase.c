@@ -334,7 +334,7 @@ what_cannot_be_is_refused_in_words(void **state)
                    "its own backing chain");
     expect_refused("top", "above", QCOW2_FORMAT_QCOW2, EINVAL,
                    "its own backing chain");
-    expect_refused("top", "nbd://host/x", QCOW2_FORMAT_RAW, EPERM, "nbd");
+    expect_refused("top", "https://host/x", QCOW2_FORMAT_RAW, EPERM, "https");
 }
 
 /* The files that headers name here do not exist. */

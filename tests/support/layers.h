@@ -13,7 +13,7 @@
 #include "qcow2.h"
 #include "rng.h"
 
-enum { MAX_TEST_LAYERS = 4 };
+enum { MAX_TEST_LAYERS = 6 };
 
 struct test_layer {
     bool raw;
