@@ -344,14 +344,36 @@ raise_run(struct image *img, uint64_t cluster, uint64_t nr, bool from_zero,
 
 /* References that a tree makes are among those counted already, so at most
  * as many come: only past half of what fits must they be counted. */
+static int
+count_one_more(struct image *img, uint64_t cluster, uint64_t refcount,
+               struct counts *more, struct qcow2_error *err)
+{
+    unsigned order = img->hdr.refcount_order;
+    uint64_t most = refcount_max(order);
+
+    if (refcount == 0)
+        return image_damaged(img, err, "the refcount of a cluster in use at "
+                             "0x%llx is 0",
+                             (unsigned long long)cluster
+                                 << img->cluster_bits);
+    if (refcount <= most / 2)
+        return 0;
+    if (counts_add(more, cluster, 1, err) == -1)
+        return -1;
+    if (counts_get(more, cluster) <= most - refcount)
+        return 0;
+    return error_set(err, ENOTSUP, "%s: refcounts of %u bits cannot count one "
+                     "more reference to every cluster; delete snapshots, or "
+                     "use wider refcounts", img->name, 1u << order);
+}
+
 int
 alloc_can_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
                 struct counts *more, struct qcow2_error *err)
 {
-    unsigned order = img->hdr.refcount_order;
     uint64_t per_slice = refcount_slice_entries(img);
     uint64_t cluster = host_off >> img->cluster_bits;
-    uint64_t end = cluster + nr_clusters, most = refcount_max(order);
+    uint64_t end = cluster + nr_clusters;
 
     while (cluster < end) {
         uint64_t base = cluster - cluster % per_slice;
@@ -362,17 +384,11 @@ alloc_can_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
             return -1;
         for (; r == 0 && cluster < min_u64(end, base + per_slice);
              cluster++) {
-            uint64_t refcount = b ? refcount_get(b->data, order,
+            uint64_t refcount = b ? refcount_get(b->data,
+                                                 img->hdr.refcount_order,
                                                  cluster - base) : 0;
 
-            if (refcount <= most / 2)
-                continue;
-            r = counts_add(more, cluster, 1, err);
-            if (r == 0 && counts_get(more, cluster) > most - refcount)
-                r = error_set(err, ENOTSUP, "%s: refcounts of %u bits cannot "
-                              "count one more reference to every cluster; "
-                              "delete snapshots, or use wider refcounts",
-                              img->name, 1u << order);
+            r = count_one_more(img, cluster, refcount, more, err);
         }
         cache_put(b);
         if (r == -1)

@@ -23,11 +23,10 @@ start(struct rig *r, const char *recipe)
     rig_open(r);
 }
 
-/* Nothing is damaged or leaked. */
+/* Closes it; nothing is damaged or leaked. */
 static void
-finish(struct rig *r)
+expect_clean(struct rig *r)
 {
-    const char *path = tmpdir_path("image");
     struct qcow2_error err;
     const unsigned char *bytes;
     uint64_t nr_bytes;
@@ -39,6 +38,14 @@ finish(struct rig *r)
     EXPECT(audit_is_clean(&a), "closed image: %u corruptions (%s), %u "
            "without COPIED, %u leaks%s", a.nr_corruptions, a.first,
            a.nr_uncopied, a.nr_leaks, a.dirty ? ", dirty" : "");
+}
+
+static void
+finish(struct rig *r)
+{
+    const char *path = tmpdir_path("image");
+
+    expect_clean(r);
     mem_save(r->mem, path);
     oracle_expect_clean(path);
     rig_end(r);
@@ -75,15 +82,13 @@ expect_bytes(struct mem *got, struct mem *want)
 
 /* Creating is refused, and leaves every byte of the file as it was. */
 static void
-expect_create_refused(struct rig *r,
-                      const struct qcow2_snapshot_create_options *o,
-                      int errnum)
+expect_create_refused(struct rig *r, int errnum)
 {
     struct mem *before = mem_copy(r->mem);
     struct qcow2_error err;
 
-    expect_refused(qcow2_snapshot_create(r->play.disk, "one more", o, &err),
-                   &err, errnum);
+    expect_refused(qcow2_snapshot_create(r->play.disk, "one more", &plain,
+                                         &err), &err, errnum);
     expect_bytes(r->mem, before);
     mem_free(before);
 }
@@ -115,7 +120,7 @@ refcounts_too_narrow_are_refused_before_anything_changes(void **state)
         for (unsigned n = 0; n < cases[i].nr; n++)
             create(&r, "room");
         contents_read(&was, r.play.disk);
-        expect_create_refused(&r, &plain, ENOTSUP);
+        expect_create_refused(&r, ENOTSUP);
         contents_expect(r.play.disk, &was);
         contents_free(&was);
         EXPECT_OK(qcow2_pwrite(r.play.disk, "x", 1, 7, 0, &err), &err);
@@ -133,7 +138,7 @@ applying_is_refused_where_refcounts_are_too_narrow(void **state)
     (void)state;
     start(&r, "refcount-bits 2; cluster 4K; size 1M; compressed 0-1 1;"
               "data 7 1");
-    expect_create_refused(&r, &plain, ENOTSUP);
+    expect_create_refused(&r, ENOTSUP);
     EXPECT_OK(qcow2_pwrite(r.play.disk, "x", 1, 0, 0, &err), &err);
     create(&r, "a");
     create(&r, "b");
@@ -471,6 +476,137 @@ snapshots_without_a_size_keep_theirs_when_another_is_applied(void **state)
     finish(&r);
 }
 
+/* A file with a table of as many snapshots as a header may name, of a disk of
+ * no bytes: such a snapshot is nothing but its entry. */
+static void
+add_many_snapshots(struct rig *r, uint64_t table_off)
+{
+    static const unsigned char nr_snapshots[] = { 0, 1, 0, 0 };
+    struct qcow2_error err;
+    struct io *io = io_mem_open(r->mem, false);
+    unsigned char offset[8] = { 0, 0, 0, 0, 0, 0, table_off >> 8, table_off };
+
+    for (unsigned i = 0; i < 65536; i++) {
+        unsigned char entry[40 + 24 + 8] = { 0 };
+        char id[9];
+
+        snprintf(id, sizeof id, "%07uN", i);
+        entry[13] = 7;
+        entry[15] = 1;
+        entry[39] = 24;
+        memcpy(entry + 64, id, 8);
+        EXPECT_OK(io_pwrite(io, entry, sizeof entry,
+                            table_off + i * sizeof entry, &err), &err);
+    }
+    EXPECT_OK(io_pwrite(io, nr_snapshots, 4, 60, &err), &err);
+    EXPECT_OK(io_pwrite(io, offset, 8, 64, &err), &err);
+    io_close(io);
+}
+
+static void
+there_are_at_most_65536_snapshots(void **state)
+{
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    expect_case("65536 snapshots");
+    rig_init(&r, "cluster 4K; size 0; leak 1152", 0);
+    rig_start(&r);
+    add_many_snapshots(&r, 4096);
+    r.play.disk = rig_open_disk(&r, io_mem_open(r.mem, false));
+    expect_create_refused(&r, ENOSPC);
+    EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "0065535", &err), &err);
+    create(&r, "the last");
+    expect_snapshot(&r, 65535, "65535", "the last");
+    expect_create_refused(&r, ENOSPC);
+    EXPECT_OK(qcow2_snapshot_apply(r.play.disk, "0000000", &err), &err);
+    EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "0000000", &err), &err);
+    expect_clean(&r); /* which takes the other implementation long */
+    rig_end(&r);
+    rig_free(&r);
+}
+
+/* Free clusters inside are used where the file cannot grow. */
+static void
+snapshots_find_room_on_a_full_device(void **state)
+{
+    struct qcow2_error err;
+    const unsigned char *bytes;
+    uint64_t nr_bytes;
+    struct mem *file, *device;
+    struct rig r;
+
+    (void)state;
+    expect_case("device");
+    rig_init(&r, "cluster 4K; size 1M; gap 6; data 0-9 1", 0);
+    rig_start(&r);
+    file = r.mem;
+    bytes = mem_bytes(file, &nr_bytes);
+    device = mem_new_device(nr_bytes);
+    r.mem = mem_like(device, bytes, nr_bytes);
+    mem_free(device);
+    mem_free(file);
+    r.play.disk = rig_open_disk(&r, io_mem_open(r.mem, false));
+    create(&r, "a");
+    create(&r, "b");
+    EXPECT_OK(qcow2_pwrite(r.play.disk, "x", 1, 0, 0, &err), &err);
+    finish(&r);
+}
+
+/* Whatever is damaged is said so, and marked; what can be read still is. */
+static void
+damaged_tables_end_the_operation(void **state)
+{
+    static const struct {
+        const char *recipe;
+        enum whole_kind kind;
+        bool changed; /* found out too late */
+    } cases[] = {
+        { "poke l2[1] | 4", WHOLE_CREATE, false },
+        { "poke l2[1] | 4", WHOLE_APPLY, false },
+        { "poke l2[1] | 4", WHOLE_DELETE, true },
+        { "poke l1[0] | 2", WHOLE_CREATE, false },
+        { "poke u64[@snapshot-l1[0]] | 2", WHOLE_APPLY, false },
+        { "poke u64[@snapshot-l1[0]] | 2", WHOLE_DELETE, true },
+        { "poke u64[@snapshot-l1[0]] = 0x40000000", WHOLE_APPLY, false },
+        { "poke u64[@snapshot-l1[0]] = 0x40000000", WHOLE_DELETE, true },
+        { "poke refcount[@data[1]/C] = 0", WHOLE_CREATE, false },
+        { "poke refcount[@data[1]/C] = 0", WHOLE_APPLY, false },
+        { "poke refcount[@data[1]/C] = 0", WHOLE_DELETE, true },
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct whole_op op = { .kind = cases[i].kind };
+        struct contents names = { .nr = 1, .saved = calloc(1, 1000) };
+        const unsigned char *bytes;
+        struct qcow2_error err;
+        uint64_t nr_bytes;
+        char recipe[256], buf[1];
+        struct rig r;
+
+        snprintf(recipe, sizeof recipe, "cluster 4K; size 1M; data 0-3 1;"
+                 "snapshot 1 s; %s", cases[i].recipe);
+        start(&r, recipe);
+        expect_step("%s", whole_text(&op));
+        strcpy(names.saved[0].id, "1");
+        expect_refused(whole_run(r.play.disk, &names, &op, &err), &err, EIO);
+        EXPECT(qcow2_get_nr_snapshots(r.play.disk) == !cases[i].changed,
+               "number of snapshots");
+        expect_refused(qcow2_pwrite(r.play.disk, "x", 1, 0, 0, &err), &err,
+                       EIO);
+        if (!strstr(recipe, "l1[0] | 2") || strstr(recipe, "snapshot-l1"))
+            EXPECT_OK(qcow2_pread(r.play.disk, buf, 1, 0, &err), &err);
+        qcow2_close(r.play.disk, NULL);
+        bytes = mem_bytes(r.mem, &nr_bytes);
+        EXPECT(bytes[79] & 2, "the image is not marked corrupt");
+        free(names.saved);
+        rig_end(&r);
+        rig_free(&r);
+    }
+}
+
 /* Creating and deleting again and again takes the same places. */
 static void
 the_file_does_not_grow_with_each_snapshot(void **state)
@@ -514,6 +650,9 @@ main(void)
             snapshots_without_a_size_keep_theirs_when_the_disk_changes),
         cmocka_unit_test(
             snapshots_without_a_size_keep_theirs_when_another_is_applied),
+        cmocka_unit_test(there_are_at_most_65536_snapshots),
+        cmocka_unit_test(snapshots_find_room_on_a_full_device),
+        cmocka_unit_test(damaged_tables_end_the_operation),
         cmocka_unit_test(the_file_does_not_grow_with_each_snapshot),
     };
 
