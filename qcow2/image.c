@@ -108,7 +108,10 @@ load_tables(struct image *img, struct qcow2_error *err)
         || init_active(img, err) == -1
         || alloc_init(img, err) == -1)
         return -1;
-    if (!img->readonly && overlap_fill(img, err) == -1)
+    /* With the dirty bit COPIED flags mean nothing: the repair that has to
+     * come before any write makes the set. */
+    if (!img->readonly && !(img->hdr.incompatible & INCOMPAT_DIRTY)
+        && overlap_fill(img, err) == -1)
         return -1;
     return 0;
 }

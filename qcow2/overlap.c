@@ -2,6 +2,8 @@
 /* overlap.c: the set of host clusters that hold metadata; see overlap.h. */
 #include "overlap.h"
 
+#include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,14 +86,20 @@ table_insert(struct overlap_table *t, uint64_t value)
     t->nr_used++;
 }
 
-/* Readers may be in the old table, so it stays until the end: all retired
- * tables together are smaller than the newest. */
+/* Makes room for nr more, at most half full. Readers may be in the old table,
+ * so it stays until the end: all retired tables together are smaller than the
+ * newest. */
 static int
-grow(struct overlap *o, struct qcow2_error *err)
+reserve(struct overlap *o, uint64_t nr, struct qcow2_error *err)
 {
     struct overlap_table *old = o->table, *t;
+    uint64_t nr_slots = old->mask + 1;
 
-    t = table_new(2 * (old->mask + 1));
+    while (2 * (old->nr_used + nr) >= nr_slots)
+        nr_slots *= 2;
+    if (nr_slots == old->mask + 1)
+        return 0;
+    t = table_new(nr_slots);
     if (!t)
         return error_nomem(err);
     for (uint64_t i = 0; i <= old->mask; i++)
@@ -109,16 +117,13 @@ overlap_add(struct overlap *o, uint64_t host_cluster, uint64_t nr,
 {
     LOCK_SCOPE(&o->lock);
 
-    for (uint64_t i = 0; i < nr; i++) {
-        uint64_t value = host_cluster + i + 1;
-
-        if (table_has(o->table, value))
-            continue;
-        if (2 * (o->table->nr_used + 1) > o->table->mask
-            && grow(o, err) == -1)
-            return -1;
-        table_insert(o->table, value);
-    }
+    /* First, so that all of it is added or nothing: what stayed behind would
+     * be taken for damage later. */
+    if (reserve(o, nr, err) == -1)
+        return -1;
+    for (uint64_t i = 0; i < nr; i++)
+        if (!table_has(o->table, host_cluster + i + 1))
+            table_insert(o->table, host_cluster + i + 1);
     return 0;
 }
 
@@ -152,60 +157,99 @@ overlap_hit(const struct overlap *o, uint64_t host_cluster, uint64_t nr)
     return false;
 }
 
+/* Adds what lies in [host_off, host_off + nr_bytes) and must have its clusters
+ * for itself: who changes one of two structures in a cluster damages the
+ * other, and the cache takes slices of tables of two kinds for one. */
 static int
-add_bytes(const struct image *img, struct overlap *o, uint64_t host_off,
-          uint64_t nr_bytes, struct qcow2_error *err)
+add_alone(const struct image *img, struct overlap *o, const char *what,
+          uint64_t host_off, uint64_t nr_bytes, struct qcow2_error *err)
 {
-    uint64_t first = host_off >> img->cluster_bits;
+    uint64_t first = host_off >> img->cluster_bits, nr;
 
     if (nr_bytes == 0)
         return 0;
-    return overlap_add(o, first,
-                       ((host_off + nr_bytes - 1) >> img->cluster_bits)
-                           - first + 1, err);
+    nr = ((host_off + nr_bytes - 1) >> img->cluster_bits) - first + 1;
+    if (overlap_hit(o, first, nr))
+        return error_set(err, EIO, "%s: the %s at host offset 0x%" PRIx64
+                         " overlaps other metadata: the image is damaged, "
+                         "and can only be opened read-only (-r); qemu-img "
+                         "check tells more", img->name, what, host_off);
+    return overlap_add(o, first, nr, err);
 }
 
+/* L1 tables of snapshots. Two may have the same: nobody changes it. */
 static int
 add_snapshots(const struct image *img, struct overlap *o,
               struct qcow2_error *err)
 {
     const struct snapshot_table *t = &img->snaptab;
+    struct overlap starts;
+    int r = overlap_init(&starts, err);
 
-    if (add_bytes(img, o, img->hdr.snapshots_offset, t->nr_bytes, err) == -1)
-        return -1;
-    for (uint32_t i = 0; i < t->nr; i++)
-        if (add_bytes(img, o, t->snapshots[i].l1_offset,
-                      (uint64_t)t->snapshots[i].l1_size * 8, err) == -1)
+    for (uint32_t i = 0; r == 0 && i < t->nr; i++) {
+        const struct snapshot *s = &t->snapshots[i];
+        uint64_t start = s->l1_offset >> img->cluster_bits;
+
+        if (s->l1_size == 0 || overlap_hit(&starts, start, 1))
+            continue;
+        r = add_alone(img, o, "L1 table of a snapshot", s->l1_offset,
+                      (uint64_t)s->l1_size * 8, err);
+        if (r == 0)
+            r = overlap_add(&starts, start, 1, err);
+    }
+    overlap_destroy(&starts);
+    return r;
+}
+
+/* L2 tables of the active disk. Entries without COPIED may name one table
+ * several times: none of them changes it before it made a copy. */
+static int
+add_l2_tables(const struct image *img, struct overlap *o, bool copied,
+              struct qcow2_error *err)
+{
+    for (uint32_t i = 0; i < img->active.l1_entries; i++) {
+        struct l1_entry e = entry_decode_l1(img->active.l1[i],
+                                            img->cluster_bits);
+
+        if (e.host_off && e.copied == copied
+            && (copied ? add_alone(img, o, "L2 table", e.host_off, 1, err)
+                       : overlap_add(o, e.host_off >> img->cluster_bits, 1,
+                                     err)) == -1)
             return -1;
+    }
     return 0;
 }
 
+/* Tables that may have several names come first. */
 static int
 add_all(const struct image *img, struct overlap *o, struct qcow2_error *err)
 {
     const struct header *h = &img->hdr;
     const struct alloc *a = &img->alloc;
 
-    if (overlap_add(o, 0, 1, err) == -1
-        || add_bytes(img, o, h->l1_offset, (uint64_t)h->l1_size * 8, err) == -1
-        || add_bytes(img, o, h->reftable_offset,
+    if (add_l2_tables(img, o, false, err) == -1
+        || add_snapshots(img, o, err) == -1
+        || add_alone(img, o, "header", 0, 1, err) == -1
+        || add_alone(img, o, "L1 table", h->l1_offset,
+                     (uint64_t)h->l1_size * 8, err) == -1
+        || add_alone(img, o, "refcount table", h->reftable_offset,
                      (uint64_t)h->reftable_clusters << img->cluster_bits,
                      err) == -1
-        || add_bytes(img, o, h->bitmap_directory_offset,
+        || add_alone(img, o, "new refcount table", a->moved_offset,
+                     a->moved_offset ? (uint64_t)a->moved_clusters
+                                           << img->cluster_bits : 0,
+                     err) == -1
+        || add_alone(img, o, "bitmap directory", h->bitmap_directory_offset,
                      h->bitmap_directory_size, err) == -1
-        || add_snapshots(img, o, err) == -1)
+        || add_alone(img, o, "snapshot table", h->snapshots_offset,
+                     img->snaptab.nr_bytes, err) == -1
+        || add_l2_tables(img, o, true, err) == -1)
         return -1;
     for (uint32_t i = 0; i < a->reftable_entries; i++)
         if (a->reftable[i]
-            && add_bytes(img, o, a->reftable[i], 1, err) == -1)
+            && add_alone(img, o, "refcount block", a->reftable[i], 1, err)
+               == -1)
             return -1;
-    for (uint32_t i = 0; i < img->active.l1_entries; i++) {
-        struct l1_entry e = entry_decode_l1(img->active.l1[i],
-                                            img->cluster_bits);
-
-        if (e.host_off && add_bytes(img, o, e.host_off, 1, err) == -1)
-            return -1;
-    }
     return 0;
 }
 

@@ -23,6 +23,7 @@ struct image;
 int overlap_init(struct overlap *o, struct qcow2_error *err);
 void overlap_destroy(struct overlap *o);
 
+/* Adds clusters that may be there already; on failure (ENOMEM) none. */
 int overlap_add(struct overlap *o, uint64_t host_cluster, uint64_t nr,
                 struct qcow2_error *err);
 void overlap_remove(struct overlap *o, uint64_t host_cluster, uint64_t nr);
@@ -32,7 +33,8 @@ bool overlap_hit(const struct overlap *o, uint64_t host_cluster,
 
 /* Makes the set header, tables, refblocks and L2 tables of the active disk,
  * the snapshot table and snapshots' L1 tables, and the bitmap directory.
- * Only while nobody looks anything up. On failure the set is as it was.
+ * Only while nobody looks anything up. EIO when they overlap each other. On
+ * failure the set is as it was.
  */
 int overlap_fill(struct image *img, struct qcow2_error *err);
 
