@@ -49,13 +49,15 @@ alloc_destroy(struct image *img)
 }
 
 /* One past the last cluster with a refcount: of a block device the size
- * does not tell what is in use. */
+ * does not tell what is in use. A table may claim to count more clusters than
+ * the device has; they would take for ever. */
 static int
 find_last_used(struct image *img, uint64_t *end, struct qcow2_error *err)
 {
     uint64_t per_slice = refcount_slice_entries(img);
-    uint64_t slice = ((uint64_t)img->alloc.reftable_entries
-                      << img->refblock_bits) / per_slice;
+    uint64_t nr = min_u64((uint64_t)img->alloc.reftable_entries
+                              << img->refblock_bits, img->alloc.limit);
+    uint64_t slice = div_round_up(nr, per_slice);
 
     while (slice-- > 0) {
         struct block *b;
@@ -68,7 +70,7 @@ find_last_used(struct image *img, uint64_t *end, struct qcow2_error *err)
         }
         if (refcount_load(img, slice * per_slice, &b, err) == -1)
             return -1;
-        for (i = per_slice; i > 0; i--)
+        for (i = min_u64(per_slice, nr - slice * per_slice); i > 0; i--)
             if (refcount_get(b->data, img->hdr.refcount_order, i - 1) != 0)
                 break;
         cache_put(b);
@@ -416,9 +418,12 @@ take_table(struct image *img, uint64_t first, uint64_t nr,
         return image_damaged(img, err, "metadata near host offset 0x%llx has "
                              "a refcount of 0",
                              (unsigned long long)first << img->cluster_bits);
-    if (overlap_add(&img->overlap, first, nr, err) == -1
-        || raise_run(img, first, nr, true, err) == -1)
+    if (overlap_add(&img->overlap, first, nr, err) == -1)
         return -1;
+    if (raise_run(img, first, nr, true, err) == -1) {
+        overlap_remove(&img->overlap, first, nr);
+        return -1;
+    }
     a->end = max_u64(a->end, first + nr);
     if (a->fresh_from != UINT64_MAX)
         a->fresh_from = max_u64(a->fresh_from, first + nr);
@@ -594,6 +599,16 @@ punch_last(struct image *img, struct block *b, uint64_t cluster, uint64_t nr)
     }
 }
 
+/* The cluster lost its last reference. If it was an L2 table it is none any
+ * more: whoever is given it must not take it for damage. */
+static void
+become_free(struct image *img, uint64_t cluster)
+{
+    end_packing(img, cluster);
+    overlap_remove(&img->overlap, cluster, 1);
+    img->alloc.cursor = min_u64(img->alloc.cursor, cluster);
+}
+
 /* Lowers the refcounts of [cluster, cluster + nr), which lie in b. */
 static int
 lower_run(struct image *img, struct block *b, uint64_t cluster, uint64_t nr,
@@ -614,10 +629,8 @@ lower_run(struct image *img, struct block *b, uint64_t cluster, uint64_t nr,
                                  (unsigned long long)(cluster + i)
                                      << img->cluster_bits);
         refcount_set(b->data, order, idx, refcount - 1);
-        if (refcount == 1) {
-            end_packing(img, cluster + i);
-            a->cursor = min_u64(a->cursor, cluster + i);
-        }
+        if (refcount == 1)
+            become_free(img, cluster + i);
     }
     dirty_add(&a->refcounts, b);
     return 0;

@@ -120,8 +120,10 @@ load_slice(void *opaque, uint64_t key, void *data, uint32_t size,
 {
     struct image *img = opaque;
 
-    if (io_pread(img->io, data, size, key, err) == -1)
-        return error_prefix(err, "%s: refcount block", img->name);
+    /* Where the file lost its end, what is in use must not look free. */
+    if (image_check_inside(img, key, size, err) == -1
+        || io_pread(img->io, data, size, key, err) == -1)
+        return error_prefix(err, "refcount block");
     return 0;
 }
 
