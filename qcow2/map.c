@@ -55,17 +55,24 @@ l1_load(const struct view *v, uint64_t idx)
                                : 0;
 }
 
-/* Changes an entry in memory and remembers it for the flush. */
+/* Remembers for the flush that an entry changed; l1_lock is held. */
+static void
+l1_remember(struct view *v, uint64_t idx)
+{
+    if (!(v->l1_is_dirty[idx / 8] & 1u << idx % 8)) {
+        v->l1_is_dirty[idx / 8] |= 1u << idx % 8;
+        v->l1_dirty[v->nr_l1_dirty++] = idx;
+    }
+}
+
+/* Changes an entry in memory. */
 static void
 l1_store(struct view *v, uint64_t idx, uint64_t entry)
 {
     LOCK_SCOPE(&v->l1_lock);
 
     __atomic_store_n(&v->l1[idx], entry, __ATOMIC_RELEASE);
-    if (!(v->l1_is_dirty[idx / 8] & 1u << idx % 8)) {
-        v->l1_is_dirty[idx / 8] |= 1u << idx % 8;
-        v->l1_dirty[v->nr_l1_dirty++] = idx;
-    }
+    l1_remember(v, idx);
 }
 
 static int
@@ -107,8 +114,10 @@ map_take_l1(struct view *v, struct l1_change *change, struct qcow2_error *err)
 void
 map_give_back_l1(struct view *v, struct l1_change *change)
 {
+    LOCK_SCOPE(&v->l1_lock);
+
     for (uint32_t i = 0; i < change->nr; i++)
-        l1_store(v, change->indexes[i], l1_load(v, change->indexes[i]));
+        l1_remember(v, change->indexes[i]);
     l1_change_free(change);
 }
 
@@ -200,9 +209,12 @@ run_length(const struct block *b, uint64_t idx, uint64_t nr, uint64_t step)
     return n;
 }
 
+/* own_table: it is not shared. What a shared one points to is shared as well,
+ * whatever its COPIED flags say (I4). */
 static int
-fill_mapping(struct view *v, const struct block *b, uint64_t guest_off,
-             uint64_t nr_bytes, struct mapping *m, struct qcow2_error *err)
+fill_mapping(struct view *v, const struct block *b, bool own_table,
+             uint64_t guest_off, uint64_t nr_bytes, struct mapping *m,
+             struct qcow2_error *err)
 {
     struct image *img = v->img;
     uint64_t idx = l2_index(img, guest_off);
@@ -225,7 +237,7 @@ fill_mapping(struct view *v, const struct block *b, uint64_t guest_off,
         nr_clusters = run_length(b, idx, nr_clusters,
                                  e.host_off ? img->cluster_size : 0);
         m->has_host = e.host_off != 0;
-        m->copied = e.copied && m->has_host;
+        m->copied = e.copied && m->has_host && own_table;
         m->host_off = m->has_host ? e.host_off + in_cluster : 0;
     }
     if (e.host_off != 0
@@ -260,7 +272,7 @@ map_lookup(struct view *v, uint64_t guest_off, uint64_t nr_bytes,
     b = get_slice(v, table.host_off, guest_off, err);
     if (!b)
         return -1;
-    r = fill_mapping(v, b, guest_off,
+    r = fill_mapping(v, b, table.copied, guest_off,
                      min_u64(nr_bytes, map_piece(v, guest_off)), m, err);
     cache_put(b);
     if (r == 0)
@@ -399,7 +411,12 @@ free_old(struct image *img, uint64_t old, uint64_t kept_host_off)
     last = first;
     if (e.kind == MAP_COMPRESSED)
         last = (e.host_off + e.compressed_len - 1) >> img->cluster_bits;
-    alloc_free(img, first << img->cluster_bits, last - first + 1);
+    /* A damaged image may claim that metadata is guest data: then it stays,
+     * and the image is marked. */
+    if (overlap_check(img, e.host_off, e.kind == MAP_COMPRESSED
+                                           ? e.compressed_len : 1,
+                      NULL) == 0)
+        alloc_free(img, first << img->cluster_bits, last - first + 1);
 }
 
 static uint64_t

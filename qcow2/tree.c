@@ -70,10 +70,13 @@ walk_entry(struct run *r, uint64_t entry, struct qcow2_error *err)
                              (unsigned long long)entry);
     if (e.host_off == 0)
         return 0;
-    if (e.kind != MAP_COMPRESSED)
-        return run_add(r, e.host_off, 1, err);
     first = round_down(e.host_off, img->cluster_size);
-    end = round_up(e.host_off + e.compressed_len, img->cluster_size);
+    end = e.kind == MAP_COMPRESSED
+              ? round_up(e.host_off + e.compressed_len, img->cluster_size)
+              : first + img->cluster_size;
+    /* What is counted or given up here must be guest data. */
+    if (overlap_check(img, first, end - first, err) == -1)
+        return -1;
     return run_add(r, first, (end - first) >> img->cluster_bits, err);
 }
 
