@@ -67,8 +67,8 @@ only_in '\bf(data)?sync *\(' io-file.c io-lock.c
 only_in '# *include *<libnbd\.h>' io-nbd.c
 only_in '# *include *[<"]nbdkit-' ../plugin/*.[ch]
 
-# The plugin knows the engine by its public header alone.
-for file in ../plugin/*.[ch]; do
+# The plugin and the tool know the engine by its public header alone.
+for file in ../plugin/*.[ch] tool/*.[ch]; do
     [ -e "$file" ] || continue
     while read -r included; do
         if [ "$included" != qcow2.h ] && [ -e "$included" ]; then

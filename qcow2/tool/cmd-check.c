@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* cmd-check.c: checks and repairs images. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "qcow2.h"
+#include "json.h"
+#include "tool.h"
+#include "undo.h"
+#include "verbs.h"
+
+/* Exit statuses. */
+enum { CLEAN = 0, NOT_DONE = 1, CORRUPT = 2, LEAKS = 3, UNSUPPORTED = 63 };
+
+static const struct tool_option options[] = {
+    OPTION_FORMAT,
+    OPTION_OUTPUT,
+    { 'r', NULL, "leaks|all", "repair: only what leaks, or all that is found; "
+      "without it nothing is written" },
+    { KEY_PLAN, "plan", NULL, "with -r: show each write, and do none" },
+    { KEY_UNDO, "undo", "UNDO", "with -r: keep what is overwritten in this "
+      "new file" },
+    { KEY_RESTORE, "restore", "UNDO", "put back what --undo kept, if nothing "
+      "was changed since" },
+    OPTION_CACHE('T', "cache mode"),
+    OPTION_PROGRESS,
+    OPTION_FORCE_SHARE,
+    OPTION_QUIET,
+    OPTION_END,
+};
+
+struct request {
+    const char *path, *undo_path, *restore_path;
+    bool json, progress, quiet;
+    struct qcow2_check_options check;
+    struct disk_args disk;
+
+    struct undo *undo;
+    bool rechecking;
+    json_t *problems, *writes;
+};
+
+static const char *
+severity_word(enum qcow2_severity severity)
+{
+    switch (severity) {
+    case QCOW2_CORRUPTION:
+        return "ERROR";
+    case QCOW2_LEAK:
+        return "LEAK";
+    case QCOW2_INFO:
+        return "NOTE";
+    }
+    return "";
+}
+
+static void
+on_problem(void *opaque, const struct qcow2_problem *p)
+{
+    struct request *q = opaque;
+    json_t *o;
+
+    if (q->rechecking && !q->json && !q->quiet)
+        fprintf(stderr, "left: ");
+    if (!q->json && !q->quiet)
+        fprintf(stderr, "%s %s: %s\n", severity_word(p->severity), p->code,
+                p->text);
+    if (!q->json)
+        return;
+    o = check_memory(json_object());
+    json_put(o, "code", json_string(p->code));
+    json_put(o, "severity", json_string(severity_word(p->severity)));
+    json_put(o, "text", json_name(p->text));
+    json_put(o, "remedy", json_name(p->remedy));
+    json_put(o, "offset", json_bytes(p->host_off));
+    json_put(o, "clusters", json_bytes(p->nr_clusters));
+    json_put(o, "left-after-repair", json_boolean(q->rechecking));
+    json_put(q->problems, NULL, o);
+}
+
+static void
+on_recheck(void *opaque)
+{
+    struct request *q = opaque;
+
+    q->rechecking = true;
+}
+
+static int
+on_write(void *opaque, const struct qcow2_repair_write *w)
+{
+    struct request *q = opaque;
+
+    if (q->undo && !q->check.plan)
+        return undo_record(q->undo, w);
+    if (q->check.plan && q->json) {
+        json_t *o = check_memory(json_object());
+
+        json_put(o, "offset", json_bytes(w->host_off));
+        json_put(o, "length", json_bytes(w->nr_bytes));
+        json_put(o, "why", json_name(w->why));
+        json_put(q->writes, NULL, o);
+    } else if (q->check.plan && !q->quiet) {
+        printf("would write %zu bytes at host offset %" PRIu64 ": %s\n",
+               w->nr_bytes, w->host_off, w->why);
+    }
+    return 0;
+}
+
+static void
+put_count(json_t *o, const char *key, uint64_t n)
+{
+    if (n > 0)
+        json_put(o, key, json_bytes(n));
+}
+
+static void
+show_json(struct request *q, const struct qcow2_check_result *r)
+{
+    json_t *o = check_memory(json_object());
+
+    json_put(o, "filename", json_name(q->path));
+    json_put(o, "format", json_string("qcow2"));
+    json_put(o, "check-errors", json_integer(0));
+    json_put(o, "image-end-offset", json_bytes(r->image_end_offset));
+    put_count(o, "corruptions", r->corruptions);
+    put_count(o, "leaks", r->leaks);
+    put_count(o, "corruptions-fixed", r->corruptions_fixed);
+    put_count(o, "leaks-fixed", r->leaks_fixed);
+    put_count(o, "total-clusters", r->total_clusters);
+    put_count(o, "allocated-clusters", r->allocated_clusters);
+    put_count(o, "fragmented-clusters", r->fragmented_clusters);
+    put_count(o, "compressed-clusters", r->compressed_clusters);
+    json_put(o, "problems", q->problems);
+    if (q->check.plan)
+        json_put(o, "plan", q->writes);
+    else
+        json_decref(q->writes);
+    json_print(o);
+}
+
+static void
+show_text(const struct qcow2_check_result *r)
+{
+    if (r->leaks_fixed || r->corruptions_fixed)
+        printf("Repaired: %" PRIu64 " corruptions, %" PRIu64 " leaked "
+               "clusters.\n", r->corruptions_fixed, r->leaks_fixed);
+    if (!r->corruptions && !r->leaks)
+        printf("No errors were found on the image.\n");
+    if (r->corruptions)
+        printf("\n%" PRIu64 " errors were found on the image.\n"
+               "Data may be damaged, or will be when the image is written.\n",
+               r->corruptions);
+    if (r->leaks)
+        printf("\n%" PRIu64 " leaked clusters were found on the image.\n"
+               "They take space, but do no harm.\n", r->leaks);
+    if (r->total_clusters && r->allocated_clusters)
+        printf("%" PRIu64 "/%" PRIu64 " = %0.2f%% allocated, %0.2f%% "
+               "fragmented, %0.2f%% compressed clusters\n",
+               r->allocated_clusters, r->total_clusters,
+               r->allocated_clusters * 100.0 / r->total_clusters,
+               r->fragmented_clusters * 100.0 / r->allocated_clusters,
+               r->compressed_clusters * 100.0 / r->allocated_clusters);
+    if (r->image_end_offset)
+        printf("Image end offset: %" PRIu64 "\n", r->image_end_offset);
+}
+
+/* The format that the file has, or is said to have. */
+static int
+check_format(const struct request *q)
+{
+    struct qcow2_info_options o = {
+        .format = q->disk.options.format,
+        .no_lock = q->disk.options.no_lock,
+    };
+    struct qcow2_error err;
+    struct qcow2_info *info;
+    enum qcow2_format format;
+
+    if (o.format == QCOW2_FORMAT_QCOW2)
+        return CLEAN;
+    info = qcow2_get_info(q->path, &o, &err);
+    if (!info) {
+        report_error(&err);
+        return NOT_DONE;
+    }
+    format = info->format;
+    qcow2_info_free(info);
+    if (format == QCOW2_FORMAT_QCOW2)
+        return CLEAN;
+    report("there is nothing to check in a raw image");
+    return UNSUPPORTED;
+}
+
+static int
+check(struct request *q)
+{
+    struct qcow2_check_result result = { .leaks = 0 };
+    struct qcow2_error err;
+    int r;
+
+    q->problems = check_memory(json_array());
+    q->writes = check_memory(json_array());
+    q->check.problem = on_problem;
+    q->check.recheck = on_recheck;
+    q->check.write = on_write;
+    q->check.progress = progress_show;
+    q->check.opaque = q;
+    q->check.no_lock = q->disk.options.no_lock;
+    progress_begin(q->progress, q->quiet || q->json);
+    r = qcow2_check(q->path, &q->check, &result, &err);
+    progress_end();
+    if (r == -1) {
+        json_decref(q->problems);
+        json_decref(q->writes);
+        report_error(&err);
+        return err.errnum == ENOTSUP ? UNSUPPORTED : NOT_DONE;
+    }
+    if (q->json) {
+        show_json(q, &result);
+    } else {
+        json_decref(q->problems);
+        json_decref(q->writes);
+        if (!q->quiet)
+            show_text(&result);
+    }
+    return result.corruptions ? CORRUPT : result.leaks ? LEAKS : CLEAN;
+}
+
+static int
+run_request(struct request *q)
+{
+    int status = check_format(q);
+
+    if (status != CLEAN)
+        return status;
+    if (q->undo_path) {
+        q->undo = undo_create(q->undo_path);
+        if (!q->undo)
+            return NOT_DONE;
+    }
+    status = check(q);
+    if (q->undo && undo_close(q->undo) == -1)
+        status = NOT_DONE;
+    return status;
+}
+
+static void
+take(struct request *q, const struct args *a, int key)
+{
+    switch (key) {
+    case KEY_OUTPUT:
+        q->json = parse_output(a);
+        break;
+    case 'r':
+        if (strcmp(a->value, "leaks") == 0)
+            q->check.repair = QCOW2_REPAIR_LEAKS;
+        else if (strcmp(a->value, "all") == 0)
+            q->check.repair = QCOW2_REPAIR_ALL;
+        else
+            usage_error(a->verb, "-r must be leaks or all");
+        break;
+    case KEY_PLAN:
+        q->check.plan = true;
+        break;
+    case KEY_UNDO:
+        q->undo_path = a->value;
+        break;
+    case KEY_RESTORE:
+        q->restore_path = a->value;
+        break;
+    case 'T':
+        parse_cache(a);
+        break;
+    case 'p':
+        q->progress = true;
+        break;
+    case 'q':
+        q->quiet = true;
+        break;
+    default:
+        disk_args_take(&q->disk, a, key);
+    }
+}
+
+static int
+run(const struct verb *verb, int argc, char **argv)
+{
+    struct request q = { .disk = DISK_ARGS_INIT };
+    bool repair;
+    struct args a;
+    int key;
+
+    args_start(&a, verb, argc, argv);
+    while ((key = args_next(&a)) != -1)
+        take(&q, &a, key);
+    args_need(&a, 1, "one image");
+    q.path = a.operands[0];
+    repair = q.check.repair != QCOW2_REPAIR_NONE;
+    if ((q.check.plan || q.undo_path) && !repair)
+        usage_error(verb, "--plan and --undo go with -r");
+    if (q.check.plan && q.undo_path)
+        usage_error(verb, "--plan writes nothing that --undo could keep");
+    if (repair && q.disk.options.no_lock && !q.check.plan)
+        usage_error(verb, "-U is for reading: a repair needs the locks");
+    if (q.restore_path && repair)
+        usage_error(verb, "either repair or restore");
+    return q.restore_path ? undo_restore(q.restore_path, q.path)
+                          : run_request(&q);
+}
+
+const struct verb verb_check = {
+    .name = "check",
+    .summary = "Check an image, and repair it if told to.",
+    .operands = "[OPTION...] FILE",
+    .options = options,
+    .notes = "The exit status is 0 if the image is clean (now), 1 if the "
+             "check could not be done, 2 if there is damage, 3 if there are "
+             "only leaked clusters, and 63 if the format cannot be checked.",
+    .example = "qcow2-img check disk.qcow2\n"
+               "qcow2-img check -r all --undo=disk.undo disk.qcow2",
+    .run = run,
+};

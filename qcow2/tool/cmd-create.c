@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* cmd-create.c: new images. */
+#include <string.h>
+#include <unistd.h>
+
+#include "image-args.h"
+#include "verbs.h"
+
+static const struct tool_option options[] = {
+    { 'f', "format", "FMT", "format of the new image: qcow2 or raw [raw]" },
+    { 'b', NULL, "FILE", "backing file, relative to the new image's "
+      "directory; the size is taken from it if none is given" },
+    { 'F', NULL, "FMT", "format of the backing file" },
+    { 'u', NULL, NULL, "do not open the backing file: it need not be there" },
+    OPTION_IMAGE,
+    OPTION_NO_CLOBBER,
+    OPTION_ALLOW,
+    OPTION_QUIET,
+    OPTION_END,
+};
+
+static int
+create(const char *path, const struct image_args *image,
+       struct qcow2_error *err)
+{
+    const struct qcow2_create_options *c = &image->create;
+    bool existed = access(path, F_OK) == 0;
+
+    if (image->format == QCOW2_FORMAT_RAW)
+        return qcow2_create_raw(path, c->size, image->prealloc, c->overwrite,
+                                err);
+    if (qcow2_create(path, c, err) == -1)
+        return -1;
+    if (image_args_preallocate(image, path, err) == -1) {
+        if (!existed)
+            unlink(path);
+        return -1;
+    }
+    return 0;
+}
+
+/* As others print it: the size that was asked for. */
+static int
+tell(const char *path, const struct image_args *image,
+     struct qcow2_error *err)
+{
+    struct qcow2_info_options o = { .format = image->format };
+    uint64_t size = image->create.size;
+
+    if (!image->has_size) {
+        struct qcow2_info *info = qcow2_get_info(path, &o, err);
+
+        if (!info)
+            return -1;
+        size = info->virtual_size;
+        qcow2_info_free(info);
+    }
+    image_args_show(image, path, size);
+    return 0;
+}
+
+static void
+take_size(struct image_args *image, const struct args *a)
+{
+    if (a->nr_operands < 1 || a->nr_operands > 2)
+        usage_error(a->verb, "expects one file name and perhaps a size");
+    if (a->nr_operands == 2) {
+        image->create.size = parse_bytes(a, "the size", a->operands[1]);
+        image->has_size = true;
+    }
+    if (!image->has_size && !image->create.backing)
+        usage_error(a->verb, "say the size");
+    image->create.size_from_backing = !image->has_size;
+}
+
+static int
+run(const struct verb *verb, int argc, char **argv)
+{
+    struct image_args image = { .format = QCOW2_FORMAT_RAW,
+                                .create = { .overwrite = true } };
+    struct disk_args disk = DISK_ARGS_INIT;
+    struct qcow2_error err;
+    bool quiet = false;
+    struct args a;
+    int key, r;
+
+    args_start(&a, verb, argc, argv);
+    while ((key = args_next(&a)) != -1) {
+        if (key == 'f')
+            image.format = parse_format(&a, a.value);
+        else if (key == 'b')
+            image.create.backing = a.value;
+        else if (key == 'F')
+            image.create.backing_format = parse_format(&a, a.value);
+        else if (key == 'u')
+            image.create.backing_unchecked = true;
+        else if (key == 'o')
+            image_args_take(&image, &a, a.value);
+        else if (key == KEY_NO_CLOBBER)
+            image.create.overwrite = false;
+        else if (key == 'q')
+            quiet = true;
+        else
+            disk_args_take(&disk, &a, key);
+    }
+    take_size(&image, &a);
+    image_args_check(&image, &a);
+    image.create.allow = disk.options.allow;
+    image.create.nr_allow = disk.options.nr_allow;
+    r = create(a.operands[0], &image, &err);
+    if (r == 0 && !quiet)
+        r = tell(a.operands[0], &image, &err);
+    disk_args_free(&disk);
+    image_args_free(&image);
+    return r == 0 ? EXIT_SUCCESS : report_error(&err);
+}
+
+const struct verb verb_create = {
+    .name = "create",
+    .summary = "Make a new image, perhaps an overlay on a backing file.",
+    .operands = "[OPTION...] FILE [SIZE]",
+    .options = options,
+    .notes = "An existing FILE is replaced unless somebody uses it. SIZE may "
+             "have a suffix (k, M, G, T, P, E) and is rounded up to 512 "
+             "bytes.",
+    .example = "qcow2-img create -f qcow2 disk.qcow2 20G\n"
+               "qcow2-img create -f qcow2 -b disk.qcow2 -F qcow2 "
+               "overlay.qcow2",
+    .run = run,
+};

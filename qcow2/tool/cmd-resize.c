@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* cmd-resize.c: another virtual size. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "tool.h"
+#include "verbs.h"
+
+static const struct tool_option options[] = {
+    OPTION_FORMAT,
+    { KEY_SHRINK, "shrink", NULL,
+      "allow a smaller size; what lies beyond is lost" },
+    { KEY_PREALLOCATION, "preallocation", "MODE",
+      "of the new part: off, metadata, falloc or full" },
+    OPTION_ALLOW,
+    OPTION_BACKING,
+    OPTION_QUIET,
+    OPTION_END,
+};
+
+struct request {
+    const char *path, *size;
+    bool shrink, quiet;
+    enum qcow2_preallocation prealloc;
+    struct disk_args disk;
+};
+
+/* "+1G" and "-1G" are relative to what it is now. False: there is no such
+ * size.
+ */
+static bool
+find_size(const char *text, uint64_t now, uint64_t *size)
+{
+    bool more = text[0] == '+', less = text[0] == '-';
+
+    if (!text_to_bytes(text + (more || less), size))
+        return false;
+    if (less && *size > now)
+        return false;
+    if (more && *size > UINT64_MAX - now)
+        return false;
+    *size = more ? now + *size : less ? now - *size : *size;
+    return true;
+}
+
+static int
+resize(struct qcow2_disk *disk, const struct request *q,
+       struct qcow2_error *err)
+{
+    uint64_t now = qcow2_get_size(disk), size;
+
+    if (!find_size(q->size, now, &size)) {
+        CLEANUP_FREE char *text = text_escape(q->size);
+
+        snprintf(err->text, sizeof err->text, "'%s' leads to no size: it is "
+                 "%s now", text, EXACT_SIZE_TEXT(now));
+        return -1;
+    }
+    /* Other programs round it down. */
+    if (qcow2_get_format(disk) == QCOW2_FORMAT_QCOW2 && size % 512)
+        size += 512 - size % 512;
+    if (size < now && !q->shrink) {
+        snprintf(err->text, sizeof err->text, "%s is less than now, %" PRIu64
+                 " bytes; what lies beyond would be lost; --shrink allows it",
+                 EXACT_SIZE_TEXT(size), now);
+        return -1;
+    }
+    if (qcow2_resize(disk, size, q->shrink, err) == -1)
+        return -1;
+    if (size > now && q->prealloc != QCOW2_PREALLOC_OFF)
+        return qcow2_preallocate(disk, size - now, now, q->prealloc, err);
+    return 0;
+}
+
+static int
+run_request(const struct request *q)
+{
+    struct qcow2_disk *disk = disk_open(q->path, &q->disk, false);
+    struct qcow2_error err;
+    int status;
+
+    if (!disk)
+        return EXIT_FAILURE;
+    progress_catch_signals();
+    status = resize(disk, q, &err) == 0 ? EXIT_SUCCESS : report_error(&err);
+    status = disk_close(disk, status);
+    if (status == EXIT_SUCCESS && !q->quiet)
+        printf("Image resized.\n");
+    return status;
+}
+
+static int
+run(const struct verb *verb, int argc, char **argv)
+{
+    struct request q = { .disk = DISK_ARGS_INIT };
+    bool has_size;
+    struct args a;
+    int key, status;
+
+    /* The last one is the size, which can begin as an option does. */
+    has_size = argc > 2 && strcmp(argv[argc - 1], "--help") != 0
+               && strcmp(argv[argc - 1], "-h") != 0;
+    if (has_size)
+        q.size = argv[--argc];
+    args_start(&a, verb, argc, argv);
+    while ((key = args_next(&a)) != -1) {
+        if (key == KEY_SHRINK)
+            q.shrink = true;
+        else if (key == KEY_PREALLOCATION)
+            q.prealloc = parse_prealloc(&a, a.value);
+        else if (key == 'q')
+            q.quiet = true;
+        else
+            disk_args_take(&q.disk, &a, key);
+    }
+    if (!has_size || a.nr_operands != 1)
+        usage_error(verb, "expects one image and a size");
+    parse_bytes(&a, "the size", q.size + (*q.size == '+' || *q.size == '-'));
+    q.path = a.operands[0];
+    status = run_request(&q);
+    disk_args_free(&q.disk);
+    return status;
+}
+
+const struct verb verb_resize = {
+    .name = "resize",
+    .summary = "Change the virtual size.",
+    .operands = "[OPTION...] FILE [+|-]SIZE",
+    .options = options,
+    .notes = "The new part reads as zeroes. Snapshots keep their own size.",
+    .example = "qcow2-img resize disk.qcow2 +10G",
+    .run = run,
+};

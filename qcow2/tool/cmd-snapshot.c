@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* cmd-snapshot.c: internal snapshots: by letters as qemu-img has them, or by
+ * words.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "json.h"
+#include "show.h"
+#include "tool.h"
+#include "verbs.h"
+
+enum { STATE_BUFFER = 1 << 20 };
+
+static const struct tool_option options[] = {
+    { 'l', NULL, NULL, "list all snapshots" },
+    { 'c', NULL, "NAME", "create a snapshot" },
+    { 'a', NULL, "NAME", "apply a snapshot: the disk becomes what it was" },
+    { 'd', NULL, "NAME", "delete a snapshot" },
+    OPTION_FORMAT,
+    { KEY_OUTPUT, "output", "human|json", "how to print the list" },
+    { 'U', "force-share", NULL, "list without locks, for images that are in "
+      "use" },
+    OPTION_QUIET,
+    OPTION_END,
+};
+
+enum action {
+    NO_ACTION,
+    LIST,
+    CREATE,
+    APPLY,
+    DELETE,
+    SAVE_STATE,
+    LOAD_STATE,
+};
+
+static const struct {
+    const char *word;
+    char letter; /* 0: none */
+    enum action action;
+    int nr_operands;
+    const char *expects;
+} actions[] = {
+    { "list", 'l', LIST, 1, "one image" },
+    { "create", 'c', CREATE, 2, "a name and one image" },
+    { "apply", 'a', APPLY, 2, "a name or id and one image" },
+    { "delete", 'd', DELETE, 2, "a name or id and one image" },
+    { "save-state", 0, SAVE_STATE, 3, "a name, a file of VM state and one "
+      "image" },
+    { "load-state", 0, LOAD_STATE, 3, "a name or id, a file for the VM state "
+      "and one image" },
+};
+enum { NR_ACTIONS = sizeof actions / sizeof actions[0] };
+
+struct request {
+    enum action action;
+    const char *name, *state, *path;
+    bool json;
+    struct disk_args disk;
+};
+
+static int
+list(const struct request *q)
+{
+    struct qcow2_info_options o = {
+        .format = q->disk.options.format,
+        .no_lock = q->disk.options.no_lock,
+    };
+    struct qcow2_error err;
+    struct qcow2_info *info = qcow2_get_info(q->path, &o, &err);
+    int status = EXIT_SUCCESS;
+
+    if (!info)
+        return report_error(&err);
+    if (info->nr_snapshots == 0 && info->refusal.errnum == EIO)
+        status = report_error(&info->refusal);
+    else if (q->json)
+        json_print(show_snapshots_json(info->snapshots, info->nr_snapshots));
+    else
+        show_snapshots(info->snapshots, info->nr_snapshots);
+    qcow2_info_free(info);
+    return status;
+}
+
+/* The vm_state callback: EINTR ends it. */
+static long
+read_state(void *opaque, void *buf, size_t nr_bytes)
+{
+    const int *fd = opaque;
+
+    if (progress_interrupted()) {
+        errno = EINTR;
+        return -1;
+    }
+    return read(*fd, buf, nr_bytes);
+}
+
+static int
+create(struct qcow2_disk *disk, const char *name, const int *state_fd,
+       struct qcow2_error *err)
+{
+    struct qcow2_snapshot_create_options o = {
+        .vm_state = state_fd ? read_state : NULL,
+        .opaque = (void *)state_fd,
+    };
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    o.date_sec = now.tv_sec;
+    o.date_nsec = now.tv_nsec;
+    return qcow2_snapshot_create(disk, name, &o, err);
+}
+
+/* Opens the file "-" as a standard stream. */
+static int
+open_state(const char *path, int flags, int standard)
+{
+    CLEANUP_FREE char *name = text_escape(path);
+    int fd = strcmp(path, "-") == 0 ? dup(standard)
+                                    : open(path, flags | O_CLOEXEC, 0666);
+
+    if (fd == -1)
+        report("%s: cannot open: %s", name, strerror(errno));
+    return fd;
+}
+
+/* The backing file has no part in this: it need not be there. */
+static struct qcow2_disk *
+open_alone(const struct request *q, bool readonly)
+{
+    struct disk_args alone = q->disk;
+
+    alone.options.backing_none = true;
+    return disk_open(q->path, &alone, readonly);
+}
+
+static int
+change(const struct request *q)
+{
+    int state_fd = -1, status = EXIT_SUCCESS, r = 0;
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+
+    if (q->action == SAVE_STATE) {
+        state_fd = open_state(q->state, O_RDONLY, STDIN_FILENO);
+        if (state_fd == -1)
+            return EXIT_FAILURE;
+    }
+    disk = open_alone(q, false);
+    progress_catch_signals();
+    if (disk) {
+        if (q->action == APPLY)
+            r = qcow2_snapshot_apply(disk, q->name, &err);
+        else if (q->action == DELETE)
+            r = qcow2_snapshot_delete(disk, q->name, &err);
+        else
+            r = create(disk, q->name, state_fd == -1 ? NULL : &state_fd,
+                       &err);
+        if (r == -1)
+            report_error(&err);
+        status = disk_close(disk, r == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+    }
+    if (state_fd != -1)
+        close(state_fd);
+    return disk ? status : EXIT_FAILURE;
+}
+
+static int
+write_all(int fd, const char *buf, size_t nr_bytes)
+{
+    while (nr_bytes > 0) {
+        ssize_t n = write(fd, buf, nr_bytes);
+
+        if (n == -1 && errno != EINTR)
+            return -1;
+        if (n > 0) {
+            buf += n;
+            nr_bytes -= n;
+        }
+    }
+    return 0;
+}
+
+static int
+copy_state(struct qcow2_disk *snapshot, uint64_t nr_bytes, int fd)
+{
+    CLEANUP_FREE char *buf = check_memory(malloc(STATE_BUFFER));
+    struct qcow2_error err;
+
+    for (uint64_t at = 0; at < nr_bytes;) {
+        size_t n = nr_bytes - at < STATE_BUFFER ? nr_bytes - at
+                                                : STATE_BUFFER;
+
+        if (qcow2_read_vm_state(snapshot, buf, n, at, &err) == -1)
+            return report_error(&err);
+        if (write_all(fd, buf, n) == -1) {
+            report("cannot write the VM state: %s", strerror(errno));
+            return EXIT_FAILURE;
+        }
+        at += n;
+    }
+    return EXIT_SUCCESS;
+}
+
+/* Its VM state's size; 0 if there is none. */
+static uint64_t
+find_state_size(struct qcow2_disk *disk, const char *name)
+{
+    long index = disk_find_snapshot(disk, name);
+    struct qcow2_snapshot s;
+
+    if (index < 0)
+        return 0;
+    qcow2_get_snapshot(disk, index, &s);
+    return s.vm_state_size;
+}
+
+static int
+load_state(const struct request *q)
+{
+    struct qcow2_disk *disk = open_alone(q, true), *snapshot;
+    int status = EXIT_FAILURE;
+    struct qcow2_error err;
+    uint64_t nr_bytes;
+    int fd;
+
+    if (!disk)
+        return EXIT_FAILURE;
+    snapshot = qcow2_open_snapshot(disk, q->name, &err);
+    nr_bytes = find_state_size(disk, q->name);
+    if (!snapshot) {
+        report_error(&err);
+    } else if (nr_bytes == 0) {
+        CLEANUP_FREE char *name = text_escape(q->name);
+
+        report("snapshot '%s' has no VM state", name);
+    } else {
+        fd = open_state(q->state, O_WRONLY | O_CREAT | O_TRUNC,
+                        STDOUT_FILENO);
+        if (fd != -1) {
+            status = copy_state(snapshot, nr_bytes, fd);
+            if (close(fd) == -1 && status == EXIT_SUCCESS) {
+                report("cannot write the VM state: %s", strerror(errno));
+                status = EXIT_FAILURE;
+            }
+        }
+    }
+    qcow2_close(snapshot, NULL);
+    return disk_close(disk, status);
+}
+
+/* Which action the words or letters ask for, and its operands. */
+static void
+settle(struct request *q, const struct args *a)
+{
+    int nr = a->nr_operands, i;
+
+    if (q->action != NO_ACTION) {
+        args_need(a, 1, "one image");
+        q->path = a->operands[0];
+        return;
+    }
+    for (i = 0; nr > 0 && i < NR_ACTIONS; i++)
+        if (strcmp(a->operands[0], actions[i].word) == 0)
+            break;
+    if (nr == 0 || i == NR_ACTIONS)
+        usage_error(a->verb, "say what to do: -l, -c, -a or -d, or a word");
+    if (nr - 1 != actions[i].nr_operands)
+        usage_error(a->verb, "%s expects %s", actions[i].word,
+                    actions[i].expects);
+    q->action = actions[i].action;
+    q->path = a->operands[nr - 1];
+    if (nr > 2)
+        q->name = a->operands[1];
+    if (nr > 3)
+        q->state = a->operands[2];
+}
+
+static void
+take_letter(struct request *q, const struct args *a, int key)
+{
+    for (int i = 0; i < NR_ACTIONS; i++)
+        if (actions[i].letter == key) {
+            if (q->action != NO_ACTION)
+                usage_error(a->verb, "only one of -l, -c, -a and -d can be "
+                            "done at once");
+            q->action = actions[i].action;
+            q->name = a->value;
+        }
+}
+
+static int
+run(const struct verb *verb, int argc, char **argv)
+{
+    struct request q = { .disk = DISK_ARGS_INIT };
+    struct args a;
+    int key;
+
+    args_start(&a, verb, argc, argv);
+    while ((key = args_next(&a)) != -1) {
+        if (key == KEY_OUTPUT)
+            q.json = parse_output(&a);
+        else if (!disk_args_take(&q.disk, &a, key))
+            take_letter(&q, &a, key);
+    }
+    settle(&q, &a);
+    if (q.disk.options.no_lock && q.action != LIST
+        && q.action != LOAD_STATE)
+        usage_error(verb, "-U is for reading: changes need the locks");
+    switch (q.action) {
+    case NO_ACTION:
+        break;
+    case LIST:
+        return list(&q);
+    case CREATE:
+    case APPLY:
+    case DELETE:
+    case SAVE_STATE:
+        return change(&q);
+    case LOAD_STATE:
+        return load_state(&q);
+    }
+    return EXIT_FAILURE;
+}
+
+const struct verb verb_snapshot = {
+    .name = "snapshot",
+    .summary = "List, create, apply and delete internal snapshots; store VM "
+               "state with one, or get it back.",
+    .operands = "[OPTION...] -l FILE\n"
+                "[OPTION...] -c|-a|-d NAME FILE\n"
+                "[OPTION...] list FILE\n"
+                "[OPTION...] create|apply|delete NAME FILE\n"
+                "[OPTION...] save-state|load-state NAME STATE FILE",
+    .options = options,
+    .notes = "NAME can also be an id, except of a new snapshot. save-state "
+             "makes a snapshot that has the content of the file STATE as VM "
+             "state (a QEMU migration stream, say), and load-state puts it "
+             "into such a file; - is the standard input or output. Backing "
+             "files are not opened.",
+    .example = "qcow2-img snapshot -c before-upgrade disk.qcow2\n"
+               "qcow2-img snapshot list disk.qcow2",
+    .run = run,
+};

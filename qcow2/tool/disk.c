@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* disk.c: opens disks as the command line says. */
+#include <string.h>
+
+#include "tool.h"
+
+bool
+disk_args_take(struct disk_args *d, const struct args *a, int key)
+{
+    struct qcow2_options *o = &d->options;
+
+    switch (key) {
+    case 'f':
+        o->format = parse_format(a, a->value);
+        return true;
+    case 'U':
+        o->no_lock = true;
+        return true;
+    case KEY_ALLOW:
+        d->allow = check_memory(realloc(d->allow, (o->nr_allow + 1)
+                                                  * sizeof *d->allow));
+        d->allow[o->nr_allow++] = a->value;
+        o->allow = d->allow;
+        return true;
+    case KEY_BACKING:
+        o->backing_none = strcmp(a->value, "none") == 0;
+        o->backing = o->backing_none ? NULL : a->value;
+        return true;
+    case KEY_BACKING_FORMAT:
+        o->backing_format = parse_format(a, a->value);
+        return true;
+    }
+    return false;
+}
+
+void
+disk_args_free(struct disk_args *d)
+{
+    free(d->allow);
+}
+
+struct qcow2_disk *
+disk_open(const char *path, const struct disk_args *d, bool readonly)
+{
+    struct qcow2_options options = d->options;
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+
+    options.readonly = readonly;
+    disk = qcow2_open(path, &options, &err);
+    if (!disk) {
+        report_error(&err);
+        return NULL;
+    }
+    if (!readonly && options.format == QCOW2_FORMAT_AUTO
+        && qcow2_get_format(disk) == QCOW2_FORMAT_RAW) {
+        CLEANUP_FREE char *name = text_escape(path);
+
+        report_warning("%s: its format was guessed to be raw, so writes that "
+                       "would make it look like another format will fail; "
+                       "-f raw says that it is", name);
+    }
+    return disk;
+}
+
+int
+disk_close(struct qcow2_disk *disk, int status)
+{
+    struct qcow2_error err;
+
+    if (qcow2_close(disk, &err) == 0)
+        return status;
+    return report_error(&err);
+}
+
+/* The only snapshot whose id (or name) this is; -1: none, or several. */
+static long
+find_only(struct qcow2_disk *disk, const char *text, bool by_id)
+{
+    long found = -1;
+
+    for (size_t i = 0; i < qcow2_get_nr_snapshots(disk); i++) {
+        struct qcow2_snapshot s;
+
+        qcow2_get_snapshot(disk, i, &s);
+        if (strcmp(by_id ? s.id : s.name, text) != 0)
+            continue;
+        if (found >= 0)
+            return -1;
+        found = i;
+    }
+    return found;
+}
+
+long
+disk_find_snapshot(struct qcow2_disk *disk, const char *name)
+{
+    long found = find_only(disk, name, false);
+
+    return found >= 0 ? found : find_only(disk, name, true);
+}
+
+/* Takes "PREFIXvalue" up to a comma or the end from *text. NULL: it does not
+ * begin so. To be freed.
+ */
+static char *
+take_part(const char **text, const char *prefix)
+{
+    size_t len = strlen(prefix);
+    char *part;
+
+    if (strncmp(*text, prefix, len) != 0)
+        return NULL;
+    *text += len;
+    len = strcspn(*text, ",");
+    part = check_memory(strndup(*text, len));
+    *text += len + ((*text)[len] == ',');
+    return part;
+}
+
+/* The word that qcow2_open_snapshot finds the snapshot with this id and name
+ * (either may be NULL) by. NULL: there is none, or no such word.
+ */
+static const char *
+find_word(struct qcow2_disk *disk, const char *id, const char *name,
+          struct qcow2_snapshot *s)
+{
+    for (size_t i = 0; i < qcow2_get_nr_snapshots(disk); i++) {
+        qcow2_get_snapshot(disk, i, s);
+        if ((id && strcmp(id, s->id) != 0)
+            || (name && strcmp(name, s->name) != 0))
+            continue;
+        if (disk_find_snapshot(disk, s->name) == (long)i)
+            return s->name;
+        if (disk_find_snapshot(disk, s->id) == (long)i)
+            return s->id;
+    }
+    return NULL;
+}
+
+static struct qcow2_disk *
+open_snapshot(struct qcow2_disk *disk, const char *text)
+{
+    const char *rest = text, *word = text;
+    CLEANUP_FREE char *id = take_part(&rest, "snapshot.id=");
+    CLEANUP_FREE char *name = take_part(&rest, "snapshot.name=");
+    struct qcow2_disk *view;
+    struct qcow2_snapshot s;
+    struct qcow2_error err;
+
+    if ((id || name) && !*rest) {
+        word = find_word(disk, id, name, &s);
+        if (!word) {
+            CLEANUP_FREE char *escaped = text_escape(text);
+
+            report("there is no snapshot, or more than one, with %s",
+                   escaped);
+            return NULL;
+        }
+    }
+    view = qcow2_open_snapshot(disk, word, &err);
+    if (!view)
+        report_error(&err);
+    return view;
+}
+
+struct qcow2_disk *
+disk_open_view(const char *path, const struct disk_args *d,
+               const char *snapshot)
+{
+    struct qcow2_disk *disk = disk_open(path, d, true), *view;
+
+    if (!disk || !snapshot)
+        return disk;
+    view = open_snapshot(disk, snapshot);
+    qcow2_close(disk, NULL);
+    return view;
+}
+
+/* Relative names start where the file is that has them. URIs are not
+ * relative.
+ */
+static char *
+join_name(const char *path, const char *name)
+{
+    bool relative = name[0] != '/' && name[strcspn(name, ":/")] != ':';
+    const char *slash = relative ? strrchr(path, '/') : NULL;
+    size_t dir_len = slash ? slash - path + 1 : 0;
+    char *joined = check_memory(malloc(dir_len + strlen(name) + 1));
+
+    memcpy(joined, path, dir_len);
+    strcpy(joined + dir_len, name);
+    return joined;
+}
+
+char **
+disk_layer_names(struct qcow2_disk *disk, const char *path,
+                 const struct disk_args *d)
+{
+    unsigned nr = qcow2_get_nr_layers(disk);
+    char **names = check_memory(calloc(nr, sizeof *names));
+
+    names[0] = check_memory(strdup(path));
+    for (unsigned i = 1; i < nr; i++) {
+        struct qcow2_layer above;
+        const char *name = "?";
+
+        if (i == 1 && d->options.backing) {
+            names[i] = check_memory(strdup(d->options.backing));
+            continue;
+        }
+        if (qcow2_get_layer(disk, i - 1, &above, NULL) == 0 && above.backing)
+            name = above.backing;
+        names[i] = join_name(names[i - 1], name);
+    }
+    return names;
+}
+
+void
+disk_layer_names_free(struct qcow2_disk *disk, char **names)
+{
+    for (unsigned i = 0; names && i < qcow2_get_nr_layers(disk); i++)
+        free(names[i]);
+    free(names);
+}

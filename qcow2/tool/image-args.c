@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* image-args.c: options of images to be made; see image-args.h. */
+#include "image-args.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+struct setting {
+    const char *name, *arg, *help;
+    void (*set)(struct image_args *i, const struct args *a, char *value);
+};
+
+static void
+set_size(struct image_args *i, const struct args *a, char *value)
+{
+    i->create.size = parse_bytes(a, "size", value);
+    i->has_size = true;
+}
+
+static void
+set_compat(struct image_args *i, const struct args *a, char *value)
+{
+    if (strcmp(value, "0.10") == 0 || strcmp(value, "v2") == 0)
+        i->create.version = 2;
+    else if (strcmp(value, "1.1") == 0 || strcmp(value, "v3") == 0)
+        i->create.version = 3;
+    else
+        usage_error(a->verb, "compat must be 0.10 (v2) or 1.1 (v3)");
+    i->compat = value;
+}
+
+static void
+set_cluster_size(struct image_args *i, const struct args *a, char *value)
+{
+    uint64_t size = parse_bytes(a, "cluster_size", value);
+
+    if (size == 0 || size > UINT32_MAX)
+        usage_error(a->verb, "cluster_size must be a power of two from 512 "
+                    "to 2M");
+    i->create.cluster_size = size;
+}
+
+static void
+set_refcount_bits(struct image_args *i, const struct args *a, char *value)
+{
+    i->create.refcount_bits = parse_number(a, "refcount_bits", value, 64);
+    if (i->create.refcount_bits == 0)
+        usage_error(a->verb, "refcount_bits must be a power of two from 1 to "
+                    "64");
+}
+
+static void
+set_compression(struct image_args *i, const struct args *a, char *value)
+{
+    i->create.zstd = strcmp(value, "zstd") == 0;
+    if (!i->create.zstd && strcmp(value, "zlib") != 0)
+        usage_error(a->verb, "compression_type must be zlib or zstd");
+}
+
+static void
+set_lazy_refcounts(struct image_args *i, const struct args *a, char *value)
+{
+    i->create.lazy_refcounts = parse_on_off(a, "lazy_refcounts", value);
+}
+
+static void
+set_backing_file(struct image_args *i, const struct args *a, char *value)
+{
+    (void)a;
+    i->create.backing = value;
+}
+
+static void
+set_backing_fmt(struct image_args *i, const struct args *a, char *value)
+{
+    i->create.backing_format = parse_format(a, value);
+}
+
+static void
+set_preallocation(struct image_args *i, const struct args *a, char *value)
+{
+    i->prealloc = parse_prealloc(a, value);
+    i->has_prealloc = true;
+}
+
+static void
+set_extended_l2(struct image_args *i, const struct args *a, char *value)
+{
+    (void)i;
+    if (parse_on_off(a, "extended_l2", value))
+        usage_error(a->verb, "extended_l2=on is not supported");
+}
+
+static const struct setting settings[] = {
+    { "backing_file", "FILE", "backing file, as -b", set_backing_file },
+    { "backing_fmt", "FMT", "format of the backing file, as -F",
+      set_backing_fmt },
+    { "cluster_size", "BYTES", "512 to 2M, a power of two [64k]",
+      set_cluster_size },
+    { "compat", "VERSION", "0.10 or 1.1, also called v2 and v3 [1.1]",
+      set_compat },
+    { "compression_type", "TYPE", "zlib or zstd [zlib]", set_compression },
+    { "extended_l2", "off", "there is nothing else", set_extended_l2 },
+    { "lazy_refcounts", "on|off", "allow others to postpone updates of "
+      "refcounts [off]", set_lazy_refcounts },
+    { "preallocation", "MODE", "off, metadata, falloc or full [off]",
+      set_preallocation },
+    { "refcount_bits", "N", "1 to 64, a power of two [16]",
+      set_refcount_bits },
+    { "size", "BYTES", "virtual size", set_size },
+};
+enum { NR_SETTINGS = sizeof settings / sizeof settings[0] };
+
+static void
+print_settings(void)
+{
+    printf("Options of qcow2 images:\n");
+    for (size_t i = 0; i < NR_SETTINGS; i++)
+        printf("  %s=%-*s  %s\n", settings[i].name,
+               26 - (int)strlen(settings[i].name), settings[i].arg,
+               settings[i].help);
+    printf("Options of raw images: preallocation (but not metadata), size\n");
+}
+
+/* Cuts the next "name=value" from *text, where a comma is written twice. */
+static char *
+next_part(const char **text)
+{
+    char *part = check_memory(malloc(strlen(*text) + 1)), *p = part;
+    const char *s = *text;
+
+    for (; *s && (s[0] != ',' || s[1] == ','); s++) {
+        *p++ = *s;
+        if (*s == ',')
+            s++;
+    }
+    *p = '\0';
+    *text = *s ? s + 1 : s;
+    return part;
+}
+
+static void
+take_part(struct image_args *i, const struct args *a, char *part)
+{
+    char *value = strchr(part, '=');
+    size_t n;
+
+    if (strcmp(part, "help") == 0 || strcmp(part, "?") == 0) {
+        print_settings();
+        exit(EXIT_SUCCESS);
+    }
+    if (value)
+        *value++ = '\0';
+    for (n = 0; n < NR_SETTINGS; n++)
+        if (strcmp(settings[n].name, part) == 0)
+            break;
+    if (n == NR_SETTINGS) {
+        CLEANUP_FREE char *name = text_escape(part);
+
+        usage_error(a->verb, "there is no option -o %s; -o help lists them",
+                    name);
+    }
+    if (!value)
+        usage_error(a->verb, "-o %s needs a value", part);
+    settings[n].set(i, a, value);
+}
+
+void
+image_args_take(struct image_args *i, const struct args *a, const char *text)
+{
+    while (*text) {
+        i->strings = check_memory(realloc(i->strings, (i->nr_strings + 1)
+                                                      * sizeof(char *)));
+        i->strings[i->nr_strings] = next_part(&text);
+        take_part(i, a, i->strings[i->nr_strings++]);
+    }
+}
+
+void
+image_args_free(struct image_args *i)
+{
+    while (i->nr_strings > 0)
+        free(i->strings[--i->nr_strings]);
+    free(i->strings);
+}
+
+void
+image_args_check(const struct image_args *i, const struct args *a)
+{
+    const struct qcow2_create_options *c = &i->create;
+
+    if (i->format == QCOW2_FORMAT_RAW) {
+        if (c->version || c->cluster_size || c->refcount_bits || c->zstd
+            || c->lazy_refcounts || c->backing || c->backing_format)
+            usage_error(a->verb, "a raw image has neither a backing file nor "
+                        "options but size and preallocation");
+        if (i->prealloc == QCOW2_PREALLOC_METADATA)
+            usage_error(a->verb, "a raw image has no metadata to "
+                        "preallocate");
+    }
+    if (c->backing_format && !c->backing)
+        usage_error(a->verb, "a backing format is given, but no backing "
+                    "file");
+    if (c->backing && i->prealloc != QCOW2_PREALLOC_OFF)
+        usage_error(a->verb, "with a backing file there is nothing to "
+                    "preallocate: it would be hidden");
+}
+
+int
+image_args_preallocate(const struct image_args *i, const char *path,
+                       struct qcow2_error *err)
+{
+    struct qcow2_options o = QCOW2_OPTIONS_INIT;
+    struct qcow2_disk *disk;
+    int r;
+
+    if (i->format != QCOW2_FORMAT_QCOW2
+        || i->prealloc == QCOW2_PREALLOC_OFF)
+        return 0;
+    o.format = QCOW2_FORMAT_QCOW2;
+    disk = qcow2_open(path, &o, err);
+    if (!disk)
+        return -1;
+    r = qcow2_preallocate(disk, qcow2_get_size(disk), 0, i->prealloc, err);
+    if (qcow2_close(disk, r == 0 ? err : NULL) == -1)
+        r = -1;
+    return r;
+}
+
+static const char *
+prealloc_name(enum qcow2_preallocation mode)
+{
+    switch (mode) {
+    case QCOW2_PREALLOC_OFF:
+        return "off";
+    case QCOW2_PREALLOC_METADATA:
+        return "metadata";
+    case QCOW2_PREALLOC_FALLOC:
+        return "falloc";
+    case QCOW2_PREALLOC_FULL:
+        return "full";
+    }
+    return "";
+}
+
+void
+image_args_show(const struct image_args *i, const char *path, uint64_t size)
+{
+    const struct qcow2_create_options *c = &i->create;
+    CLEANUP_FREE char *name = text_escape(path);
+
+    printf("Formatting '%s', fmt=", name);
+    if (i->format == QCOW2_FORMAT_RAW) {
+        printf("raw size=%" PRIu64, size);
+        if (i->has_prealloc)
+            printf(" preallocation=%s", prealloc_name(i->prealloc));
+        putchar('\n');
+        return;
+    }
+    printf("qcow2 cluster_size=%" PRIu32 " extended_l2=off",
+           c->cluster_size ? c->cluster_size : 65536);
+    if (i->has_prealloc)
+        printf(" preallocation=%s", prealloc_name(i->prealloc));
+    printf(" compression_type=%s size=%" PRIu64, c->zstd ? "zstd" : "zlib",
+           size);
+    if (i->compat)
+        printf(" compat=%s", i->compat);
+    if (c->backing) {
+        CLEANUP_FREE char *backing = text_escape(c->backing);
+
+        printf(" backing_file=%s backing_fmt=%s", backing,
+               c->backing_format == QCOW2_FORMAT_RAW ? "raw" : "qcow2");
+    }
+    printf(" lazy_refcounts=%s refcount_bits=%u\n",
+           c->lazy_refcounts ? "on" : "off",
+           c->refcount_bits ? c->refcount_bits : 16);
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* main.c: qcow2-img, which does everything to whole images; finds the verb
+ * and prints help.
+ */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+
+#include <string.h>
+
+#include "tool.h"
+#include "verbs.h"
+
+#ifndef PACKAGE_STRING
+#define PACKAGE_STRING "nbdkit-qcow2"
+#endif
+
+const struct verb *const verbs[] = {
+    &verb_bench,
+    &verb_chain,
+    &verb_check,
+    &verb_commit,
+    &verb_compare,
+    &verb_convert,
+    &verb_create,
+    &verb_dd,
+    &verb_info,
+    &verb_map,
+    &verb_measure,
+    &verb_rebase,
+    &verb_resize,
+    &verb_snapshot,
+    NULL,
+};
+
+/* Words of text, indented and broken into lines. `used` columns of the
+ * first line are taken.
+ */
+static void
+print_wrapped(const char *text, int indent, int used)
+{
+    enum { WIDTH = 78 };
+
+    if (used > 0 && used >= indent)
+        printf("\n%*s", indent, "");
+    else
+        printf("%*s", indent - used, "");
+    used = indent;
+    while (*text) {
+        int len = strcspn(text, " ");
+
+        if (used > indent && used + 1 + len > WIDTH) {
+            printf("\n%*s", indent, "");
+            used = indent;
+        }
+        used += printf("%s%.*s", used > indent ? " " : "", len, text);
+        text += len + strspn(text + len, " ");
+    }
+    putchar('\n');
+}
+
+static void
+print_option(const struct tool_option *o)
+{
+    int used;
+
+    if (o->key < 256)
+        used = printf("  -%c%s", o->key, o->name ? ", " : "");
+    else
+        used = printf("      ");
+    if (o->name)
+        used += printf("--%s", o->name);
+    if (o->arg)
+        used += printf("%c%s", o->name ? '=' : ' ', o->arg);
+    print_wrapped(o->help, 28, used);
+}
+
+/* Lines of text after an indent. */
+static void
+print_indented(const char *prefix, const char *text)
+{
+    while (*text) {
+        int len = strcspn(text, "\n");
+
+        printf("%s%.*s\n", prefix, len, text);
+        text += len + (text[len] == '\n');
+    }
+}
+
+void
+help_print(const struct verb *verb)
+{
+    char prefix[64];
+
+    snprintf(prefix, sizeof prefix, "    qcow2-img %s ", verb->name);
+    printf("Usage:\n");
+    print_indented(prefix, verb->operands);
+    putchar('\n');
+    print_wrapped(verb->summary, 0, 0);
+    putchar('\n');
+    for (const struct tool_option *o = verb->options; o->key; o++)
+        print_option(o);
+    print_option(&(struct tool_option){ 'h', "help", NULL,
+                                        "print this help" });
+    if (verb->notes) {
+        putchar('\n');
+        print_wrapped(verb->notes, 0, 0);
+    }
+    printf("\nExample:\n");
+    print_indented("    ", verb->example);
+}
+
+static void
+print_overview(void)
+{
+    printf("usage: qcow2-img VERB [OPTION...] ...\n"
+           "       qcow2-img VERB --help\n"
+           "       qcow2-img --version\n"
+           "\n"
+           "Makes, shows, changes and copies disk images in qcow2 and raw "
+           "format.\n\n");
+    for (const struct verb *const *v = verbs; *v; v++)
+        print_wrapped((*v)->summary, 14, printf("  %s", (*v)->name));
+    printf("\nThe manual page qcow2-img(1) tells more.\n");
+}
+
+/* Reports if there is none. */
+static const struct verb *
+find_verb(const char *name)
+{
+    CLEANUP_FREE char *escaped = NULL;
+
+    for (const struct verb *const *v = verbs; *v; v++)
+        if (strcmp((*v)->name, name) == 0)
+            return *v;
+    escaped = text_escape(name);
+    report("there is no verb '%s'; 'qcow2-img --help' lists them", escaped);
+    return NULL;
+}
+
+static int
+help(const char *name)
+{
+    const struct verb *verb = name ? find_verb(name) : NULL;
+
+    if (verb)
+        help_print(verb);
+    else if (!name)
+        print_overview();
+    return verb || !name ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int
+run(int argc, char **argv)
+{
+    const char *word = argc > 1 ? argv[1] : "";
+    const struct verb *verb;
+
+    if (!*word) {
+        report("say what to do; 'qcow2-img --help' lists the verbs");
+        return EXIT_FAILURE;
+    }
+    if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
+        return help(NULL);
+    if (strcmp(word, "help") == 0)
+        return help(argv[2]);
+    if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
+        printf("qcow2-img (%s)\n", PACKAGE_STRING);
+        return EXIT_SUCCESS;
+    }
+    verb = find_verb(word);
+    return verb ? verb->run(verb, argc - 1, argv + 1) : EXIT_FAILURE;
+}
+
+int
+main(int argc, char **argv)
+{
+    int status;
+
+    progress_init();
+    status = run(argc, argv);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        report("cannot write the output");
+        status = EXIT_FAILURE;
+    }
+    if (status != EXIT_SUCCESS)
+        progress_die_if_interrupted();
+    return status;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* report.c: messages on stderr. */
+#include <stdarg.h>
+#include <string.h>
+
+#include "tool.h"
+
+/* The engine's hints are written as the plugin's parameters are; here they
+ * are options.
+ */
+static const struct {
+    const char *from, *to;
+} hints[] = {
+    { "allow=", "--allow=" },
+    { "backing=", "--backing=" },
+    { "backing-format=", "--backing-format=" },
+    { "lock=off does without", "-U does without" },
+    { " (-r serves it read-only)", "" },
+    { "opened read-only (-r)", "read" },
+    { "qemu-img", "qcow2-img" },
+};
+
+static void
+message(const char *kind, const char *fmt, va_list ap)
+{
+    fflush(stdout);
+    fprintf(stderr, "qcow2-img: %s", kind);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+}
+
+void
+report(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    message("", fmt, ap);
+    va_end(ap);
+}
+
+void
+report_warning(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    message("warning: ", fmt, ap);
+    va_end(ap);
+}
+
+/* Is s + at where a word may begin? */
+static bool
+begins_word(const char *s, size_t at)
+{
+    char before = at > 0 ? s[at - 1] : ' ';
+
+    return before == ' ' || before == '(' || s[at] == ' ';
+}
+
+int
+report_error(const struct qcow2_error *err)
+{
+    const char *s = err->text;
+
+    fflush(stdout);
+    fputs("qcow2-img: ", stderr);
+    for (size_t i = 0; s[i];) {
+        size_t h, nr = sizeof hints / sizeof hints[0];
+
+        for (h = 0; h < nr; h++)
+            if (begins_word(s, i)
+                && strncmp(s + i, hints[h].from, strlen(hints[h].from)) == 0)
+                break;
+        if (h == nr) {
+            fputc(s[i++], stderr);
+        } else {
+            fputs(hints[h].to, stderr);
+            i += strlen(hints[h].from);
+        }
+    }
+    fputc('\n', stderr);
+    return EXIT_FAILURE;
+}
+
+void *
+check_memory(void *p)
+{
+    if (!p) {
+        report("out of memory");
+        exit(EXIT_FAILURE);
+    }
+    return p;
+}

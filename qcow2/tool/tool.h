@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* tool.h: what the verbs of qcow2-img have in common.
+ *
+ * A verb is one function and one struct verb that describes it: its help,
+ * what getopt takes and what the shell completes all come from that.
+ * Mistakes on the command line end the program where they are found, before
+ * anything was opened; everything else is returned as an exit status.
+ */
+#ifndef TOOL_H
+#define TOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "qcow2.h"
+
+/* --- Verbs and their command lines (main.c, args.c) --------------------- */
+
+/* One option. key: its letter, or one of the KEY_ below for an option that
+ * has only a long name. A table of them ends with key 0.
+ */
+struct tool_option {
+    int key;
+    const char *name; /* long, or NULL */
+    const char *arg;  /* what the argument is, or NULL: takes none */
+    const char *help;
+};
+
+struct verb {
+    const char *name;
+    const char *summary;  /* begins the line in the list of verbs */
+    const char *operands; /* more than one usage: one a line */
+    const struct tool_option *options;
+    const char *notes;    /* a paragraph more, or NULL */
+    const char *example;
+    int (*run)(const struct verb *verb, int argc, char **argv);
+};
+
+enum {
+    KEY_ALLOW = 256,
+    KEY_BACKING,
+    KEY_BACKING_CHAIN,
+    KEY_BACKING_FORMAT,
+    KEY_FLUSH_INTERVAL,
+    KEY_MAX_LENGTH,
+    KEY_NO_CLOBBER,
+    KEY_NO_DRAIN,
+    KEY_OUTPUT,
+    KEY_PATTERN,
+    KEY_PLAN,
+    KEY_PREALLOCATION,
+    KEY_RESTORE,
+    KEY_SALVAGE,
+    KEY_SHRINK,
+    KEY_SIZE,
+    KEY_START_OFFSET,
+    KEY_TARGET_IS_ZERO,
+    KEY_UNDO,
+};
+
+#define OPTION_QUIET \
+    { 'q', "quiet", NULL, "print nothing but errors" }
+#define OPTION_PROGRESS \
+    { 'p', "progress", NULL, "print how far it is, as (xx.xx/100%)" }
+#define OPTION_OUTPUT \
+    { KEY_OUTPUT, "output", "human|json", "how to print the result" }
+
+/* Verbs that open a chain have these, and give them to disk_args_take. */
+#define OPTION_FORMAT \
+    { 'f', "format", "FMT", "format of the image: qcow2 or raw; without it " \
+      "the file's first bytes tell" }
+#define OPTION_FORCE_SHARE \
+    { 'U', "force-share", NULL, "take no locks, for images that are in use; " \
+      "what is read may be inconsistent" }
+#define OPTION_ALLOW \
+    { KEY_ALLOW, "allow", "DIR", "backing files may lie in or below DIR " \
+      "(repeatable; /: anywhere)" }
+#define OPTION_BACKING \
+    { KEY_BACKING, "backing", "FILE|none", "use FILE instead of the backing " \
+      "file that the image names" }, \
+    { KEY_BACKING_FORMAT, "backing-format", "FMT", "format of the backing " \
+      "file, instead of what the image declares" }
+#define OPTION_CACHE(letter, what) \
+    { letter, NULL, "CACHE", what ": writeback, none, writethrough, " \
+      "directsync or unsafe; all are done the same way, and what is " \
+      "finished is always flushed" }
+#define OPTION_NO_CLOBBER \
+    { KEY_NO_CLOBBER, "no-clobber", NULL, "fail if the target exists" }
+#define OPTION_END { 0, NULL, NULL, NULL }
+
+extern const struct verb *const verbs[]; /* ends with NULL */
+
+struct args {
+    const struct verb *verb;
+    int argc;
+    char **argv;
+    const char *value;     /* argument of the option that args_next gave */
+    char **operands;       /* once args_next gave -1 */
+    int nr_operands;
+    char *letters;         /* as getopt wants them */
+    struct option *longs;
+};
+
+/* argv[0] is the verb's name. */
+void args_start(struct args *a, const struct verb *verb, int argc,
+                char **argv);
+
+/* Key of the next option, -1 after the last one. -h and --help are done
+ * here.
+ */
+int args_next(struct args *a);
+
+/* Exactly nr operands there are, or the program ends. */
+void args_need(const struct args *a, int nr, const char *what);
+
+/* A mistake on the command line. */
+void usage_error(const struct verb *verb, const char *fmt, ...)
+    __attribute__((noreturn, format(printf, 2, 3)));
+
+void help_print(const struct verb *verb);
+
+/* What arguments say. The program ends if it is not that. */
+bool parse_output(const struct args *a);  /* json? */
+uint64_t parse_bytes(const struct args *a, const char *what, const char *s);
+uint64_t parse_number(const struct args *a, const char *what, const char *s,
+                      uint64_t max);
+bool parse_on_off(const struct args *a, const char *what, const char *s);
+enum qcow2_format parse_format(const struct args *a, const char *s);
+void parse_cache(const struct args *a);
+enum qcow2_preallocation parse_prealloc(const struct args *a, const char *s);
+
+/* Value of size suffixes from "1.5G" on; false: not a size. */
+bool text_to_bytes(const char *s, uint64_t *nr_bytes);
+
+/* --- Messages and text (report.c, text.c) ------------------------------- */
+
+void report(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void report_warning(const char *fmt, ...)
+    __attribute__((format(printf, 1, 2)));
+
+/* Prints an error of the engine. Returns EXIT_FAILURE. */
+int report_error(const struct qcow2_error *err);
+
+/* Ends the program if p is NULL; else p. */
+void *check_memory(void *p);
+
+/* A name made safe for a terminal: what is not printable, and the backslash,
+ * become \xNN. To be freed.
+ */
+char *text_escape(const char *name);
+
+/* "1 GiB", and "1 GiB (1073741824 bytes)"; 64 bytes are enough. */
+enum { TEXT_SIZE = 64 };
+const char *text_size(char buf[TEXT_SIZE], uint64_t nr_bytes);
+const char *text_exact_size(char buf[TEXT_SIZE], uint64_t nr_bytes);
+#define SIZE_TEXT(n) text_size((char[TEXT_SIZE]){ 0 }, (n))
+#define EXACT_SIZE_TEXT(n) text_exact_size((char[TEXT_SIZE]){ 0 }, (n))
+
+static inline void
+tool_cleanup_free(void *p)
+{
+    free(*(void **)p);
+}
+#define CLEANUP_FREE __attribute__((cleanup(tool_cleanup_free)))
+
+/* --- Disks (disk.c) ------------------------------------------------------ */
+
+/* How the command line says disks are opened. */
+struct disk_args {
+    struct qcow2_options options;
+    const char **allow;
+};
+#define DISK_ARGS_INIT { .options = { .fd = -1, .probe_raw = true } }
+
+/* Was the key one of the options that OPTION_FORMAT to OPTION_BACKING are? */
+bool disk_args_take(struct disk_args *d, const struct args *a, int key);
+void disk_args_free(struct disk_args *d);
+
+/* Opens and, on failure, reports. A path of a disk to be written whose
+ * format was guessed to be raw gets a warning.
+ */
+struct qcow2_disk *disk_open(const char *path, const struct disk_args *d,
+                             bool readonly);
+/* The same for reading, and for an internal snapshot if not NULL: a name or
+ * id, or "snapshot.id=ID,snapshot.name=NAME" with one or both parts.
+ */
+struct qcow2_disk *disk_open_view(const char *path,
+                                  const struct disk_args *d,
+                                  const char *snapshot);
+
+/* EXIT_FAILURE, reported, if what was written may be lost; else status. */
+int disk_close(struct qcow2_disk *disk, int status);
+
+/* Index of the snapshot that qcow2_open_snapshot finds under this name, or
+ * -1.
+ */
+long disk_find_snapshot(struct qcow2_disk *disk, const char *name);
+
+/* Paths of all layers, from the disk itself down, as those above name them.
+ * Neither fails.
+ */
+char **disk_layer_names(struct qcow2_disk *disk, const char *path,
+                        const struct disk_args *d);
+void disk_layer_names_free(struct qcow2_disk *disk, char **names);
+
+/* --- Long operations (progress.c) ---------------------------------------- */
+
+/* For one operation at a time. On a terminal there is a bar unless quiet;
+ * else, if wanted, a line that ends in '\r' for each percent. SIGUSR1 shows
+ * it at once. SIGINT, SIGTERM and SIGHUP cancel the operation.
+ */
+void progress_begin(bool wanted, bool quiet);
+int progress_show(void *opaque, uint64_t done, uint64_t total); /* a
+                                                * qcow2_progress_fn */
+void progress_end(void);
+
+/* From here on these signals only set what the second function tells, the
+ * first time they come: for verbs that may not be cut short.
+ */
+void progress_catch_signals(void);
+bool progress_interrupted(void);
+
+/* For main: catches SIGUSR1; dies of the signal that was caught. */
+void progress_init(void);
+void progress_die_if_interrupted(void);
+
+/* Bytes a second that progress_show lets pass; 0: all. */
+void progress_limit_rate(uint64_t bytes_per_second);
+
+/* Runs the job and frees it. 0, or EXIT_FAILURE with the error reported.
+ * NULL with *err is a failure too.
+ */
+int job_finish(struct qcow2_job *job, bool progress, bool quiet,
+               struct qcow2_error *err);
+
+#endif /* TOOL_H */

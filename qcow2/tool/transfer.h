@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* transfer.h: what convert and dd do. */
+#ifndef TRANSFER_H
+#define TRANSFER_H
+
+#include "image-args.h"
+
+struct transfer {
+    char **sources;
+    size_t nr_sources;
+    const char *target;
+    const char *snapshot;    /* of the sources; NULL: the disks */
+    bool progress, quiet;
+    struct disk_args disk;   /* how to open sources */
+    struct image_args image; /* the target */
+    struct qcow2_convert_options convert; /* the rest of it */
+};
+#define TRANSFER_INIT { .disk = DISK_ARGS_INIT,                             \
+                    .image = { .format = QCOW2_FORMAT_RAW,              \
+                               .create = { .overwrite = true } } }
+
+/* Options that both have. */
+void transfer_take(struct transfer *c, const struct args *a, int key);
+int transfer_run(struct transfer *c);
+void transfer_free(struct transfer *c);
+
+#endif /* TRANSFER_H */
