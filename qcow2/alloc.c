@@ -109,6 +109,29 @@ alloc_init(struct image *img, struct qcow2_error *err)
     return 0;
 }
 
+int
+alloc_cut_file(struct image *img, struct qcow2_error *err)
+{
+    struct alloc *a = &img->alloc;
+    uint64_t size, end;
+
+    if (!img->io->can_grow || img->no_discard)
+        return 0;
+    if (find_last_used(img, &end, err) == -1
+        || io_get_size(img->io, &size, err) == -1)
+        return -1;
+    if (end << img->cluster_bits >= size)
+        return 0;
+    if (io_truncate(img->io, end << img->cluster_bits, err) == -1)
+        return -1;
+    a->end = end;
+    a->cursor = min_u64(a->cursor, end);
+    a->packed_end = 0;
+    if (img->io->reads_zero_past_end)
+        a->fresh_from = end;
+    return 0;
+}
+
 /* What one look at refcounts, under the lock, came to. */
 enum step {
     STEP_FOUND,

@@ -60,6 +60,11 @@ int alloc_can_raise(struct image *img, uint64_t host_off,
                     uint64_t nr_clusters, struct counts *more,
                     struct qcow2_error *err);
 
+/* Likewise, with nothing dirty or in quarantine: cuts off the end of the file
+ * that no cluster in use reaches to.
+ */
+int alloc_cut_file(struct image *img, struct qcow2_error *err);
+
 /* As alloc_free, for the cluster of an L2 table that was replaced. A reader
  * may still be on its way into it, without any lock on it, so it stays in
  * quarantine until alloc_release_tables, which takes that no request is

@@ -125,7 +125,8 @@ empty_tables(struct commit *c, struct qcow2_error *err)
         if (tree_free(img, &entry, 1, err) == -1)
             return -1;
     }
-    if (overlap_fill(img, err) == -1 || flush_all(img, err) == -1)
+    if (overlap_fill(img, err) == -1 || flush_all(img, err) == -1
+        || alloc_cut_file(img, err) == -1)
         return -1;
     return flush_dirty_bit(img, false, err);
 }
