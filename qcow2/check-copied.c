@@ -40,6 +40,8 @@ check_l2_flag(struct check *c, uint64_t entry, uint64_t at, uint64_t weight,
                                         c->hdr->version);
 
     (void)weight, (void)err;
+    if (e.kind == MAP_ZERO && e.flaws & ENTRY_MISALIGNED)
+        return 0;
     if (e.host_off && e.kind != MAP_COMPRESSED
         && e.host_off < c->file_size)
         check_flag(c, e.copied, e.host_off, at);

@@ -259,10 +259,12 @@ count_l2_entry(struct check *c, struct walk *w, uint64_t entry, uint64_t at,
     report_flaws(c, &e, entry, at);
     if (e.host_off == 0 && e.kind != MAP_COMPRESSED)
         return 0;
-    if (misaligned && e.kind == MAP_DATA)
-        c->lost = true;
-    else if (misaligned && c->options.repair == QCOW2_REPAIR_ALL)
-        return 0; /* its place will be taken away */
+    if (misaligned && e.kind == MAP_ZERO) {
+        /* Nobody can use its place, and repair takes it away. */
+        c->lost |= c->options.repair != QCOW2_REPAIR_ALL;
+        return 0;
+    }
+    c->lost |= misaligned;
     note_allocated(c, w, &e);
     if (inside && check_refer(c, e.host_off, len, w->weight, err) == -1)
         return -1;
