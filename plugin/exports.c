@@ -18,8 +18,7 @@
 
 #include "plugin.h"
 
-/* Of one image; bounds the time that finding their names takes. */
-#define MAX_LISTED_SNAPSHOTS 1000
+#define MAX_LISTED_SNAPSHOTS 1000 /* of an image; bounds the time it takes */
 
 /* Can this be an export's name, and be shown to people? It is UTF-8 without
  * control characters then.
@@ -48,8 +47,8 @@ is_printable(const char *name)
     return name[0] != '\0';
 }
 
-/* Is there a file of that name to serve? Symbolic links may lead to what is
- * in the directory or below it.
+/* Is there a file of that name to serve? Symbolic links stand for what they
+ * lead to, which must be in the directory or below it.
  */
 static bool
 find_file(const char *name, struct export *out)
@@ -57,20 +56,21 @@ find_file(const char *name, struct export *out)
     size_t nr_dir = strlen(config.dir);
     struct stat st;
     char *real;
-    bool ok = false;
+    bool ok;
 
-    *out = (struct export){ .path = NULL };
     if (name[0] == '\0' || name[0] == '.' || strchr(name, '/'))
         return false;
     out->path = nbdkit_printf_intern("%s/%s", config.dir, name);
-    out->format = fnmatch("*.qcow2", name, 0) == 0 ? QCOW2_FORMAT_QCOW2
-                  : fnmatch("*.raw", name, 0) == 0 ? QCOW2_FORMAT_RAW
-                                                   : QCOW2_FORMAT_AUTO;
+    out->snapshot = NULL;
     real = out->path ? realpath(out->path, NULL) : NULL;
-    if (real && stat(real, &st) == 0)
-        ok = (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
-             && strncmp(real, config.dir, nr_dir) == 0
-             && (nr_dir == 1 || real[nr_dir] == '/');
+    if (!real)
+        return false;
+    out->format = fnmatch("*.qcow2", real, 0) == 0 ? QCOW2_FORMAT_QCOW2
+                  : fnmatch("*.raw", real, 0) == 0 ? QCOW2_FORMAT_RAW
+                                                   : QCOW2_FORMAT_AUTO;
+    ok = strncmp(real, config.dir, nr_dir) == 0
+         && (nr_dir == 1 || real[nr_dir] == '/') && stat(real, &st) == 0
+         && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
     free(real);
     return ok;
 }
@@ -106,7 +106,7 @@ exports_find(const char *name, struct export *out)
     }
     nbdkit_error("no export '%s': there are %s",
                  is_printable(name) ? name : "(unprintable)",
-                 config.dir ? "FILE and FILE@SNAPSHOT, of files in the directory"
+                 config.dir ? "FILE and FILE@SNAPSHOT, of files in dir="
                             : "'' and '@SNAPSHOT'");
     return -1;
 }
@@ -119,7 +119,7 @@ find_snapshot(const struct qcow2_disk *disk, const char *word,
     struct qcow2_snapshot s;
     size_t nr_found = 0;
 
-    for (int by_id = 0; by_id <= 1 && nr_found == 0; by_id++) {
+    for (int by_id = 0; by_id <= 1 && nr_found == 0; by_id++)
         for (size_t i = 0; i < qcow2_get_nr_snapshots(disk); i++) {
             qcow2_get_snapshot(disk, i, &s);
             if (strcmp(by_id ? s.id : s.name, word) == 0) {
@@ -127,7 +127,6 @@ find_snapshot(const struct qcow2_disk *disk, const char *word,
                 nr_found++;
             }
         }
-    }
     return nr_found == 1;
 }
 
@@ -211,9 +210,8 @@ exports_list(int readonly, int is_tls, struct nbdkit_exports *exports)
 
     (void)readonly;
     (void)is_tls;
-    if (!config.dir) {
-        if (exports_find("", &export) == 0)
-            list_image(exports, "", &export);
+    if (!config.dir && exports_find("", &export) == 0) {
+        list_image(exports, "", &export);
         return 0;
     }
     nr = scandir(config.dir, &entries, NULL, alphasort);

@@ -106,17 +106,19 @@ open_disk(const struct export *export, bool readonly)
 }
 
 static struct open_image *
-find_in_table(const struct stat *st)
+find_in_table(const struct stat *st, enum qcow2_format format)
 {
     struct open_image *image;
 
     pthread_mutex_lock(&table_lock);
     for (image = table; image; image = image->next)
-        if (image->dev == st->st_dev && image->ino == st->st_ino)
+        if (image->dev == st->st_dev && image->ino == st->st_ino
+            && image->format == format)
             break;
     if (!image && (image = calloc(1, sizeof *image))) {
         image->dev = st->st_dev;
         image->ino = st->st_ino;
+        image->format = format;
         pthread_mutex_init(&image->lock, NULL);
         image->next = table;
         table = image;
@@ -133,7 +135,7 @@ images_get(const struct export *export, bool readonly)
     bool is_open;
 
     if ((config.fd >= 0 ? fstat(config.fd, &st) : stat(export->path, &st)) == -1
-        || !(image = find_in_table(&st))) {
+        || !(image = find_in_table(&st, export->format))) {
         nbdkit_error("%s: cannot open: %m", export->path);
         return NULL;
     }

@@ -60,7 +60,6 @@ int exports_list(int readonly, int is_tls, struct nbdkit_exports *exports);
 
 int images_init(void);
 void images_free(void);
-
 /* How to open the image of an export, by what the command line says. */
 void images_options(const struct export *export, struct qcow2_options *options);
 
@@ -69,6 +68,7 @@ struct open_image {
     struct open_image *next;
     dev_t dev;
     ino_t ino;
+    enum qcow2_format format;
     pthread_mutex_t lock;    /* held over open and close, too */
     unsigned nr_users;       /* guarded by lock */
     struct qcow2_disk *disk; /* the active disk; constant while in use */

@@ -32,6 +32,7 @@ printf '%65536s' r >plain
 printf '%65536s' s >other.raw
 echo 'not an image' >bad.qcow2
 ln -s below/inside.qcow2 link
+ln -s disk.qcow2 link.raw # stands for a qcow2 image
 ln -s ../outside.qcow2 escape
 ln -s /dev/zero device
 ln -s nowhere dangling
@@ -42,6 +43,7 @@ nbd_client disk.qcow2 <<END
 for name, byte in (("disk.qcow2", 1), ("disk.qcow2@snap", 1),
                    ("disk.qcow2@1", 1), ("disk.qcow2@a@b", 1),
                    ("disk.qcow2@shadowed", 2), ("noname", 3), ("link", 4),
+                   ("link.raw", 1),
                    ("sp ace?&.qcow2", 5), ("plain", ord("r")),
                    ("other.raw", ord("s"))):
     c = connect(name)
@@ -68,6 +70,10 @@ disk.qcow2@snap
 disk.qcow2@a@b
 disk.qcow2@shadowed
 link
+link.raw
+link.raw@snap
+link.raw@shadowed
+link.raw@a@b
 noname
 other.raw
 plain

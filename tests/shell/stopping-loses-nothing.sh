@@ -50,8 +50,6 @@ holds_all
 
 # The command of --run ends the server.
 new
-cat >client <<'END'
-exec qemu-io -f raw -c 'write -P 5 0 10M' -c 'write -P 6 60M 1M' "$uri"
-END
-nbdkit_qcow2 -U - disk.qcow2 --run '. ./client'
+nbdkit_qcow2 -U - disk.qcow2 --run "
+    qemu-io -f raw -c 'write -P 5 0 10M' -c 'write -P 6 60M 1M' \"\$uri\""
 holds_all
