@@ -52,6 +52,7 @@ set_refcount_bits(struct image_args *i, const struct args *a, char *value)
 static void
 set_compression(struct image_args *i, const struct args *a, char *value)
 {
+    i->has_compression = true;
     i->create.zstd = strcmp(value, "zstd") == 0;
     if (!i->create.zstd && strcmp(value, "zlib") != 0)
         usage_error(a->verb, "compression_type must be zlib or zstd");
@@ -60,6 +61,7 @@ set_compression(struct image_args *i, const struct args *a, char *value)
 static void
 set_lazy_refcounts(struct image_args *i, const struct args *a, char *value)
 {
+    i->has_lazy_refcounts = true;
     i->create.lazy_refcounts = parse_on_off(a, "lazy_refcounts", value);
 }
 

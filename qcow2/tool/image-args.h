@@ -9,7 +9,7 @@ struct image_args {
     enum qcow2_format format;  /* AUTO: not said */
     struct qcow2_create_options create; /* version 0: not said */
     enum qcow2_preallocation prealloc;
-    bool has_size, has_prealloc;
+    bool has_size, has_prealloc, has_compression, has_lazy_refcounts;
     const char *compat;        /* as written; NULL: not said */
     char **strings;            /* what create's names point to */
     size_t nr_strings;

@@ -16,6 +16,7 @@
 #endif
 
 const struct verb *const verbs[] = {
+    &verb_amend,
     &verb_bench,
     &verb_chain,
     &verb_check,

@@ -5,6 +5,7 @@
 
 #include "tool.h"
 
+extern const struct verb verb_amend;
 extern const struct verb verb_bench;
 extern const struct verb verb_chain;
 extern const struct verb verb_check;

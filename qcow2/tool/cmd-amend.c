@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* cmd-amend.c: how an existing image is stored. */
+#include "image-args.h"
+#include "verbs.h"
+
+static const struct tool_option options[] = {
+    OPTION_FORMAT,
+    { 'o', NULL, "NAME=VALUE,...", "what to change: compat, refcount_bits, "
+      "lazy_refcounts" },
+    OPTION_CACHE('t', "cache mode"),
+    OPTION_PROGRESS,
+    OPTION_ALLOW,
+    OPTION_BACKING,
+    OPTION_QUIET,
+    OPTION_END,
+};
+
+static void
+check(const struct image_args *image, const struct args *a)
+{
+    const struct qcow2_create_options *c = &image->create;
+
+    if (image->nr_strings == 0)
+        usage_error(a->verb, "say what to change: -o NAME=VALUE");
+    if (image->has_size)
+        usage_error(a->verb, "the size is changed by resize");
+    if (c->backing || c->backing_format)
+        usage_error(a->verb, "the backing file is changed by rebase");
+    if (c->cluster_size || image->has_compression || image->has_prealloc)
+        usage_error(a->verb, "only compat, refcount_bits and lazy_refcounts "
+                    "can be changed; convert makes an image with other "
+                    "options");
+}
+
+static int
+amend(const char *path, const struct disk_args *disk_args,
+      const struct image_args *image)
+{
+    const struct qcow2_amend_options o = {
+        .version = image->create.version,
+        .refcount_bits = image->create.refcount_bits,
+        .lazy_refcounts = !image->has_lazy_refcounts ? QCOW2_AMEND_KEEP
+                          : image->create.lazy_refcounts ? QCOW2_AMEND_ON
+                          : QCOW2_AMEND_OFF,
+    };
+    struct qcow2_disk *disk = disk_open(path, disk_args, false);
+    int status = EXIT_SUCCESS;
+    struct qcow2_error err;
+
+    if (!disk)
+        return EXIT_FAILURE;
+    progress_catch_signals();
+    if (qcow2_amend(disk, &o, &err) == -1)
+        status = report_error(&err);
+    return disk_close(disk, status);
+}
+
+static int
+run(const struct verb *verb, int argc, char **argv)
+{
+    struct image_args image = { .format = QCOW2_FORMAT_QCOW2 };
+    struct disk_args disk = DISK_ARGS_INIT;
+    bool show = false, quiet = false;
+    struct args a;
+    int key, status;
+
+    args_start(&a, verb, argc, argv);
+    while ((key = args_next(&a)) != -1) {
+        if (key == 'o')
+            image_args_take(&image, &a, a.value);
+        else if (key == 't')
+            parse_cache(&a);
+        else if (key == 'p')
+            show = true;
+        else if (key == 'q')
+            quiet = true;
+        else
+            disk_args_take(&disk, &a, key);
+    }
+    args_need(&a, 1, "one image");
+    check(&image, &a);
+    progress_begin(show, quiet);
+    status = amend(a.operands[0], &disk, &image);
+    if (status == EXIT_SUCCESS)
+        progress_show(NULL, 1, 1);
+    progress_end();
+    image_args_free(&image);
+    disk_args_free(&disk);
+    return status;
+}
+
+const struct verb verb_amend = {
+    .name = "amend",
+    .summary = "Change how an image is stored: version, width of refcounts, "
+               "lazy refcounts.",
+    .operands = "[OPTION...] -o NAME=VALUE,... FILE",
+    .options = options,
+    .notes = "Content and snapshots stay.",
+    .example = "qcow2-img amend -o compat=1.1,lazy_refcounts=on old.qcow2",
+    .run = run,
+};
