@@ -123,6 +123,14 @@ refer(struct image_bytes *im, enum use use, uint64_t guest_cluster,
     }
 }
 
+static uint32_t
+nr_references(const struct image_bytes *im, uint64_t off)
+{
+    uint64_t c = off >> im->cluster_bits;
+
+    return c < im->nr_clusters ? im->clusters[c].nr_refs : 0;
+}
+
 static void
 check_copied(struct image_bytes *im, bool active, uint64_t entry,
              uint64_t off)
@@ -131,9 +139,12 @@ check_copied(struct image_bytes *im, bool active, uint64_t entry,
 
     if (!active)
         return;
-    if ((entry & COPIED) && refcount != 1)
+    if ((entry & COPIED) && refcount != 1) {
         corruption(im, "COPIED is set on 0x%" PRIx64 ", refcount %" PRIu64,
                    off, refcount);
+        im->result->nr_miscopied += refcount > 1
+                                    && nr_references(im, off) == 1;
+    }
     if (!(entry & COPIED) && refcount == 1)
         im->result->nr_uncopied++;
 }

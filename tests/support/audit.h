@@ -14,6 +14,9 @@
 
 struct audit {
     unsigned nr_corruptions;
+    unsigned nr_miscopied;   /* of those: COPIED where the refcount is too
+                              * high, but nobody shares: harmless as long as
+                              * the next to share clears it */
     unsigned nr_uncopied;    /* the active disk's own clusters without
                               * COPIED: safe, but qemu-img objects */
     unsigned nr_leaks;       /* clusters whose refcount is too high */

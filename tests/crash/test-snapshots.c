@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test-snapshots: snapshots created, applied and deleted, sizes changed and
+ * clusters preallocated on a tiny image, with requests between them, and
+ * after each sequence every state that a power cut may leave. CRASH_LONG=1
+ * takes longer sequences and more states of each; TEST_SEED gives other
+ * random ones.
+ */
+#include <stdlib.h>
+
+#include "audit.h"
+#include "expect.h"
+#include "history.h"
+#include "io-crash.h"
+#include "scenes.h"
+#include "tmpdir.h"
+
+/* Where the last cluster of the disk is not whole, tables are nearly full,
+ * and all kinds of clusters are shared. */
+static const struct scene images[] = {
+    { "overlay with snapshot",
+      "version 3; cluster 512; refcount-bits 64; size 41000;"
+      "backing base.raw raw;"
+      "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
+      "snapshot 1 first; data 2 4; zero-alloc 3; compressed 12 5; gap 3",
+      60000 },
+    { "two snapshots, tables shared",
+      "version 3; cluster 512; refcount-bits 16; size 40960;"
+      "data 0-3 1; zero-alloc 5; data 70-79 5; snapshot 1 first; data 2 3;"
+      "snapshot 2 second", 0 },
+    { "nearly full refcount block",
+      "version 3; cluster 512; refcount-bits 64; size 41000;"
+      "data 0-3 1; compressed 6-7 2; snapshot 1 first; data 8-9 3;"
+      "data 20-46 6", 0 },
+    { "version 2 overlay with snapshot",
+      "version 2; cluster 512; size 41000; backing base.raw raw;"
+      "data 0-3 1; compressed 6-7 2; snapshot 1 first; data 2 4", 9000 },
+    { "version 2 overlay",
+      "version 2; cluster 512; size 41000; backing base.raw raw;"
+      "data 0-3 1; compressed 6-7 2; data 79-80 5", 60000 },
+    { "clusters of four sectors",
+      "version 3; cluster 2K; refcount-bits 8; size 60000;"
+      "backing base.raw raw;"
+      "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
+      "snapshot 1 first; data 2 4; zero-alloc 3", 70000 },
+    { "tables past the end",
+      "version 3; cluster 512; refcount-bits 16; size 33000; l1-entries 4;"
+      "data 0-3 1; data 63-66 2; data 130 3; snapshot 1 first; data 200 4",
+      0 },
+};
+enum { NR_IMAGES = sizeof images / sizeof images[0] };
+
+static const struct whole_op words[] = {
+    { .kind = WHOLE_CREATE, .number = 7 },
+    { .kind = WHOLE_CREATE, .number = 8, .vm_state_size = 40000 },
+    { .kind = WHOLE_APPLY },
+    { .kind = WHOLE_DELETE },
+    { .kind = WHOLE_RESIZE, .size = 100000 },
+    { .kind = WHOLE_RESIZE, .size = 41200 },
+    { .kind = WHOLE_RESIZE, .size = 5300 },
+    { .kind = WHOLE_RESIZE, .size = 1024 },
+    { .kind = WHOLE_PREALLOCATE, .off = 4000, .nr_bytes = 18000,
+      .mode = QCOW2_PREALLOC_METADATA },
+};
+enum { NR_WORDS = sizeof words / sizeof words[0] };
+
+/* A sequence on one of the images. */
+struct workload {
+    struct rig rig;
+    struct crash_log *log;
+    struct history history;
+    struct contents now;
+    struct aftermath sum, recoveries;
+    uint64_t nr_workloads;
+    unsigned max_unsynced;
+};
+
+static void
+workload_init(struct workload *w, const struct scene *s)
+{
+    memset(w, 0, sizeof *w);
+    rig_init(&w->rig, s->recipe, s->backing_bytes);
+    w->sum.qemu_every = 1000;
+}
+
+static void
+workload_free(struct workload *w, const char *name)
+{
+    aftermath_report(&w->sum, name);
+    print_message("    %llu workloads, at most %u unsynced operations; %llu "
+                  "states of repairs\n", (unsigned long long)w->nr_workloads,
+                  w->max_unsynced,
+                  (unsigned long long)w->recoveries.nr_states);
+    rig_free(&w->rig);
+}
+
+static uint64_t
+mark(struct workload *w, enum crash_mark what)
+{
+    return crash_log_mark(w->log, what) + 1;
+}
+
+static void
+begin(struct workload *w)
+{
+    rig_start(&w->rig);
+    w->log = crash_log_new(w->rig.mem);
+    w->rig.play.disk = rig_open_disk(&w->rig, io_crash_open(w->log));
+    contents_read(&w->now, w->rig.play.disk);
+    history_begin(&w->history, &w->now);
+}
+
+/* A state whose repair is cut short as well. */
+struct recovery {
+    struct workload *w;
+    uint64_t moment;
+    char what[256]; /* the first cut */
+};
+
+static int
+check_recovery(void *opaque, const struct crash_state *state)
+{
+    struct recovery *r = opaque;
+
+    expect_step("%s; then in the repair: %s", r->what, state->what);
+    history_check(&r->w->history, &r->w->rig, state->image, r->moment,
+                  &r->w->recoveries);
+    return 0;
+}
+
+static void
+cut_recovery(struct workload *w, const struct crash_state *state)
+{
+    struct crash_options options = {
+        .max_exhaustive = 5, .nr_random = 10, .nr_torn = 10, .seed = 1
+    };
+    struct recovery r = { .w = w, .moment = state->nr_marks };
+    struct crash_log *log = crash_log_new(state->image);
+    struct qcow2_error err;
+
+    snprintf(r.what, sizeof r.what, "%s", state->what);
+    EXPECT_OK(qcow2_close(rig_open_disk(&w->rig, io_crash_open(log)), &err),
+              &err);
+    crash_log_enumerate(log, &options, check_recovery, &r, NULL);
+    crash_log_free(log);
+}
+
+static int
+check_state(void *opaque, const struct crash_state *state)
+{
+    struct workload *w = opaque;
+
+    expect_step("%s", state->what);
+    if (w->sum.nr_dirty % 100 == 50)
+        cut_recovery(w, state);
+    history_check(&w->history, &w->rig, state->image, state->nr_marks,
+                  &w->sum);
+    return 0;
+}
+
+/* Nothing got lost: nothing may be left over either. */
+static void
+expect_clean(struct mem *m)
+{
+    uint64_t nr_bytes;
+    const unsigned char *bytes = mem_bytes(m, &nr_bytes);
+    struct audit a;
+
+    audit_image(bytes, nr_bytes, &a);
+    EXPECT(audit_is_clean(&a), "closed image: %u corruptions (%s), %u "
+           "without COPIED, %u leaks%s", a.nr_corruptions, a.first,
+           a.nr_uncopied, a.nr_leaks, a.dirty ? ", dirty" : "");
+}
+
+static void
+end(struct workload *w, const struct crash_options *options)
+{
+    struct crash_stats stats;
+    struct qcow2_error err;
+
+    expect_step("the end");
+    contents_expect(w->rig.play.disk, &w->now);
+    EXPECT_OK(qcow2_close(w->rig.play.disk, &err), &err);
+    history_durable(&w->history, mark(w, CRASH_MARK_DEMANDS));
+    expect_clean(crash_log_content(w->log));
+    crash_log_enumerate(w->log, options, check_state, w, &stats);
+    if (stats.max_unsynced > w->max_unsynced)
+        w->max_unsynced = stats.max_unsynced;
+    w->nr_workloads++;
+    history_free(&w->history);
+    contents_free(&w->now);
+    crash_log_free(w->log);
+    rig_end(&w->rig);
+}
+
+/* A write that stays unsynced until something else syncs it. */
+static void
+play_write(struct workload *w, uint64_t off, uint64_t nr_bytes, uint64_t seed)
+{
+    struct qcow2_error err;
+
+    if (off >= w->now.size)
+        return;
+    if (nr_bytes > w->now.size - off)
+        nr_bytes = w->now.size - off;
+    pattern_fill(w->now.disk + off, nr_bytes, seed, off);
+    history_request(&w->history, &w->now, mark(w, CRASH_MARK_ALLOWS));
+    EXPECT_OK(qcow2_pwrite(w->rig.play.disk, w->now.disk + off, nr_bytes,
+                           off, 0, &err), &err);
+}
+
+/* Zeroes, which free what was there; or a flush. */
+static void
+play_zero(struct workload *w, struct rng *r)
+{
+    uint64_t off = rng_below(r, w->now.size / 512 + 1) * 512;
+    uint64_t nr_bytes = rng_below(r, 20) * 512;
+    struct qcow2_error err;
+
+    if (nr_bytes > w->now.size - off)
+        nr_bytes = w->now.size - off;
+    memset(w->now.disk + off, 0, nr_bytes);
+    history_request(&w->history, &w->now, mark(w, CRASH_MARK_ALLOWS));
+    EXPECT_OK(qcow2_zero(w->rig.play.disk, nr_bytes, off, QCOW2_MAY_TRIM,
+                         &err), &err);
+}
+
+static void
+play_flush(struct workload *w)
+{
+    struct qcow2_error err;
+
+    EXPECT_OK(qcow2_flush(w->rig.play.disk, &err), &err);
+    history_durable(&w->history, mark(w, CRASH_MARK_DEMANDS));
+}
+
+/* Does op make sense now? */
+static bool
+possible(const struct workload *w, const struct whole_op *op)
+{
+    bool v2 = builder_version(w->rig.image) == 2;
+
+    switch (op->kind) {
+    case WHOLE_CREATE:
+        return true;
+    case WHOLE_APPLY:
+    case WHOLE_DELETE:
+        return op->i < w->now.nr;
+    case WHOLE_RESIZE:
+        return !v2 || w->now.nr == 0;
+    case WHOLE_PREALLOCATE:
+        return op->off <= w->now.size
+               && op->nr_bytes <= w->now.size - op->off;
+    }
+    return false;
+}
+
+static void
+play_whole(struct workload *w, const struct whole_op *op)
+{
+    struct contents after;
+    struct qcow2_error err;
+
+    contents_copy(&after, &w->now);
+    whole_model(&after, op);
+    history_whole(&w->history, &after, mark(w, CRASH_MARK_ALLOWS));
+    EXPECT_OK(whole_run(w->rig.play.disk, &w->now, op, &err), &err);
+    history_durable(&w->history, mark(w, CRASH_MARK_DEMANDS));
+    contents_free(&w->now);
+    w->now = after;
+}
+
+/* The n-th sequence of `length` words, with writes before and between. */
+static void
+try_sequence(struct workload *w, const struct scene *s, unsigned length,
+             unsigned n, const struct crash_options *options)
+{
+    char text[256] = "";
+
+    begin(w);
+    for (unsigned i = 0; i < length; i++, n /= NR_WORDS) {
+        const struct whole_op *op = &words[n % NR_WORDS];
+
+        if (!possible(w, op))
+            continue;
+        play_write(w, 700 + 1024 * i, 2000, 100 + i);
+        snprintf(text + strlen(text), sizeof text - strlen(text), "; %s",
+                 whole_text(op));
+        expect_case("%s%s", s->name, text);
+        play_whole(w, op);
+    }
+    play_write(w, 0, 1024, 200);
+    end(w, options);
+}
+
+static void
+every_operation(void **state)
+{
+    bool is_long = env_number("CRASH_LONG", 0);
+    struct crash_options options = {
+        .max_exhaustive = is_long ? 10 : 8, .nr_random = is_long ? 100 : 30,
+        .nr_torn = is_long ? 60 : 20, .seed = rng_seed(1)
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < NR_IMAGES; i++) {
+        struct workload w;
+
+        workload_init(&w, &images[i]);
+        for (unsigned n = 0; n < NR_WORDS; n++)
+            try_sequence(&w, &images[i], 1, n, &options);
+        workload_free(&w, images[i].name);
+    }
+}
+
+static void
+every_pair_of_operations(void **state)
+{
+    bool is_long = env_number("CRASH_LONG", 0);
+    struct crash_options options = {
+        .max_exhaustive = is_long ? 7 : 3, .nr_random = is_long ? 20 : 2,
+        .nr_torn = is_long ? 12 : 2, .seed = rng_seed(1)
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < NR_IMAGES; i++) {
+        struct workload w;
+
+        workload_init(&w, &images[i]);
+        for (unsigned n = 0; n < NR_WORDS * NR_WORDS; n++)
+            try_sequence(&w, &images[i], 2, n, &options);
+        workload_free(&w, images[i].name);
+    }
+}
+
+static void
+play_anything(struct workload *w, struct rng *r, unsigned number)
+{
+    uint32_t cluster_size = w->rig.play.cluster_size;
+    unsigned dice = rng_below(r, 100);
+    struct whole_op op;
+
+    if (dice < 30) {
+        expect_step("write");
+        play_write(w, rng_below(r, w->now.size / 512 + 1) * 512,
+                   (1 + rng_below(r, 12)) * 512, 1000 + number);
+    } else if (dice < 45 && w->now.size > 512) {
+        expect_step("zero");
+        play_zero(w, r);
+    } else if (dice < 55) {
+        expect_step("flush");
+        play_flush(w);
+    } else {
+        op = whole_random(&w->now, r, cluster_size, 70000, 512, number);
+        expect_step("%s", whole_text(&op));
+        if (possible(w, &op))
+            play_whole(w, &op);
+    }
+}
+
+static void
+random_sequences(void **state)
+{
+    bool is_long = env_number("CRASH_LONG", 0);
+    struct crash_options options = {
+        .max_exhaustive = 4, .nr_random = is_long ? 20 : 2,
+        .nr_torn = is_long ? 12 : 2, .seed = rng_seed(1)
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < NR_IMAGES; i++) {
+        struct workload w;
+
+        workload_init(&w, &images[i]);
+        for (unsigned n = 0; n < (is_long ? 200 : 8); n++) {
+            struct rng r;
+
+            expect_case("TEST_SEED=%llu: %s, random sequence %u",
+                        (unsigned long long)rng_seed(1), images[i].name, n);
+            rng_init(&r, rng_seed(1), i * 10000 + n);
+            begin(&w);
+            for (unsigned k = 0; k < 12; k++)
+                play_anything(&w, &r, k);
+            end(&w, &options);
+        }
+        workload_free(&w, images[i].name);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_operation),
+        cmocka_unit_test(every_pair_of_operations),
+        cmocka_unit_test(random_sequences),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
