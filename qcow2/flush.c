@@ -334,7 +334,7 @@ change_dirty_bit(struct image *img, const void *what, struct qcow2_error *err)
 int
 flush_dirty_bit(struct image *img, bool set, struct qcow2_error *err)
 {
-    if (img->hdr.version < 3)
+    if (img->hdr.version < 3 || (!set && img->unsettled))
         return 0;
     return flush_switch(img, change_dirty_bit, &set, err);
 }

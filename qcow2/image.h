@@ -155,6 +155,8 @@ struct image {
     struct flush flush;
     struct overlap overlap;
     int state;                  /* atomic: enum image_state */
+    bool unsettled;             /* an operation ended in its middle: the
+                                 * dirty bit stays set */
     uint64_t known_end;         /* atomic: the file reaches at least here,
                                  * up to a whole cluster */
 
