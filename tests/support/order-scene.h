@@ -22,6 +22,8 @@ enum { CLUSTER = 512 };
 #define COPIED (UINT64_C(1) << 63)
 #define ZERO   UINT64_C(1)
 
+#define TWO_CLUSTERS "data 0-1 5"
+
 struct scene {
     struct mem *mem;
     struct io *io;

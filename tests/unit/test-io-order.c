@@ -4,8 +4,6 @@
  */
 #include "order-scene.h"
 
-#define TWO_CLUSTERS "data 0-1 5"
-
 static void
 an_allocation_in_order_passes(void **state)
 {
