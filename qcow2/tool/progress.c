@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* progress.c: shows how far a long operation is, and cancels it. */
-#include <errno.h>
 #include <signal.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,6 +14,7 @@ static struct {
     double shown;           /* percent; less than 0: nothing yet */
     uint64_t rate;          /* bytes a second; 0: unlimited */
     struct timespec start;
+    bool has_bar;           /* on the terminal's line now */
 } progress;
 
 static void
@@ -71,12 +70,35 @@ progress_die_if_interrupted(void)
     }
 }
 
+static double
+seconds_since_start(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec - progress.start.tv_sec
+           + (now.tv_nsec - progress.start.tv_nsec) / 1e9;
+}
+
+/* What is done in a moment needs no bar. */
 static void
-show(double percent)
+show_bar(double percent)
 {
     enum { WIDTH = 50 };
     int filled = percent * WIDTH / 100;
 
+    if (!progress.has_bar && seconds_since_start() < 0.5)
+        return;
+    progress.has_bar = true;
+    printf("\r[%.*s%*s] %5.1f %%", filled,
+           "##################################################",
+           WIDTH - filled, "", percent);
+    fflush(stdout);
+}
+
+static void
+show(double percent)
+{
     progress.shown = percent;
     switch (progress.show) {
     case SHOW_NOTHING:
@@ -88,10 +110,7 @@ show(double percent)
         fflush(stdout);
         break;
     case SHOW_BAR:
-        printf("\r[%.*s%*s] %5.1f %%", filled,
-               "##################################################",
-               WIDTH - filled, "", percent);
-        fflush(stdout);
+        show_bar(percent);
         break;
     }
     asked = 0;
@@ -122,12 +141,9 @@ wait_for_rate(uint64_t done)
     double due = (double)done / progress.rate;
 
     while (!interrupted) {
-        struct timespec now, pause;
-        double left;
+        double left = due - seconds_since_start();
+        struct timespec pause;
 
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        left = due - (now.tv_sec - progress.start.tv_sec)
-               - (now.tv_nsec - progress.start.tv_nsec) / 1e9;
         if (left <= 0)
             return;
         pause.tv_sec = left;
@@ -155,9 +171,10 @@ progress_show(void *opaque, uint64_t done, uint64_t total)
 void
 progress_end(void)
 {
-    if (progress.show != SHOW_NOTHING)
+    if (progress.show == SHOW_LINES || progress.has_bar)
         putchar('\n');
     progress.show = SHOW_NOTHING;
+    progress.has_bar = false;
 }
 
 int
