@@ -11,57 +11,8 @@
 #include "expect.h"
 #include "history.h"
 #include "io-crash.h"
-#include "scenes.h"
 #include "tmpdir.h"
-
-/* Where the last cluster of the disk is not whole, tables are nearly full,
- * and all kinds of clusters are shared. */
-static const struct scene images[] = {
-    { "overlay with snapshot",
-      "version 3; cluster 512; refcount-bits 64; size 41000;"
-      "backing base.raw raw;"
-      "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
-      "snapshot 1 first; data 2 4; zero-alloc 3; compressed 12 5; gap 3",
-      60000 },
-    { "two snapshots, tables shared",
-      "version 3; cluster 512; refcount-bits 16; size 40960;"
-      "data 0-3 1; zero-alloc 5; data 70-79 5; snapshot 1 first; data 2 3;"
-      "snapshot 2 second", 0 },
-    { "nearly full refcount block",
-      "version 3; cluster 512; refcount-bits 64; size 41000;"
-      "data 0-3 1; compressed 6-7 2; snapshot 1 first; data 8-9 3;"
-      "data 20-46 6", 0 },
-    { "version 2 overlay with snapshot",
-      "version 2; cluster 512; size 41000; backing base.raw raw;"
-      "data 0-3 1; compressed 6-7 2; snapshot 1 first; data 2 4", 9000 },
-    { "version 2 overlay",
-      "version 2; cluster 512; size 41000; backing base.raw raw;"
-      "data 0-3 1; compressed 6-7 2; data 79-80 5", 60000 },
-    { "clusters of four sectors",
-      "version 3; cluster 2K; refcount-bits 8; size 60000;"
-      "backing base.raw raw;"
-      "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
-      "snapshot 1 first; data 2 4; zero-alloc 3", 70000 },
-    { "tables past the end",
-      "version 3; cluster 512; refcount-bits 16; size 33000; l1-entries 4;"
-      "data 0-3 1; data 63-66 2; data 130 3; snapshot 1 first; data 200 4",
-      0 },
-};
-enum { NR_IMAGES = sizeof images / sizeof images[0] };
-
-static const struct whole_op words[] = {
-    { .kind = WHOLE_CREATE, .number = 7 },
-    { .kind = WHOLE_CREATE, .number = 8, .vm_state_size = 40000 },
-    { .kind = WHOLE_APPLY },
-    { .kind = WHOLE_DELETE },
-    { .kind = WHOLE_RESIZE, .size = 100000 },
-    { .kind = WHOLE_RESIZE, .size = 41200 },
-    { .kind = WHOLE_RESIZE, .size = 5300 },
-    { .kind = WHOLE_RESIZE, .size = 1024 },
-    { .kind = WHOLE_PREALLOCATE, .off = 4000, .nr_bytes = 18000,
-      .mode = QCOW2_PREALLOC_METADATA },
-};
-enum { NR_WORDS = sizeof words / sizeof words[0] };
+#include "whole-scenes.h"
 
 /* A sequence on one of the images. */
 struct workload {
@@ -192,6 +143,12 @@ end(struct workload *w, const struct crash_options *options)
     rig_end(&w->rig);
 }
 
+static bool
+possible(const struct workload *w, const struct whole_op *op)
+{
+    return whole_possible(&w->now, builder_version(w->rig.image), op);
+}
+
 /* A write that stays unsynced until something else syncs it. */
 static void
 play_write(struct workload *w, uint64_t off, uint64_t nr_bytes, uint64_t seed)
@@ -233,27 +190,6 @@ play_flush(struct workload *w)
     history_durable(&w->history, mark(w, CRASH_MARK_DEMANDS));
 }
 
-/* Does op make sense now? */
-static bool
-possible(const struct workload *w, const struct whole_op *op)
-{
-    bool v2 = builder_version(w->rig.image) == 2;
-
-    switch (op->kind) {
-    case WHOLE_CREATE:
-        return true;
-    case WHOLE_APPLY:
-    case WHOLE_DELETE:
-        return op->i < w->now.nr;
-    case WHOLE_RESIZE:
-        return !v2 || w->now.nr == 0;
-    case WHOLE_PREALLOCATE:
-        return op->off <= w->now.size
-               && op->nr_bytes <= w->now.size - op->off;
-    }
-    return false;
-}
-
 static void
 play_whole(struct workload *w, const struct whole_op *op)
 {
@@ -277,8 +213,8 @@ try_sequence(struct workload *w, const struct scene *s, unsigned length,
     char text[256] = "";
 
     begin(w);
-    for (unsigned i = 0; i < length; i++, n /= NR_WORDS) {
-        const struct whole_op *op = &words[n % NR_WORDS];
+    for (unsigned i = 0; i < length; i++, n /= nr_whole_words) {
+        const struct whole_op *op = &whole_words[n % nr_whole_words];
 
         if (!possible(w, op))
             continue;
@@ -302,13 +238,13 @@ every_operation(void **state)
     };
 
     (void)state;
-    for (unsigned i = 0; i < NR_IMAGES; i++) {
+    for (unsigned i = 0; i < nr_whole_scenes; i++) {
         struct workload w;
 
-        workload_init(&w, &images[i]);
-        for (unsigned n = 0; n < NR_WORDS; n++)
-            try_sequence(&w, &images[i], 1, n, &options);
-        workload_free(&w, images[i].name);
+        workload_init(&w, &whole_scenes[i]);
+        for (unsigned n = 0; n < nr_whole_words; n++)
+            try_sequence(&w, &whole_scenes[i], 1, n, &options);
+        workload_free(&w, whole_scenes[i].name);
     }
 }
 
@@ -322,13 +258,13 @@ every_pair_of_operations(void **state)
     };
 
     (void)state;
-    for (unsigned i = 0; i < NR_IMAGES; i++) {
+    for (unsigned i = 0; i < nr_whole_scenes; i++) {
         struct workload w;
 
-        workload_init(&w, &images[i]);
-        for (unsigned n = 0; n < NR_WORDS * NR_WORDS; n++)
-            try_sequence(&w, &images[i], 2, n, &options);
-        workload_free(&w, images[i].name);
+        workload_init(&w, &whole_scenes[i]);
+        for (unsigned n = 0; n < nr_whole_words * nr_whole_words; n++)
+            try_sequence(&w, &whole_scenes[i], 2, n, &options);
+        workload_free(&w, whole_scenes[i].name);
     }
 }
 
@@ -367,22 +303,23 @@ random_sequences(void **state)
     };
 
     (void)state;
-    for (unsigned i = 0; i < NR_IMAGES; i++) {
+    for (unsigned i = 0; i < nr_whole_scenes; i++) {
+        const struct scene *s = &whole_scenes[i];
         struct workload w;
 
-        workload_init(&w, &images[i]);
+        workload_init(&w, s);
         for (unsigned n = 0; n < (is_long ? 200 : 8); n++) {
             struct rng r;
 
             expect_case("TEST_SEED=%llu: %s, random sequence %u",
-                        (unsigned long long)rng_seed(1), images[i].name, n);
+                        (unsigned long long)rng_seed(1), s->name, n);
             rng_init(&r, rng_seed(1), i * 10000 + n);
             begin(&w);
             for (unsigned k = 0; k < 12; k++)
                 play_anything(&w, &r, k);
             end(&w, &options);
         }
-        workload_free(&w, images[i].name);
+        workload_free(&w, s->name);
     }
 }
 
