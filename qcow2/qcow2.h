@@ -199,7 +199,8 @@ QCOW2_PUBLIC int qcow2_trim(struct qcow2_disk *disk, uint64_t nr_bytes,
 
 /* All requests of all threads that returned before this call are on stable
  * storage when it returns 0. After a failed flush the disk is failed:
- * writes and flushes fail until it is opened anew; reads go on.
+ * writes and flushes fail until it is opened anew; reads go on. (But for
+ * ENOMEM: then nothing was tried, and another flush may succeed.)
  */
 QCOW2_PUBLIC int qcow2_flush(struct qcow2_disk *disk,
                              struct qcow2_error *err);
