@@ -237,6 +237,8 @@ run(const struct verb *verb, int argc, char **argv)
     args_need(&a, 1, "one image");
     if (b.flush_interval && !b.write)
         usage_error(verb, "--flush-interval goes with -w");
+    if (b.write && disk.options.no_lock)
+        usage_error(verb, "-U is for reading: writes need the locks");
     if (b.step == 0)
         b.step = b.nr_bytes;
     b.disk = disk_open(a.operands[0], &disk, !b.write);

@@ -28,6 +28,7 @@ fill disk.qcow2 qcow2 "read -P 7 0 1k" "read -P 7 18k 1k"
 refuses 'does not fit' qcow2_img bench -c 1 -s 8M disk.qcow2
 refuses 'does not fit' qcow2_img bench -c 1 -o 4M disk.qcow2
 refuses 'at least 1' qcow2_img bench -d 0 disk.qcow2
+refuses 'needs* the locks' qcow2_img bench -U -w disk.qcow2
 refuses 'goes with -w' qcow2_img bench --flush-interval=5 disk.qcow2
 refuses 'not a number' qcow2_img bench -c x disk.qcow2
 refuses 'No such file' qcow2_img bench nowhere

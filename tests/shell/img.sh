@@ -90,7 +90,8 @@ fill ()
     for command in "$@"; do
         args+=(-c "$command")
     done
-    if ! qemu-io -f "$format" "${args[@]}" "$image" >"$tmp/qemu-io" 2>&1 \
+    if ! qemu-io -t unsafe -f "$format" "${args[@]}" "$image" \
+         >"$tmp/qemu-io" 2>&1 \
        || grep -qiE 'failed|error' "$tmp/qemu-io"; then
         cat "$tmp/qemu-io"
         fail "qemu-io ${args[*]} $image"
