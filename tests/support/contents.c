@@ -156,7 +156,7 @@ first_difference(const unsigned char *a, const unsigned char *b,
 static const char *
 saved_differ(const struct saved *got, const struct saved *want)
 {
-    static char text[160];
+    static char text[320];
     uint64_t at;
 
     if (strcmp(got->id, want->id) != 0 || strcmp(got->name, want->name) != 0
