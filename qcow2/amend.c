@@ -61,6 +61,9 @@ plan_widths(struct image *img, struct widths *w, struct qcow2_error *err)
     if (new_end(w) > img->alloc.limit)
         return error_set(err, ENOSPC, "%s: no space is left in the file for "
                          "new refcounts", img->name);
+    /* Whatever comes of it, these clusters will not read as zeroes. */
+    if (img->alloc.fresh_from != UINT64_MAX)
+        img->alloc.fresh_from = max_u64(img->alloc.fresh_from, new_end(w));
     return 0;
 }
 

@@ -2,6 +2,7 @@
 /* test-amend: an image amended to any version and refcount width holds what
  * it held, in all its snapshots, and qemu-img finds nothing wrong with it.
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "expect.h"
@@ -9,6 +10,7 @@
 #include "open.h"
 #include "oracle.h"
 #include "qcow2.h"
+#include "rig.h"
 #include "rng.h"
 #include "tmpdir.h"
 
@@ -204,6 +206,37 @@ refusals_change_nothing(void **state)
     oracle_expect_clean(tmpdir_path("i"));
 }
 
+/* New refcounts are written behind all that is in use; when that fails, what
+ * is there is not taken for zeroes by who gets the clusters later. */
+static void
+a_failure_leaves_nothing_behind_that_shows(void **state)
+{
+    const struct qcow2_amend_options o = { .refcount_bits = 64 };
+    struct qcow2_error err;
+    bool amended = false;
+
+    (void)state;
+    for (unsigned nth = 1; !amended; nth++) {
+        struct rig r;
+
+        expect_case("change %u fails", nth);
+        rig_init(&r, "cluster 512; size 64K; data 0-20 1", 0);
+        rig_open(&r);
+        fault_arm(&r.plan, FAULT_CHANGE, nth, EIO, FAULT_ONCE);
+        amended = qcow2_amend(r.play.disk, &o, &err) == 0;
+        fault_arm(&r.plan, 0, 0, 0, 0);
+        if (image_check_state(disk_image(r.play.disk), &err) == 0) {
+            for (unsigned i = 0; i < 40; i++)
+                rig_play(&r, OP_WRITE, (30 + i) * 512 + 100, 50, 0);
+            rig_close(&r);
+        } else {
+            qcow2_close(r.play.disk, NULL);
+            rig_end(&r);
+        }
+        rig_free(&r);
+    }
+}
+
 int
 main(void)
 {
@@ -212,6 +245,7 @@ main(void)
         cmocka_unit_test(zeroes_over_a_backing_file_stay_zeroes_in_version_2),
         cmocka_unit_test(snapshots_survive_wider_refcounts),
         cmocka_unit_test(refusals_change_nothing),
+        cmocka_unit_test(a_failure_leaves_nothing_behind_that_shows),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
