@@ -17,7 +17,7 @@ const char config_help[] =
     "snapshot=NAME|ID           Make this snapshot the default export.\n"
     "backing=FILENAME|none      Use this backing file, not the image's own.\n"
     "backing-format=raw|qcow2   Format of the backing file.\n"
-    "allow=DIRECTORY            Backing files may lie here (repeatable).\n"
+    "allow=DIRECTORY|URI        Backing files may lie here (repeatable).\n"
     "discard=on|off             Give space back to the host (default on).\n"
     "detect-zeroes=off|on|unmap Look for zeroes in writes (default off).\n"
     "cache-size=SIZE            Bound of cached metadata (default 32M).\n"
@@ -59,11 +59,12 @@ set_resolved(void *where, char *path)
     return copy ? set_string(where, copy) : -1;
 }
 
-/* nbdkit changes directory later, so make the path absolute now. */
+/* nbdkit changes directory later, so make paths absolute now. */
 static int
 set_path(void *where, const char *value)
 {
-    return set_resolved(where, nbdkit_absolute_path(value));
+    return set_resolved(where, strstr(value, "://")
+                               ? strdup(value) : nbdkit_absolute_path(value));
 }
 
 static int
@@ -80,15 +81,14 @@ set_dir(void *where, const char *value)
 static int
 set_allow(void *where, const char *value)
 {
-    const char ***dirs = where, **more;
+    const char ***dirs = where;
+    const char **more = realloc(*dirs, (config.nr_allow + 1) * sizeof *more);
 
-    more = realloc(*dirs, (config.nr_allow + 1) * sizeof *more);
-    if (!more) {
-        nbdkit_error("allow=%s: %m", value);
-        return -1;
-    }
+    if (!more)
+        return nbdkit_error("allow=%s: %m", value), -1;
     *dirs = more;
-    return set_dir(&more[config.nr_allow++], value);
+    more += config.nr_allow++;
+    return strstr(value, "://") ? set_path(more, value) : set_dir(more, value);
 }
 
 static int

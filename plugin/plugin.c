@@ -61,9 +61,9 @@ engine_flags(uint32_t flags)
 static void
 plugin_dump(void)
 {
-    static const char *const features[] = { "zlib", "zstd", "libdeflate" };
+    static const char features[][11] = { "zlib", "zstd", "libdeflate", "nbd" };
 
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < 4; i++)
         printf("qcow2_%s=%s\n", features[i],
                qcow2_has_feature(features[i]) ? "yes" : "no");
 }
