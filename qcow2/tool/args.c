@@ -138,7 +138,7 @@ text_to_bytes(const char *s, uint64_t *nr_bytes)
         || (shift > 0 && *nr_bytes >> (64 - shift)))
         return false;
     *nr_bytes <<= shift;
-    *nr_bytes += fraction * (UINT64_C(1) << shift);
+    *nr_bytes += (uint64_t)(fraction * (UINT64_C(1) << shift));
     return true;
 }
 

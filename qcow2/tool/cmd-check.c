@@ -10,6 +10,9 @@
 #include "undo.h"
 #include "verbs.h"
 
+/* A hostile image can have any number of problems. */
+enum { MAX_IN_JSON = 10000 };
+
 /* Exit statuses. */
 enum { CLEAN = 0, NOT_DONE = 1, CORRUPT = 2, LEAKS = 3, UNSUPPORTED = 63 };
 
@@ -39,6 +42,7 @@ struct request {
     struct undo *undo;
     bool rechecking;
     json_t *problems, *writes;
+    uint64_t nr_left_out; /* of problems */
 };
 
 static const char *
@@ -56,18 +60,30 @@ severity_word(enum qcow2_severity severity)
 }
 
 static void
+show_problem(const struct qcow2_problem *p, bool left)
+{
+    fprintf(stderr, "%s%s %s: %s", left ? "left: " : "",
+            severity_word(p->severity), p->code, p->text);
+    if (p->remedy)
+        fprintf(stderr, "; repair: %s", p->remedy);
+    fputc('\n', stderr);
+}
+
+static void
 on_problem(void *opaque, const struct qcow2_problem *p)
 {
     struct request *q = opaque;
     json_t *o;
 
-    if (q->rechecking && !q->json && !q->quiet)
-        fprintf(stderr, "left: ");
-    if (!q->json && !q->quiet)
-        fprintf(stderr, "%s %s: %s\n", severity_word(p->severity), p->code,
-                p->text);
-    if (!q->json)
+    if (!q->json) {
+        if (!q->quiet)
+            show_problem(p, q->rechecking);
         return;
+    }
+    if (json_array_size(q->problems) == MAX_IN_JSON) {
+        q->nr_left_out++;
+        return;
+    }
     o = check_memory(json_object());
     json_put(o, "code", json_string(p->code));
     json_put(o, "severity", json_string(severity_word(p->severity)));
@@ -133,6 +149,7 @@ show_json(struct request *q, const struct qcow2_check_result *r)
     put_count(o, "fragmented-clusters", r->fragmented_clusters);
     put_count(o, "compressed-clusters", r->compressed_clusters);
     json_put(o, "problems", q->problems);
+    put_count(o, "problems-left-out", q->nr_left_out);
     if (q->check.plan)
         json_put(o, "plan", q->writes);
     else

@@ -57,8 +57,9 @@ resize(struct qcow2_disk *disk, const struct request *q,
         return -1;
     }
     /* Other programs round it down. */
-    if (qcow2_get_format(disk) == QCOW2_FORMAT_QCOW2 && size % 512)
-        size += 512 - size % 512;
+    if (qcow2_get_format(disk) == QCOW2_FORMAT_QCOW2
+        && size <= UINT64_MAX - 511)
+        size = (size + 511) / 512 * 512;
     if (size < now && !q->shrink) {
         snprintf(err->text, sizeof err->text, "%s is less than now, %" PRIu64
                  " bytes; what lies beyond would be lost; --shrink allows it",

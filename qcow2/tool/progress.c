@@ -45,13 +45,19 @@ progress_init(void)
     set_handler(SIGUSR1, on_usr1, SA_RESTART);
 }
 
-/* The second time nobody is asked. */
+/* The second time nobody is asked. What is ignored (nohup) stays so. */
 void
 progress_catch_signals(void)
 {
-    set_handler(SIGINT, on_interrupt, SA_RESETHAND);
-    set_handler(SIGTERM, on_interrupt, SA_RESETHAND);
-    set_handler(SIGHUP, on_interrupt, SA_RESETHAND);
+    static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct sigaction now;
+
+        if (sigaction(signals[i], NULL, &now) == 0
+            && now.sa_handler != SIG_IGN)
+            set_handler(signals[i], on_interrupt, SA_RESETHAND);
+    }
 }
 
 bool

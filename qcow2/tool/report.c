@@ -17,7 +17,9 @@ static const struct {
     { "lock=off does without", "-U does without" },
     { " (-r serves it read-only)", "" },
     { "opened read-only (-r)", "read" },
-    { "qemu-img", "qcow2-img" },
+    { "qemu-img check", "qcow2-img check" },
+    { "qemu-img rebase", "qcow2-img rebase" },
+    { "by qemu-img convert", "by qcow2-img convert" },
 };
 
 static void

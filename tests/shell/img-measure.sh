@@ -37,6 +37,10 @@ fits source.qcow2 -O qcow2 -l one
 qemu-img measure -O qcow2 source.raw >theirs
 qcow2_img measure -O qcow2 source.raw | diff -u theirs -
 
+# Whole numbers are exact, and rounded up to sectors only then.
+qcow2_img measure --size 9007199254740993 >ours
+expect_output '^required size: 9007199254741504$' cat ours
+
 refuses 'either one image or --size' qcow2_img measure
 refuses 'either one image or --size' qcow2_img measure --size 1G source.raw
 refuses 'goes without --size' qcow2_img measure -l one --size 1G

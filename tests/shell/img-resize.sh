@@ -86,5 +86,6 @@ refuses 'not a size' qcow2_img resize disk.qcow2 foo
 refuses 'not a size' qcow2_img resize disk.qcow2 --help2
 refuses 'expects one image and a size' qcow2_img resize disk.qcow2
 refuses 'L1|clusters' qcow2_img resize disk.qcow2 7E
+refuses 'L1|clusters' qcow2_img resize --shrink disk.qcow2 0xffffffffffffffff
 cmp disk.qcow2 before.qcow2
 expect_output '^Example' qcow2_img resize --help

@@ -17,7 +17,8 @@ qemu-io -f qcow2 -c "write -s source.raw 0 8M" overlay.qcow2 >/dev/null
 start ()
 {
     rm -f out err
-    "$tool" "$@" >out 2>err &
+    # The shell has it ignored in the background.
+    env --default-signal=INT "$tool" "$@" >out 2>err &
     job=$!
     cleanup_fn end
     for ((tries = 0; tries < 600; tries++)); do
@@ -51,6 +52,18 @@ interrupt ()
 start convert -p -r 100k -f raw -O qcow2 source.raw target.qcow2
 interrupt INT
 [ ! -e target.qcow2 ] || fail "an unfinished target was left"
+
+# What is ignored stays ignored.
+start convert -p -r 2M -f raw -O qcow2 source.raw target.qcow2
+(trap '' HUP; exec "$tool" convert -p -r 10M -f raw -O raw source.raw nohup.raw \
+    >nohup.out) &
+nohup=$!
+while [ ! -s nohup.out ]; do
+    sleep 0.1
+done
+kill -s HUP "$nohup"
+wait "$nohup" || fail "it did not ignore SIGHUP"
+interrupt HUP
 
 start commit -p -r 100k overlay.qcow2
 kill -s USR1 "$job"
