@@ -6,6 +6,7 @@
  * other and longer runs (the order of threads is not the seed's).
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "audit.h"
@@ -39,6 +40,7 @@ struct writer {
     struct rng rng;
     struct request requests[MAX_REQUESTS];
     unsigned nr_sent, nr_done;     /* atomic */
+    bool ended;                    /* atomic */
     uint64_t content[NR_UNITS];    /* seeds */
     unsigned char buf[2 * MAX_UNIT];
     char problem[256];
@@ -144,6 +146,7 @@ write_units(void *arg)
             snprintf(w->problem, sizeof w->problem, "flush: %.200s",
                      err.text);
     }
+    __atomic_store_n(&w->ended, true, __ATOMIC_RELEASE);
     return NULL;
 }
 
@@ -252,6 +255,20 @@ delete_saved(struct stress *s, unsigned i)
     free(v.content);
 }
 
+/* Until each of them has done something more. */
+static void
+let_writers_work(struct stress *s)
+{
+    for (unsigned i = 0; i < NR_WRITERS; i++) {
+        struct writer *w = &s->writers[i];
+        unsigned nr = __atomic_load_n(&w->nr_done, __ATOMIC_ACQUIRE);
+
+        while (__atomic_load_n(&w->nr_done, __ATOMIC_ACQUIRE) == nr
+               && !__atomic_load_n(&w->ended, __ATOMIC_ACQUIRE))
+            sched_yield();
+    }
+}
+
 /* Beyond what the writers use. */
 static void
 change_size(struct stress *s, struct rng *r)
@@ -270,6 +287,7 @@ make_and_delete(struct stress *s)
 
     rng_init(&r, rng_seed(1), 99);
     for (unsigned i = 0; i < NR_WHOLE; i++) {
+        let_writers_work(s);
         if (s->nr_saved == MAX_SAVED
             || (s->nr_saved > 0 && rng_percent(&r, 40)))
             delete_saved(s, rng_below(&r, s->nr_saved));
