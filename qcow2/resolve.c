@@ -76,10 +76,9 @@ fill_window(void *opaque, uint64_t window, void *data, uint32_t size,
     return 0;
 }
 
-int
+unsigned
 resolver_find(struct resolver *r, const struct source_chain *chain,
-              uint64_t guest_off, uint64_t *nr_bytes, unsigned *layer,
-              struct qcow2_error *err)
+              uint64_t guest_off, uint64_t *nr_bytes)
 {
     struct fill f = { r, chain };
     unsigned bits = r->granule_bits;
@@ -87,17 +86,19 @@ resolver_find(struct resolver *r, const struct source_chain *chain,
     uint64_t into = guest_off & ((UINT64_C(1) << bits) - 1);
     struct block *b = cache_get(r->cache, r, guest_off >> (WINDOW_BITS + bits),
                                 WINDOW_GRANULES * sizeof(uint16_t),
-                                fill_window, &f, err);
+                                fill_window, &f, NULL);
     const uint16_t *layers;
+    unsigned layer = MIXED;
 
-    if (!b)
-        return -1;
-    layers = (const uint16_t *)b->data;
-    *layer = layers[i];
-    for (n = 1; i + n < WINDOW_GRANULES && layers[i + n] == *layer
-                && ((uint64_t)n << bits) - into < *nr_bytes; n++)
-        ;
-    *nr_bytes = min_u64(*nr_bytes, ((uint64_t)n << bits) - into);
-    cache_put(b);
-    return 0;
+    /* Damage anywhere in the window is the affair of who reads there. */
+    if (b) {
+        layers = (const uint16_t *)b->data;
+        layer = layers[i];
+        for (n = 1; i + n < WINDOW_GRANULES && layers[i + n] == layer
+                    && ((uint64_t)n << bits) - into < *nr_bytes; n++)
+            ;
+        *nr_bytes = min_u64(*nr_bytes, ((uint64_t)n << bits) - into);
+        cache_put(b);
+    }
+    return layer;
 }

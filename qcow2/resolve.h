@@ -21,11 +21,11 @@ struct resolver *resolver_new(struct cache *cache, unsigned granule_bits,
 void resolver_free(struct resolver *r); /* NULL is fine */
 
 /* The layer, from 1 on, that decides about guest_off (nr_layers: none), or
- * 0 if layers take turns inside the granule. *nr_bytes, in: how far the
- * caller looks; out: how far the answer holds.
+ * 0 if that is to be found by a walk: layers take turns inside the granule,
+ * or something could not be read. *nr_bytes, in: how far the caller looks;
+ * out: how far the answer holds.
  */
-int resolver_find(struct resolver *r, const struct source_chain *chain,
-                  uint64_t guest_off, uint64_t *nr_bytes, unsigned *layer,
-                  struct qcow2_error *err);
+unsigned resolver_find(struct resolver *r, const struct source_chain *chain,
+                       uint64_t guest_off, uint64_t *nr_bytes);
 
 #endif /* QCOW2_RESOLVE_H */

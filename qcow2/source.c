@@ -67,9 +67,7 @@ source_chain_lookup(const struct source_chain *chain, unsigned first,
         }
         nr_bytes = m->nr_bytes;
     }
-    if (resolver_find(chain->resolver, chain, guest_off, &nr_bytes, &layer,
-                      err) == -1)
-        return -1;
+    layer = resolver_find(chain->resolver, chain, guest_off, &nr_bytes);
     return source_chain_walk(chain, layer ? layer : 1, guest_off, nr_bytes,
                              m, depth, err);
 }
