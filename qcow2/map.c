@@ -304,8 +304,9 @@ copy_table(struct image *img, uint64_t from_off, uint64_t to_off,
 
     if (!table)
         return error_nomem(err);
-    if (io_pread(img->io, table, img->cluster_size, from_off, err) == -1)
-        return error_prefix(err, "%s: L2 table", img->name);
+    if (image_check_inside(img, from_off, img->cluster_size, err) == -1
+        || io_pread(img->io, table, img->cluster_size, from_off, err) == -1)
+        return error_prefix(err, "L2 table");
     /* What a shared table points to is shared as well (I4). */
     for (uint32_t i = 0; i < img->cluster_size / sizeof *table; i++)
         table[i] = be64_make(entry_with_copied(be64_get(table[i]), false));

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test-map.c: L2 entries as mappings, changes of them and what they free, and
+ * which L1 entries a flush takes.
+ */
+#include "map.h"
+
+#include <errno.h>
+
+#include "alloc.h"
+#include "bare.h"
+#include "entry.h"
+#include "expect.h"
+#include "refcount.h"
+#include "request.h"
+
+/* A table covers 64 clusters. */
+enum { C = 512, TABLE = 64 * C };
+
+#define IMAGE "cluster 512; refcount-bits 64; size 128K; data 0-9 1;"       \
+              "zero 10-11; zero-alloc 12-13; compressed 14-15 2;"
+
+static struct mapping
+look_up(struct bare *b, uint64_t off, uint64_t nr_bytes)
+{
+    struct qcow2_error err;
+    struct mapping m;
+
+    EXPECT_OK(map_lookup(&b->img->active, off, nr_bytes, &m, &err), &err);
+    EXPECT(m.source == &b->img->active.src, "source");
+    return m;
+}
+
+static struct map_slice
+prepare(struct bare *b, uint64_t off)
+{
+    struct qcow2_error err;
+    struct map_slice s;
+
+    EXPECT_OK(map_prepare(&b->img->active, off, &s, &err), &err);
+    return s;
+}
+
+static void
+set(struct bare *b, uint64_t off, uint64_t nr, enum map_change change,
+    uint64_t host_off)
+{
+    struct map_slice s = prepare(b, off);
+
+    map_set(&b->img->active, &s, off, nr, change, host_off);
+    map_done(&s);
+}
+
+/* Clusters with something in them. */
+static uint64_t
+take(struct bare *b, uint64_t want)
+{
+    struct qcow2_error err;
+    struct alloc_run run;
+
+    EXPECT_OK(alloc_clusters(b->img, want, &run, &err), &err);
+    EXPECT(run.nr_clusters == want, "%llu clusters",
+           (unsigned long long)run.nr_clusters);
+    EXPECT_OK(io_zero(b->img->io, run.host_off, want * C, 0, &err), &err);
+    return run.host_off;
+}
+
+static uint64_t
+refcount_after_flush(struct bare *b, uint64_t host_off)
+{
+    struct qcow2_error err;
+    uint64_t n;
+
+    EXPECT_OK(flush_run(b->img, &err), &err);
+    EXPECT_OK(refcount_read(b->img, host_off / C, &n, &err), &err);
+    return n;
+}
+
+static void
+every_kind_is_mapped(void **state)
+{
+    struct mapping m;
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, IMAGE);
+    m = look_up(&b, 3 * C + 5, 1000);
+    EXPECT(m.kind == MAP_DATA && m.has_host && m.copied && m.nr_bytes == 1000
+           && m.host_off % C == 5, "data");
+    EXPECT(look_up(&b, 8 * C, 100 * C).nr_bytes == 2 * C, "run of data");
+    m = look_up(&b, 10 * C, 9 * C);
+    EXPECT(m.kind == MAP_ZERO && !m.has_host && m.nr_bytes == 2 * C, "zero");
+    m = look_up(&b, 12 * C + 1, 9 * C);
+    EXPECT(m.kind == MAP_ZERO && m.has_host && m.copied
+           && m.nr_bytes == 2 * C - 1, "zero with a place");
+    m = look_up(&b, 14 * C + 100, 9 * C);
+    EXPECT(m.kind == MAP_COMPRESSED && m.skip == 100 && !m.copied
+           && m.nr_bytes == C - 100, "compressed");
+    m = look_up(&b, 16 * C, 9 * C);
+    EXPECT(m.kind == MAP_UNALLOCATED && m.nr_bytes == 9 * C, "unallocated");
+    m = look_up(&b, 2 * TABLE + 7, 3 * TABLE);
+    EXPECT(m.kind == MAP_UNALLOCATED && m.nr_bytes == TABLE - 7, "no table");
+    bare_close(&b);
+}
+
+static void
+pieces_end_with_the_slice(void **state)
+{
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, IMAGE);
+    EXPECT(map_piece(&b.img->active, 0) == TABLE, "start");
+    EXPECT(map_piece(&b.img->active, TABLE - 1) == 1, "end");
+    bare_close(&b);
+    bare_open(&b, "cluster 64K; size 1G");
+    /* 8192 entries in slices of 512. */
+    EXPECT(map_piece(&b.img->active, 0) == UINT64_C(512) << 16, "large");
+    bare_close(&b);
+}
+
+static void
+what_entries_pointed_to_is_freed(void **state)
+{
+    struct mapping old, zero, packed;
+    uint64_t host_off;
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, IMAGE);
+    old = look_up(&b, 0, C);
+    zero = look_up(&b, 12 * C, C);
+    packed = look_up(&b, 15 * C, C);
+    host_off = take(&b, 2);
+    set(&b, 0, 2, MAP_TO_DATA, host_off);
+    EXPECT(look_up(&b, 0, 2 * C).host_off == host_off, "not mapped");
+    EXPECT(refcount_after_flush(&b, old.host_off) == 0, "data not freed");
+    EXPECT(refcount_after_flush(&b, host_off) == 1, "freed");
+    set(&b, 12 * C, 1, MAP_TO_ZERO, 0);
+    EXPECT(refcount_after_flush(&b, zero.host_off) == 0, "place not freed");
+    set(&b, 14 * C, 2, MAP_TO_ZERO_KEEP, 0);
+    EXPECT(refcount_after_flush(&b, packed.host_off) == 0, "not freed");
+    set(&b, 2 * C, 1, MAP_TO_UNALLOCATED, 0);
+    EXPECT(look_up(&b, 2 * C, C).kind == MAP_UNALLOCATED, "mapped");
+    bare_close(&b);
+}
+
+static void
+what_is_kept_is_not_freed(void **state)
+{
+    struct mapping data, zero, m;
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, IMAGE);
+    data = look_up(&b, 0, C);
+    set(&b, 0, 1, MAP_TO_ZERO_KEEP, 0);
+    m = look_up(&b, 0, C);
+    EXPECT(m.kind == MAP_ZERO && m.host_off == data.host_off && m.copied,
+           "place lost");
+    EXPECT(refcount_after_flush(&b, data.host_off) == 1, "freed");
+    zero = look_up(&b, 12 * C, C);
+    set(&b, 12 * C, 2, MAP_TO_DATA, zero.host_off);
+    EXPECT(refcount_after_flush(&b, zero.host_off) == 1, "freed");
+    EXPECT(look_up(&b, 12 * C, C).kind == MAP_DATA, "not data");
+    bare_close(&b);
+}
+
+static void
+tables_come_where_there_are_none(void **state)
+{
+    struct view *v;
+    struct bare b;
+    uint64_t nr_bytes;
+
+    (void)state;
+    bare_open(&b, IMAGE);
+    v = &b.img->active;
+    EXPECT(map_table_absent(v, TABLE + 5, &nr_bytes)
+           && nr_bytes == TABLE - 5, "there");
+    set(&b, TABLE, 1, MAP_TO_DATA, take(&b, 1));
+    EXPECT(!map_table_absent(v, TABLE, &nr_bytes), "absent");
+    EXPECT(look_up(&b, TABLE + C, C).kind == MAP_UNALLOCATED, "not empty");
+    bare_close(&b);
+}
+
+/* Only the active disk gets a copy. */
+static void
+shared_tables_are_copied_before_they_change(void **state)
+{
+    uint64_t before, old;
+    struct mapping m;
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, IMAGE "snapshot 1 one");
+    before = b.img->active.l1[0];
+    EXPECT(!(before & ENTRY_COPIED), "not shared");
+    m = look_up(&b, 0, C);
+    EXPECT(!m.copied, "written in place");
+    old = m.host_off;
+    set(&b, 0, 1, MAP_TO_DATA, take(&b, 1));
+    EXPECT(b.img->active.l1[0] & ENTRY_COPIED
+           && (b.img->active.l1[0] ^ before) & L1_OFFSET_MASK, "not copied");
+    EXPECT(refcount_after_flush(&b, old) == 1, "taken from the snapshot");
+    EXPECT(!look_up(&b, C, C).copied, "what the copy maps is shared");
+    bare_close(&b);
+}
+
+static void
+changed_l1_entries_are_taken_once(void **state)
+{
+    struct l1_change change;
+    struct qcow2_error err;
+    struct map_slice s;
+    struct view *v;
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, IMAGE);
+    v = &b.img->active;
+    EXPECT_OK(map_take_l1(v, &change, &err), &err);
+    EXPECT(change.nr == 0, "%u entries", change.nr);
+    for (unsigned i = 3; i > 0; i--) {
+        s = prepare(&b, i * TABLE);
+        map_done(&s);
+    }
+    EXPECT_OK(map_take_l1(v, &change, &err), &err);
+    EXPECT(change.nr == 3 && change.indexes[0] == 1 && change.indexes[2] == 3
+           && be64_get(change.entries[1]) == v->l1[2], "taken");
+    map_give_back_l1(v, &change);
+    EXPECT_OK(map_take_l1(v, &change, &err), &err);
+    EXPECT(change.nr == 3, "%u given back", change.nr);
+    map_give_back_l1(v, &change);
+    bare_close(&b);
+}
+
+static void
+damaged_entries_are_refused(void **state)
+{
+    static const char *const pokes[] = {
+        "l2[0] | 2", "l2[0] | 0x100000000000000", "l2[0] | 512",
+        "l2[0] = 0x8000000000000000 + @end",
+        "l2[0] = 0x80fffffffffff000", "l2[0] = 0x40ffffffffffffff",
+        "l1[0] | 1", "l1[0] = @end + @cluster", "l1[0] | 512",
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof pokes / sizeof pokes[0]; i++) {
+        struct qcow2_error err;
+        struct map_slice s;
+        struct mapping m;
+        char recipe[256];
+        struct bare b;
+        int r;
+
+        snprintf(recipe, sizeof recipe, "cluster 4K; size 16M; data 0 1;"
+                 "poke %s", pokes[i]);
+        bare_open(&b, recipe);
+        r = map_lookup(&b.img->active, 0, 512, &m, &err);
+        EXPECT(r == -1 && err.errnum == EIO, "looked up");
+        EXPECT(image_check_state(b.img, &err) == -1, "not damaged");
+        if (pokes[i][1] == '1')
+            EXPECT(map_prepare(&b.img->active, 0, &s, &err) == -1,
+                   "prepared");
+        bare_drop(&b);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_kind_is_mapped),
+        cmocka_unit_test(pieces_end_with_the_slice),
+        cmocka_unit_test(what_entries_pointed_to_is_freed),
+        cmocka_unit_test(what_is_kept_is_not_freed),
+        cmocka_unit_test(tables_come_where_there_are_none),
+        cmocka_unit_test(shared_tables_are_copied_before_they_change),
+        cmocka_unit_test(changed_l1_entries_are_taken_once),
+        cmocka_unit_test(damaged_entries_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
