@@ -68,9 +68,12 @@ resize(struct qcow2_disk *disk, const struct request *q,
     }
     if (qcow2_resize(disk, size, q->shrink, err) == -1)
         return -1;
-    if (size > now && q->prealloc != QCOW2_PREALLOC_OFF)
-        return qcow2_preallocate(disk, size - now, now, q->prealloc, err);
-    return 0;
+    if (size <= now || q->prealloc == QCOW2_PREALLOC_OFF
+        || qcow2_preallocate(disk, size - now, now, q->prealloc, err) == 0)
+        return 0;
+    /* All or nothing; the first failure is the one to tell. */
+    qcow2_resize(disk, now, true, NULL);
+    return -1;
 }
 
 static int
