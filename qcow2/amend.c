@@ -327,8 +327,10 @@ amend(struct image *img, const struct qcow2_amend_options *o,
     if (to.version == 2 && img->hdr.version > 2
         && (expand_zeroes(img, err) == -1 || flush_all(img, err) == -1))
         return -1;
+    /* Version 3 wants every snapshot to tell its size. */
     if (img->hdr.version == 2 && to.version > 2
-        && change_form(img, to.version, order, to.compatible, err) == -1)
+        && (snapshot_keep_sizes(img, err) == -1
+            || change_form(img, to.version, order, to.compatible, err) == -1))
         return -1;
     if (order != to.refcount_order
         && change_form(img, img->hdr.version, to.refcount_order,

@@ -458,6 +458,24 @@ snapshots_without_a_size_keep_theirs_when_the_disk_changes(void **state)
 }
 
 static void
+snapshots_tell_their_size_once_they_are_version_3(void **state)
+{
+    struct qcow2_amend_options to_v3 = { .version = 3 };
+    struct qcow2_error err;
+    struct contents was;
+    struct rig r;
+
+    (void)state;
+    start(&r, "version 2; cluster 512; size 41000; data 0-60 1;"
+              "snapshot 1 a; data 3-7 2; snapshot 2 b extra=8");
+    contents_read(&was, r.play.disk);
+    EXPECT_OK(qcow2_amend(r.play.disk, &to_v3, &err), &err);
+    contents_expect(reopen(&r), &was);
+    contents_free(&was);
+    finish(&r); /* a check objects to those that do not */
+}
+
+static void
 snapshots_without_a_size_keep_theirs_when_another_is_applied(void **state)
 {
     struct whole_op op = { .kind = WHOLE_APPLY, .i = 0 };
@@ -648,6 +666,7 @@ main(void)
         cmocka_unit_test(version_2_snapshots_work_and_keep_the_size),
         cmocka_unit_test(
             snapshots_without_a_size_keep_theirs_when_the_disk_changes),
+        cmocka_unit_test(snapshots_tell_their_size_once_they_are_version_3),
         cmocka_unit_test(
             snapshots_without_a_size_keep_theirs_when_another_is_applied),
         cmocka_unit_test(there_are_at_most_65536_snapshots),
