@@ -9,21 +9,29 @@
 requires qemu-system-x86_64 --version
 cd "$tmp"
 
-# vm IMAGE MONITOR-COMMAND...
-# Runs the machine, stopped, through monitor commands; prints what it said.
-vm ()
+# machine IMAGE [ARG...]
+# Runs the machine, stopped, through monitor commands on stdin.
+machine ()
 {
     local image="$1"
     shift
-    printf '%s\n' "$@" quit \
-        | timeout 120 qemu-system-x86_64 -accel tcg -M pc -m 16 -nodefaults \
-            -display none -S -monitor stdio \
-            -drive "file=$image,format=qcow2,if=ide" 2>&1
+    timeout 120 qemu-system-x86_64 -accel tcg -M pc -m 16 -nodefaults \
+        -display none -S -monitor stdio \
+        -drive "file=$image,format=qcow2,if=ide" "$@"
+}
+
+# vm IMAGE MONITOR-COMMAND...
+# Prints what the machine said.
+vm ()
+{
+    printf '%s\n' "${@:2}" quit | machine "$1" 2>&1
 }
 
 # expect_loads IMAGE SNAPSHOT
 expect_loads ()
 {
+    machine "$1" -loadvm "$2" <<<quit >out 2>&1 \
+        || fail "$2 does not load: $(cat out)"
     vm "$1" "loadvm $2" "info status" >out
     cat out
     ! grep -iq error out || fail "$2 does not load"

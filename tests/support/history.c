@@ -219,6 +219,26 @@ exercise(struct qcow2_disk *disk, struct contents *c, unsigned version)
     contents_expect(disk, c);
 }
 
+/* Reading does not need the repair. */
+static void
+check_readonly(const struct history *h, struct rig *r, struct mem *m,
+               uint64_t moment)
+{
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+    struct contents got;
+    const char *why;
+
+    r->options.readonly = true;
+    disk = rig_open_disk(r, io_mem_open(m, true));
+    r->options.readonly = false;
+    contents_read(&got, disk);
+    why = history_forbids(h, &got, moment);
+    EXPECT(!why, "read-only: %s", why);
+    contents_free(&got);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+}
+
 void
 history_check(const struct history *h, struct rig *r, struct mem *m,
               uint64_t moment, struct aftermath *sum)
@@ -231,6 +251,8 @@ history_check(const struct history *h, struct rig *r, struct mem *m,
     const char *why;
 
     check_bytes(m, version, &before, sum);
+    if (before.dirty && sum->nr_states % 4 == 0)
+        check_readonly(h, r, m, moment);
     disk = rig_open_disk(r, io_mem_open(m, false));
     contents_read(&got, disk);
     why = history_forbids(h, &got, moment);

@@ -51,7 +51,8 @@ const char *history_forbids(const struct history *h,
  *     were not; leaks, and COPIED flags that are harmlessly wrong, only where
  *     the dirty bit is set, or (leaks) on the way, or in version 2;
  *   - it opens for writing, which settles all that the dirty bit covers;
- *   - the disk, its size and the snapshots are as the history allows;
+ *   - the disk, its size and the snapshots are as the history allows, read
+ *     before that or after it;
  *   - all of the disk can be written, a snapshot created, the others deleted,
  *     the size changed, and nothing else changes by that.
  */
