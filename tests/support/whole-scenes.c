@@ -25,6 +25,10 @@ const struct scene whole_scenes[] = {
     { "version 2 overlay",
       "version 2; cluster 512; size 41000; backing base.raw raw;"
       "data 0-3 1; compressed 6-7 2; data 79-80 5", 60000 },
+    { "version 2, one snapshot without a size",
+      "version 2; cluster 512; size 41000; data 0-3 1;"
+      "snapshot 1 first extra=24 size=20000; data 2 4; snapshot 2 second;"
+      "data 5 6", 0 },
     { "clusters of four sectors",
       "version 3; cluster 2K; refcount-bits 8; size 60000;"
       "backing base.raw raw;"
