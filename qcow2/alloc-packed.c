@@ -112,10 +112,13 @@ alloc_packed(struct image *img, uint32_t nr_bytes, uint64_t *host_off,
     r = check_place(img, run.host_off, img->cluster_size, err);
     if (r == 0)
         r = place_behind(img, nr_bytes, run.host_off, host_off, err);
-    if (r == -1) {
+    /* There may be room behind the last after all: a refcount that was at
+     * its most has been lowered since. */
+    if (r == -1 || (r == 1 && round_down(*host_off + nr_bytes - 1,
+                                         img->cluster_size) != run.host_off))
         alloc_free(img, run.host_off, 1);
+    if (r == -1)
         return -1;
-    }
     if (r == 0) {
         *host_off = run.host_off;
         pthread_mutex_lock(&img->alloc.lock);
