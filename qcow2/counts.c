@@ -48,11 +48,14 @@ counts_free(struct counts *c)
 }
 
 /* The slot of key, or the free one where it belongs. There is always a free
- * one. */
+ * one. The address keeps whoever made the image from choosing keys that meet
+ * in one slot. */
 static size_t
 find_slot(const struct counts *c, uint64_t key)
 {
-    size_t i = key * UINT64_C(0x9e3779b97f4a7c15) >> 16 & (c->nr_slots - 1);
+    uint64_t h = (key ^ (uintptr_t)c->slots) * UINT64_C(0x9e3779b97f4a7c15);
+    size_t i = (h ^ h >> 32) * UINT64_C(0x9e3779b97f4a7c15) >> 16
+               & (c->nr_slots - 1);
 
     while (c->slots[i] && c->slots[i]->key != key)
         i = (i + 1) & (c->nr_slots - 1);

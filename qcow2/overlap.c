@@ -34,10 +34,15 @@ table_new(uint64_t nr_slots)
     return t;
 }
 
+/* The address keeps whoever made the image from choosing values that meet in
+ * one slot. */
 static uint64_t
 slot_of(const struct overlap_table *t, uint64_t value)
 {
-    return (value * UINT64_C(0x9e3779b97f4a7c15) >> 20) & t->mask;
+    uint64_t h = (value ^ (uintptr_t)t) * UINT64_C(0x9e3779b97f4a7c15);
+
+    h ^= h >> 32;
+    return (h * UINT64_C(0x9e3779b97f4a7c15) >> 20) & t->mask;
 }
 
 int
