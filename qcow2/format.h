@@ -155,6 +155,9 @@ enum {
     MAX_SNAPSHOTS = 65536,
     MAX_SNAPSHOT_TABLE_BYTES = 64 << 20,
     MAX_SNAPSHOT_EXTRA_BYTES = 1024,
+    /* Of their L1 tables together, in an image that is written: who writes
+     * remembers each, and a sparse file could have any number of them. */
+    MAX_SNAPSHOT_L1_CLUSTERS = 4 << 20,
     MAX_BITMAPS = 65535,
     MAX_BITMAP_DIRECTORY_BYTES = 64 << 20,
     MAX_BACKING_NAME_BYTES = 1023, /* the specification's */

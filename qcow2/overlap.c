@@ -189,8 +189,18 @@ add_snapshots(const struct image *img, struct overlap *o,
 {
     const struct snapshot_table *t = &img->snaptab;
     struct overlap starts;
-    int r = overlap_init(&starts, err);
+    uint64_t nr = 0;
+    int r;
 
+    for (uint32_t i = 0; i < t->nr; i++)
+        nr += div_round_up((uint64_t)t->snapshots[i].l1_size * 8,
+                           img->cluster_size);
+    if (nr > MAX_SNAPSHOT_L1_CLUSTERS)
+        return error_set(err, EIO, "%s: the L1 tables of its snapshots take %"
+                         PRIu64 " clusters, more than the limit of %d: it can "
+                         "only be opened read-only (-r)", img->name, nr,
+                         (int)MAX_SNAPSHOT_L1_CLUSTERS);
+    r = overlap_init(&starts, err);
     for (uint32_t i = 0; r == 0 && i < t->nr; i++) {
         const struct snapshot *s = &t->snapshots[i];
         uint64_t start = s->l1_offset >> img->cluster_bits;

@@ -10,7 +10,9 @@
 
 #include "bare.h"
 #include "expect.h"
+#include "format.h"
 #include "rng.h"
+#include "tmpdir.h"
 
 enum { NR_CLUSTERS = 3000 };
 
@@ -188,6 +190,63 @@ shared_tables_may_have_several_names(void **state)
     bare_drop(&b);
 }
 
+/* Snapshots with L1 tables of 32 MiB each, in the holes of a file. */
+static void
+write_sparse_image(const char *path, unsigned nr)
+{
+    uint64_t table = 1 << 20, l1 = 1 << 22;
+    struct disk_header h;
+    struct qcow2_error err;
+    struct io *io;
+
+    builder_make(path, "cluster 512; size 64K; data 0 1");
+    io = io_file_open(path, -1, false, IO_LOCK_NONE, &err);
+    EXPECT(io, "%s", err.text);
+    EXPECT_OK(io_pread(io, &h, sizeof h, 0, &err), &err);
+    h.nb_snapshots = be32_make(nr);
+    h.snapshots_offset = be64_make(table);
+    EXPECT_OK(io_pwrite(io, &h, sizeof h, 0, &err), &err);
+    for (unsigned i = 0; i < nr; i++) {
+        struct {
+            struct disk_snapshot s;
+            struct disk_snapshot_extra extra;
+        } entry = {
+            .s.l1_table_offset = be64_make(l1 + i * UINT64_C(0x2000000)),
+            .s.l1_size = be32_make(4 << 20),
+            .s.extra_data_size = be32_make(sizeof entry.extra),
+            .extra.disk_size = be64_make(64 << 10),
+        };
+
+        EXPECT_OK(io_pwrite(io, &entry, sizeof entry,
+                            table + i * sizeof entry, &err), &err);
+    }
+    EXPECT_OK(io_truncate(io, l1 + nr * UINT64_C(0x2000000), &err), &err);
+    io_close(io);
+}
+
+static void
+a_small_file_cannot_take_all_memory(void **state)
+{
+    const char *path = tmpdir_path("sparse");
+    struct cache *c = cache_new(1 << 20, NULL);
+
+    (void)state;
+    write_sparse_image(path, 70);
+    for (unsigned readonly = 0; readonly < 2; readonly++) {
+        struct qcow2_error err;
+        struct io *io = io_file_open(path, -1, readonly, IO_LOCK_NONE, &err);
+        struct image *img;
+
+        EXPECT(io, "%s", err.text);
+        img = image_open(io, readonly, c, c, &err);
+        EXPECT(readonly ? img != NULL : !img && err.errnum == EIO, "%s",
+               img ? "opened" : err.text);
+        image_free(img);
+    }
+    cache_free(c);
+    tmpdir_clear();
+}
+
 int
 main(void)
 {
@@ -197,6 +256,7 @@ main(void)
         cmocka_unit_test(all_metadata_of_an_image_is_in_it),
         cmocka_unit_test(overlapping_metadata_cannot_be_written),
         cmocka_unit_test(shared_tables_may_have_several_names),
+        cmocka_unit_test(a_small_file_cannot_take_all_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
