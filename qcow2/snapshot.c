@@ -41,7 +41,8 @@ snapshot_begin(struct qcow2_disk *disk, struct image **img,
     if (disk->readonly)
         return error_set(err, EROFS, "%s: it is open read-only", i->name);
     pthread_rwlock_wrlock(&i->rwlock);
-    if (image_begin_write(i, err) == -1 || flush_all(i, err) == -1
+    if (tree_check_alone(i, i->active.l1, i->active.l1_entries, err) == -1
+        || image_begin_write(i, err) == -1 || flush_all(i, err) == -1
         || flush_dirty_bit(i, true, err) == -1) {
         pthread_rwlock_unlock(&i->rwlock);
         return -1;
@@ -371,6 +372,10 @@ load_l1(struct image *img, const struct snapshot *s, uint32_t least,
     }
     for (uint32_t i = 0; i < s->l1_size; i++)
         l1[i] = be64toh(l1[i]);
+    if (tree_check_alone(img, l1, s->l1_size, err) == -1) {
+        free(l1);
+        return NULL;
+    }
     return l1;
 }
 

@@ -2,6 +2,9 @@
 /* tree.c: walks everything an L1 table reaches; see tree.h. */
 #include "tree.h"
 
+#include <errno.h>
+#include <inttypes.h>
+
 #include "alloc.h"
 #include "checked.h"
 #include "counts.h"
@@ -16,6 +19,31 @@ tree_l1_entries(const struct image *img, uint64_t nr_bytes)
 {
     return div_round_up(nr_bytes,
                         UINT64_C(1) << (img->l2_bits + img->cluster_bits));
+}
+
+int
+tree_check_alone(struct image *img, const uint64_t *l1, uint32_t nr,
+                 struct qcow2_error *err)
+{
+    struct overlap seen;
+    int r = overlap_init(&seen, err);
+
+    for (uint32_t i = 0; r == 0 && i < nr; i++) {
+        struct l1_entry e = entry_decode_l1(l1[i], img->cluster_bits);
+        uint64_t cluster = e.host_off >> img->cluster_bits;
+
+        if (e.host_off == 0)
+            continue;
+        if (overlap_hit(&seen, cluster, 1))
+            r = error_set(err, EIO, "%s: two entries of one L1 table have "
+                          "the L2 table at 0x%" PRIx64 ": the disk can only "
+                          "be copied to a new image, by qemu-img convert",
+                          img->name, e.host_off);
+        else
+            r = overlap_add(&seen, cluster, 1, err);
+    }
+    overlap_destroy(&seen);
+    return r;
 }
 
 /* What is done to a run of clusters. Compressed clusters share host clusters,

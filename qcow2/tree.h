@@ -27,6 +27,11 @@ int tree_clear_copied(struct image *img, uint64_t *l1, uint32_t nr,
 /* Makes the COPIED flags of the active disk say whether the refcount is 1. */
 int tree_set_copied(struct image *img, struct qcow2_error *err);
 
+/* Does each entry of l1[0, nr) have its L2 table for itself? EIO if not: a
+ * small file could make walks take for ever. */
+int tree_check_alone(struct image *img, const uint64_t *l1, uint32_t nr,
+                     struct qcow2_error *err);
+
 /* L1 entries that a disk of nr_bytes needs. VM state begins after them. */
 uint32_t tree_l1_entries(const struct image *img, uint64_t nr_bytes);
 

@@ -152,6 +152,28 @@ a_table_without_copied_becomes_free_space(void **state)
     rig_free(&r);
 }
 
+/* With enough of them, walks over all that a few bytes claim to map would
+ * never end: operations on the whole disk refuse, and change nothing. */
+static void
+a_table_that_an_l1_table_names_twice_is_not_walked(void **state)
+{
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 4K; size 4M; data 0-7 1;"
+          "poke l1[1] = @l2[0]; poke l1[0] & 0x7fffffffffffffff");
+    assert_int_equal(qcow2_snapshot_create(r.play.disk, "a", &plain, &err),
+                     -1);
+    EXPECT(err.errnum == EIO && strstr(err.text, "two entries"), "%s",
+           err.text);
+    assert_int_equal(qcow2_resize(r.play.disk, C, true, &err), -1);
+    assert_int_equal(err.errnum, EIO);
+    EXPECT_OK(qcow2_close(r.play.disk, &err), &err);
+    rig_end(&r);
+    rig_free(&r);
+}
+
 int
 main(void)
 {
@@ -161,6 +183,7 @@ main(void)
             operations_on_snapshots_do_not_count_metadata_as_data),
         cmocka_unit_test(what_a_shared_table_maps_is_not_written_in_place),
         cmocka_unit_test(a_table_without_copied_becomes_free_space),
+        cmocka_unit_test(a_table_that_an_l1_table_names_twice_is_not_walked),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
