@@ -111,9 +111,9 @@ compare_with_nothing(struct check *c, uint64_t first, uint64_t end,
 {
     for (uint64_t i = first; counts_next(&c->refs, &i, end); i++) {
         uint64_t refs = counts_get(&c->refs, i);
+        uint64_t stored = unknown ? min_u64(refs, c->refcount_max) : 0;
 
-        if (compare_cluster(c, i, unknown ? refs : 0, refs, block, err)
-            == -1)
+        if (compare_cluster(c, i, stored, refs, block, err) == -1)
             return -1;
     }
     return 0;
