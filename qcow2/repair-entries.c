@@ -153,8 +153,9 @@ anything_to_fix(const struct check *c, bool set_copied)
 {
     if (c->rebuild)
         return true;
-    if (set_copied)
-        return c->nr[PROBLEM_COPIED_CLEAR] || c->nr[PROBLEM_REFCOUNT_HIGH];
+    if (set_copied) /* an entry to what had another refcount may lack it */
+        return c->nr[PROBLEM_COPIED_CLEAR] || c->nr[PROBLEM_REFCOUNT_HIGH]
+               || c->nr[PROBLEM_REFCOUNT_LOW];
     return c->nr[PROBLEM_COPIED_SET] || c->nr[PROBLEM_COPIED_COMPRESSED]
            || c->nr[PROBLEM_L1_RESERVED] || c->nr[PROBLEM_L2_RESERVED]
            || c->nr[PROBLEM_L2_ZERO_MISALIGNED]
