@@ -625,10 +625,11 @@ punch_last(struct image *img, struct block *b, uint64_t cluster, uint64_t nr)
 /* The cluster lost its last reference. If it was an L2 table it is none any
  * more: whoever is given it must not take it for damage. */
 static void
-become_free(struct image *img, uint64_t cluster)
+become_free(struct image *img, uint64_t cluster, bool was_table)
 {
     end_packing(img, cluster);
-    overlap_remove(&img->overlap, cluster, 1);
+    if (was_table)
+        overlap_remove(&img->overlap, cluster, 1);
     img->alloc.cursor = min_u64(img->alloc.cursor, cluster);
 }
 
@@ -640,6 +641,7 @@ lower_run(struct image *img, struct block *b, uint64_t cluster, uint64_t nr,
     struct alloc *a = &img->alloc;
     unsigned order = img->hdr.refcount_order;
     uint64_t per_slice = refcount_slice_entries(img);
+    bool tables = overlap_hit(&img->overlap, cluster, nr);
     LOCK_SCOPE(&a->lock);
 
     for (uint64_t i = 0; i < nr; i++) {
@@ -653,10 +655,36 @@ lower_run(struct image *img, struct block *b, uint64_t cluster, uint64_t nr,
                                      << img->cluster_bits);
         refcount_set(b->data, order, idx, refcount - 1);
         if (refcount == 1)
-            become_free(img, cluster + i);
+            become_free(img, cluster + i, tables);
     }
     dirty_add(&a->refcounts, b);
     return 0;
+}
+
+static int
+compare_runs(const void *a, const void *b)
+{
+    const struct freed_run *x = a, *y = b;
+
+    return x->cluster < y->cluster ? -1 : x->cluster > y->cluster;
+}
+
+/* Requests that ran side by side freed their parts in turns. A cluster may
+ * well be in the list twice. */
+static void
+join_runs(struct freed_list *l)
+{
+    size_t n = 0;
+
+    if (l->nr > 1)
+        qsort(l->runs, l->nr, sizeof *l->runs, compare_runs);
+    for (size_t i = 1; i < l->nr; i++) {
+        if (l->runs[n].cluster + l->runs[n].nr == l->runs[i].cluster)
+            l->runs[n].nr += l->runs[i].nr;
+        else
+            l->runs[++n] = l->runs[i];
+    }
+    l->nr = l->nr ? n + 1 : 0;
 }
 
 int
@@ -666,6 +694,7 @@ alloc_apply_frees(struct image *img, struct freed_list *list,
     uint64_t per_slice = refcount_slice_entries(img);
     int r = 0;
 
+    join_runs(list);
     for (size_t i = 0; i < list->nr; i++) {
         uint64_t cluster = list->runs[i].cluster, nr = list->runs[i].nr;
 

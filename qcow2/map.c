@@ -397,27 +397,45 @@ map_set_l1(struct view *v, uint32_t idx, uint64_t entry)
         l1_store(v, idx, entry);
 }
 
-/* Frees what an old entry pointed to, but for what stays in use. */
+/* Host clusters that entries pointed to, in a row. */
+struct old_run {
+    uint64_t first, nr;
+};
+
+/* A damaged image may claim that metadata is guest data: then it stays, and
+ * the image is marked. */
 static void
-free_old(struct image *img, uint64_t old, uint64_t kept_host_off)
+free_run(struct image *img, struct old_run *run)
+{
+    uint64_t host_off = run->first << img->cluster_bits;
+
+    if (run->nr > 0
+        && overlap_check(img, host_off, run->nr << img->cluster_bits, NULL)
+           == 0)
+        alloc_free(img, host_off, run->nr);
+    run->nr = 0;
+}
+
+/* Frees what an old entry pointed to, but for what stays in use: adds it to
+ * run, or frees that and begins another. */
+static void
+free_old(struct image *img, struct old_run *run, uint64_t old,
+         uint64_t kept_host_off)
 {
     struct l2_entry e = entry_decode_l2(old, img->cluster_bits,
                                         img->hdr.version);
-    uint64_t first, last;
+    uint64_t first = e.host_off >> img->cluster_bits, last = first;
 
     if (e.host_off == 0 || e.host_off == kept_host_off
         || (e.flaws & ~ENTRY_COPIED_COMPRESSED))
         return;
-    first = e.host_off >> img->cluster_bits;
-    last = first;
     if (e.kind == MAP_COMPRESSED)
         last = (e.host_off + e.compressed_len - 1) >> img->cluster_bits;
-    /* A damaged image may claim that metadata is guest data: then it stays,
-     * and the image is marked. */
-    if (overlap_check(img, e.host_off, e.kind == MAP_COMPRESSED
-                                           ? e.compressed_len : 1,
-                      NULL) == 0)
-        alloc_free(img, first << img->cluster_bits, last - first + 1);
+    if (run->nr == 0 || first != run->first + run->nr) {
+        free_run(img, run);
+        run->first = first;
+    }
+    run->nr += last - first + 1;
 }
 
 static uint64_t
@@ -447,6 +465,7 @@ map_set_compressed(struct view *v, struct map_slice *s, uint64_t guest_off,
 {
     struct image *img = v->img;
     uint64_t idx = l2_index(img, guest_off), old;
+    struct old_run run = { 0 };
 
     pthread_mutex_lock(&s->block->lock);
     old = l2_load(s->block, idx);
@@ -454,7 +473,8 @@ map_set_compressed(struct view *v, struct map_slice *s, uint64_t guest_off,
              entry_make_compressed(host_off, nr_bytes, img->cluster_bits));
     dirty_add(&img->l2_dirty, s->block);
     pthread_mutex_unlock(&s->block->lock);
-    free_old(img, old, 0); /* after the change, as map_set does */
+    free_old(img, &run, old, 0); /* after the change, as map_set does */
+    free_run(img, &run);
 }
 
 void
@@ -464,6 +484,7 @@ map_set(struct view *v, struct map_slice *s, uint64_t guest_off,
     struct image *img = v->img;
     uint64_t idx = l2_index(img, guest_off);
     uint64_t old[MAX_SLICE_ENTRIES], kept[MAX_SLICE_ENTRIES];
+    struct old_run run = { 0 };
     bool changed = false;
 
     pthread_mutex_lock(&s->block->lock);
@@ -486,5 +507,6 @@ map_set(struct view *v, struct map_slice *s, uint64_t guest_off,
     /* After the entries changed, so that a flush that takes these frees
      * takes the change as well (I3). */
     for (uint64_t i = 0; i < nr_clusters; i++)
-        free_old(img, old[i], kept[i]);
+        free_old(img, &run, old[i], kept[i]);
+    free_run(img, &run);
 }
