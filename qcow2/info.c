@@ -229,7 +229,8 @@ fill_snapshots(struct info *info, struct io *io, struct qcow2_error *err)
     return 0;
 }
 
-/* Decodes the bitmap at *pos of the directory and moves *pos past it. */
+/* Decodes the bitmap at *pos of the directory and moves *pos past it. 0: it
+ * makes no sense. */
 static int
 decode_bitmap(const unsigned char *dir, uint64_t size, uint64_t *pos,
               struct qcow2_info_bitmap *b, struct qcow2_error *err)
@@ -239,12 +240,12 @@ decode_bitmap(const unsigned char *dir, uint64_t size, uint64_t *pos,
     uint64_t length, name_at;
 
     if (!range_inside(*pos, sizeof d, size))
-        return error_set(err, EIO, "the bitmap directory ends early");
+        return 0;
     memcpy(&d, dir + *pos, sizeof d);
     name_at = *pos + sizeof d + be32_get(d.extra_data_size);
     length = name_at + be16_get(d.name_size) - *pos;
     if (!range_inside(*pos, length, size) || d.granularity_bits > 63)
-        return error_set(err, EIO, "the bitmap directory is damaged");
+        return 0;
     b->name = strndup((const char *)dir + name_at, be16_get(d.name_size));
     if (!b->name)
         return error_nomem(err);
@@ -252,7 +253,7 @@ decode_bitmap(const unsigned char *dir, uint64_t size, uint64_t *pos,
     b->in_use = be32_get(d.flags) & IN_USE;
     b->automatic = be32_get(d.flags) & AUTO;
     *pos += round_up(length, 8);
-    return 0;
+    return 1;
 }
 
 static int
@@ -260,8 +261,8 @@ fill_bitmaps(struct info *info, struct io *io, struct qcow2_error *err)
 {
     const struct header *h = &info->hdr;
     CLEANUP_FREE unsigned char *dir = NULL;
-    struct qcow2_error e;
     uint64_t pos = 0;
+    int r = 1;
 
     /* What the header may claim was checked, but perhaps not accepted. */
     if (h->nr_bitmaps == 0 || h->nr_bitmaps > MAX_BITMAPS
@@ -277,15 +278,13 @@ fill_bitmaps(struct info *info, struct io *io, struct qcow2_error *err)
     if (io_pread(io, dir, h->bitmap_directory_size,
                  h->bitmap_directory_offset, err) == -1)
         return -1;
-    while (info->pub.nr_bitmaps < h->nr_bitmaps) {
-        if (decode_bitmap(dir, h->bitmap_directory_size, &pos,
-                          &info->bitmaps[info->pub.nr_bitmaps], &e) == -1) {
-            refuse(info, &e);
-            return 0;
-        }
-        info->pub.nr_bitmaps++;
+    /* A damaged directory keeps no image from being opened. */
+    while (r == 1 && info->pub.nr_bitmaps < h->nr_bitmaps) {
+        r = decode_bitmap(dir, h->bitmap_directory_size, &pos,
+                          &info->bitmaps[info->pub.nr_bitmaps], err);
+        info->pub.nr_bitmaps += r == 1;
     }
-    return 0;
+    return r == -1 ? -1 : 0;
 }
 
 static const char *

@@ -225,6 +225,36 @@ test_any_bytes_are_told_or_refused(void **state)
     free(good);
 }
 
+/* Bitmaps are no reason to refuse what can be served without them. */
+static void
+test_a_damaged_bitmap_directory_refuses_nothing(void **state)
+{
+    static const char *const lengths[] = { "0", "100", "0xffffffff" };
+    const char *path = tmpdir_path("image");
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        struct qcow2_info *info;
+        char text[512];
+
+        /* The bitmap "a": 24 bytes, then extra data of that length. */
+        snprintf(text, sizeof text, "cluster 4096; size 1M; autoclear 0;"
+                 "extension 0x23852875 \\x00\\x00\\x00\\x01\\x00\\x00\\x00"
+                 "\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x20\\x00\\x00"
+                 "\\x00\\x00\\x00\\x00\\x00\\x00; append 4096;"
+                 "poke u64[136] = @end-4096; poke u64[@end-4096] = 0;"
+                 "poke u64[@end-4088] = 0; poke u32[@end-4080] = 0x01100001;"
+                 "poke u32[@end-4076] = %s;"
+                 "poke u64[@end-4072] = 0x6100000000000000", lengths[i]);
+        expect_case("%s", text);
+        builder_make(path, text);
+        info = get_info(path);
+        EXPECT(info->refusal.errnum == 0, "%s", info->refusal.text);
+        EXPECT(info->nr_bitmaps == (i == 0), "%zu", info->nr_bitmaps);
+        qcow2_info_free(info);
+    }
+}
+
 int
 main(void)
 {
@@ -233,6 +263,7 @@ main(void)
         cmocka_unit_test(test_features_and_extensions_are_told),
         cmocka_unit_test(test_snapshots_have_their_own_size),
         cmocka_unit_test(test_refused_images_are_told),
+        cmocka_unit_test(test_a_damaged_bitmap_directory_refuses_nothing),
         cmocka_unit_test(test_any_bytes_are_told_or_refused),
     };
 
