@@ -73,7 +73,7 @@ struct check {
 
     struct finding last;        /* not told yet: more may join it */
     uint64_t nr[NR_PROBLEMS];
-    bool any_lasting;           /* that repair cannot mend */
+    bool quiet;                 /* problems are only counted */
     bool any_damage;            /* that no crash can do to an image */
     struct finding first_damage;
     uint64_t done, total;       /* tables */
@@ -116,6 +116,10 @@ uint64_t check_settled(struct check *c, uint64_t cluster);
 
 /* check-walk.c */
 int check_count(struct check *c, struct qcow2_error *err);
+
+/* When the old refcounts are no references any more: counts anew, and tells
+ * nobody, what nothing can be done about. */
+int check_recount_lasting(struct check *c, struct qcow2_error *err);
 
 /* Does the range end in the file? Its last cluster may be incomplete. */
 bool check_inside(const struct check *c, uint64_t host_off,

@@ -383,3 +383,14 @@ check_count(struct check *c, struct qcow2_error *err)
         return -1;
     return find_shared_metadata(c, err);
 }
+
+int
+check_recount_lasting(struct check *c, struct qcow2_error *err)
+{
+    c->quiet = true;
+    c->nr[PROBLEM_METADATA_SHARED] = c->nr[PROBLEM_REFCOUNT_OVERFLOW] = 0;
+    for (uint64_t i = 0; counts_next(&c->refs, &i, UINT64_MAX); i++)
+        c->nr[PROBLEM_REFCOUNT_OVERFLOW]
+            += counts_get(&c->refs, i) > c->refcount_max;
+    return find_shared_metadata(c, err);
+}

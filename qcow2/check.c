@@ -46,6 +46,8 @@ check_report(struct check *c, enum problem problem, uint64_t at, uint64_t a,
                  || kind->remedy == REMEDY_LEAK;
 
     c->nr[problem]++;
+    if (c->quiet)
+        return;
     switch (kind->severity) {
     case QCOW2_CORRUPTION:
         c->result.corruptions++;
@@ -56,8 +58,6 @@ check_report(struct check *c, enum problem problem, uint64_t at, uint64_t a,
     case QCOW2_INFO:
         break;
     }
-    if (kind->remedy == REMEDY_NONE)
-        c->any_lasting = true;
     if (!c->any_damage && problem_is_damage(problem)) {
         c->any_damage = true;
         c->first_damage = (struct finding){ problem, at, 1, a, b };

@@ -127,6 +127,16 @@ repair_refcounts(struct check *c, bool raise, struct qcow2_error *err)
     return repair_barrier(c, err);
 }
 
+/* Is there anything that repair cannot mend? */
+static bool
+any_lasting(const struct check *c)
+{
+    for (unsigned i = 0; i < NR_PROBLEMS; i++)
+        if (problem_kinds[i].remedy == REMEDY_NONE && c->nr[i] > 0)
+            return true;
+    return false;
+}
+
 /* When no corruption is left, the image is closed properly and whole. */
 static int
 clear_features(struct check *c, struct qcow2_error *err)
@@ -134,7 +144,7 @@ clear_features(struct check *c, struct qcow2_error *err)
     uint64_t features = c->hdr->incompatible
                         & ~(INCOMPAT_DIRTY | INCOMPAT_CORRUPT);
     bool whole = c->options.repair == QCOW2_REPAIR_ALL
-                 ? !c->any_lasting : c->result.corruptions == 0;
+                 ? !any_lasting(c) : c->result.corruptions == 0;
     be64 field = be64_make(features);
 
     if (!whole || features == c->hdr->incompatible)
@@ -149,7 +159,9 @@ clear_features(struct check *c, struct qcow2_error *err)
 static int
 repair_all(struct check *c, struct qcow2_error *err)
 {
-    if (c->rebuild && repair_drop_refcounts(c, err) == -1)
+    if (c->rebuild
+        && (repair_drop_refcounts(c, err) == -1
+            || check_recount_lasting(c, err) == -1))
         return -1;
     if (repair_entries(c, false, err) == -1
         || repair_barrier(c, err) == -1)
