@@ -81,12 +81,19 @@ cache_new(uint64_t max_bytes, struct qcow2_error *err)
     return c;
 }
 
-static void
-block_free(struct cache *c, struct block *b)
+/* What a block takes of memory: many are small. */
+static uint64_t
+block_bytes(uint32_t size)
 {
-    __atomic_sub_fetch(&c->used_bytes, b->size, __ATOMIC_RELAXED);
+    return sizeof(struct block) + size;
+}
+
+static void
+block_free(struct block *b)
+{
+    if (!b)
+        return;
     pthread_mutex_destroy(&b->lock);
-    free(b->data);
     free(b);
 }
 
@@ -108,6 +115,8 @@ unlink_block(struct cache *c, struct shard *s, struct block *b)
             s->hand = b->clock_next;
     }
     s->nr_blocks--;
+    __atomic_sub_fetch(&c->used_bytes, block_bytes(b->size),
+                       __ATOMIC_RELAXED);
 }
 
 static void
@@ -127,6 +136,8 @@ link_block(struct cache *c, struct shard *s, struct block *b)
         s->hand->clock_prev = b;
     }
     s->nr_blocks++;
+    __atomic_add_fetch(&c->used_bytes, block_bytes(b->size),
+                       __ATOMIC_RELAXED);
 }
 
 static bool
@@ -135,8 +146,9 @@ is_unused(const struct block *b)
     return __atomic_load_n(&b->pins, __ATOMIC_ACQUIRE) == 0;
 }
 
-/* Evicts one block that nobody used lately; the shard's lock is held. */
-static bool
+/* Takes out a block that nobody used lately, if there is one; the shard's
+ * lock is held. */
+static struct block *
 evict_one(struct cache *c, struct shard *s)
 {
     for (unsigned left = 2 * s->nr_blocks; left > 0; left--) {
@@ -150,32 +162,43 @@ evict_one(struct cache *c, struct shard *s)
             continue;
         }
         unlink_block(c, s, b);
-        block_free(c, b);
-        return true;
+        return b;
     }
-    return false;
+    return NULL;
 }
 
-/* Makes room for `size` more bytes, if that can be had: first from the
- * shard whose lock is held, then from others that are not busy. */
-static void
+static bool
+has_room(const struct cache *c, uint32_t size)
+{
+    return __atomic_load_n(&c->used_bytes, __ATOMIC_RELAXED)
+               + block_bytes(size)
+           <= c->max_bytes;
+}
+
+/* Makes room for a block of `size`, if that can be had: first from the shard
+ * whose lock is held, then from others that are not busy. Returns an evicted
+ * block that can be used again, if any: a full cache allocates nothing. */
+static struct block *
 make_room(struct cache *c, struct shard *own, uint32_t size)
 {
-    for (unsigned i = 0; i < NR_SHARDS; i++) {
+    struct block *spare = NULL;
+
+    for (unsigned i = 0; i < NR_SHARDS && !has_room(c, size); i++) {
         struct shard *s = &c->shards[((own - c->shards) + i) % NR_SHARDS];
+        struct block *b;
 
         if (s != own && pthread_mutex_trylock(&s->lock) != 0)
             continue;
-        while (__atomic_load_n(&c->used_bytes, __ATOMIC_RELAXED) + size
-                   > c->max_bytes
-               && evict_one(c, s))
-            ;
+        while (!has_room(c, size) && (b = evict_one(c, s))) {
+            if (!spare && b->size == size)
+                spare = b;
+            else
+                block_free(b);
+        }
         if (s != own)
             pthread_mutex_unlock(&s->lock);
-        if (__atomic_load_n(&c->used_bytes, __ATOMIC_RELAXED) + size
-            <= c->max_bytes)
-            return;
     }
+    return spare;
 }
 
 void
@@ -191,7 +214,7 @@ cache_free(struct cache *c)
 
             assert(is_unused(b));
             unlink_block(c, s, b);
-            block_free(c, b);
+            block_free(b);
         }
         free(s->buckets);
         pthread_cond_destroy(&s->loaded);
@@ -228,22 +251,24 @@ static struct block *
 add_block(struct cache *c, struct shard *s, const void *owner, uint64_t key,
           uint32_t size, struct qcow2_error *err)
 {
-    struct block *b;
+    struct block *b = make_room(c, s, size);
 
-    make_room(c, s, size);
-    b = calloc(1, sizeof *b);
-    if (!b || !(b->data = malloc(size))) {
-        free(b);
-        error_nomem(err);
-        return NULL;
+    if (!b) {
+        b = malloc(block_bytes(size));
+        if (!b) {
+            error_nomem(err);
+            return NULL;
+        }
+        pthread_mutex_init(&b->lock, NULL);
+        b->is_dirty = false;
+        b->size = size;
+        b->data = (unsigned char *)(b + 1);
     }
     b->owner = owner;
     b->key = key;
-    b->size = size;
-    pthread_mutex_init(&b->lock, NULL);
     b->state = BLOCK_LOADING;
+    b->referenced = false;
     b->pins = 1;
-    __atomic_add_fetch(&c->used_bytes, size, __ATOMIC_RELAXED);
     link_block(c, s, b);
     return b;
 }
@@ -265,7 +290,7 @@ load_block(struct cache *c, struct shard *s, struct block *b,
         b->state = BLOCK_UNLOADABLE;
         unlink_block(c, s, b);
         if (__atomic_sub_fetch(&b->pins, 1, __ATOMIC_ACQ_REL) == 0)
-            block_free(c, b);
+            block_free(b);
     }
     pthread_cond_broadcast(&s->loaded);
     return r;
@@ -273,7 +298,7 @@ load_block(struct cache *c, struct shard *s, struct block *b,
 
 /* Waits for somebody else's load; s's lock is held before and after. */
 static bool
-await_block(struct cache *c, struct shard *s, struct block *b)
+await_block(struct shard *s, struct block *b)
 {
     __atomic_add_fetch(&b->pins, 1, __ATOMIC_RELAXED);
     while (b->state == BLOCK_LOADING)
@@ -281,7 +306,7 @@ await_block(struct cache *c, struct shard *s, struct block *b)
     if (b->state == BLOCK_READY)
         return true;
     if (__atomic_sub_fetch(&b->pins, 1, __ATOMIC_ACQ_REL) == 0)
-        block_free(c, b);
+        block_free(b);
     return false;
 }
 
@@ -302,7 +327,7 @@ cache_get(struct cache *c, const void *owner, uint64_t key, uint32_t size,
                 return NULL;
             return b;
         }
-        if (await_block(c, s, b)) {
+        if (await_block(s, b)) {
             b->referenced = true;
             return b;
         }
@@ -349,7 +374,7 @@ cache_drop(struct cache *c, const void *owner, uint64_t key)
     b = find_block(c, s, hash, owner, key);
     if (b && is_unused(b)) {
         unlink_block(c, s, b);
-        block_free(c, b);
+        block_free(b);
     }
 }
 
@@ -366,7 +391,7 @@ cache_drop_owner(struct cache *c, const void *owner)
 
             if (b->owner == owner && is_unused(b)) {
                 unlink_block(c, s, b);
-                block_free(c, b);
+                block_free(b);
             }
             b = next;
         }

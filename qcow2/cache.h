@@ -46,7 +46,7 @@ struct block {
 typedef int cache_load_fn(void *opaque, uint64_t key, void *data,
                           uint32_t size, struct qcow2_error *err);
 
-/* max_bytes bounds the data held, but for blocks that are pinned. */
+/* max_bytes bounds the memory of all blocks, but for pinned ones. */
 struct cache *cache_new(uint64_t max_bytes, struct qcow2_error *err);
 
 /* No block may be pinned. */
