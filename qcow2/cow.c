@@ -12,6 +12,9 @@
 #include "cleanup.h"
 #include "error.h"
 
+/* Reads twice rather than copy more than this to no purpose. */
+enum { SMALL_BYTES = 16384 };
+
 /* A write into new clusters. Guest offsets; [start, end) are whole clusters,
  * [from, to) in them is what the caller writes.
  */
@@ -55,48 +58,58 @@ find_end(struct image *img, uint64_t start, uint64_t *end,
     return 0;
 }
 
-/* Prepares what [from, to) holds now as an element of the merged write, or
- * none where the new place reads as zeroes anyway. */
+/* Reads what [from, to) holds now into space, unless the new place reads as
+ * zeroes anyway and so shall it: then *needed is false. */
 static int
-fill(struct image *img, const struct cow *c, uint64_t from, uint64_t to,
-     unsigned char *space, struct iovec *iov, struct qcow2_error *err)
+read_old(struct image *img, const struct cow *c, uint64_t from, uint64_t to,
+         unsigned char *space, bool *needed, struct qcow2_error *err)
 {
     uint64_t inside = max_u64(from, min_u64(to, img->active.src.size));
     bool zero;
 
-    iov->iov_base = space;
-    iov->iov_len = 0;
+    *needed = false;
     if (from == to)
         return 0;
     if (source_chain_is_zero(&img->chain, from, to, &zero, err) == -1)
         return -1;
     if (zero && c->run.reads_zero)
         return 0;
-    iov->iov_len = to - from;
-    memset(space, 0, to - from);
-    return zero ? 0
-                : read_chain(&img->chain, 0, space, inside - from, from, err);
+    *needed = true;
+    memset(space + (inside - from), 0, to - inside);
+    return read_chain(&img->chain, 0, space, inside - from, from, err);
 }
 
+/* One merged write of the data and what surrounds it in the first and the
+ * last cluster. Around little data one read takes less than two. */
 static int
 write_run(struct image *img, const struct cow *c, struct qcow2_error *err)
 {
-    size_t head = c->from - c->start, tail = c->end - c->to;
-    CLEANUP_FREE unsigned char *space = NULL;
+    size_t before = c->from - c->start, after = c->end - c->to;
+    size_t nr_bytes = c->to - c->from;
+    bool at_once = before > 0 && after > 0 && nr_bytes <= SMALL_BYTES;
+    size_t size = before + after + (at_once ? nr_bytes : 0);
+    CLEANUP_FREE unsigned char *space = size > 0 ? malloc(size) : NULL;
+    bool head = false, tail = false;
     struct iovec iov[3];
-    unsigned first;
+    int n = 0, r;
 
-    if (head + tail > 0 && !(space = malloc(head + tail)))
+    if (size > 0 && !space)
         return error_nomem(err);
-    if (fill(img, c, c->start, c->from, space, &iov[0], err) == -1
-        || fill(img, c, c->to, c->end, space ? space + head : NULL, &iov[2],
-                err) == -1)
+    r = read_old(img, c, c->start, at_once ? c->end : c->from, space, &head,
+                 err);
+    if (r == 0 && at_once)
+        tail = head;
+    else if (r == 0)
+        r = read_old(img, c, c->to, c->end, space + before, &tail, err);
+    if (r == -1)
         return -1;
-    iov[1].iov_base = (void *)c->buf;
-    iov[1].iov_len = c->to - c->from;
-    first = iov[0].iov_len ? 0 : 1;
-    return io_pwritev(img->io, iov + first, (iov[2].iov_len ? 3 : 2) - first,
-                      c->run.host_off + (first ? head : 0), err);
+    if (head)
+        iov[n++] = (struct iovec){ space, before };
+    iov[n++] = (struct iovec){ (void *)c->buf, nr_bytes };
+    if (tail)
+        iov[n++] = (struct iovec){ space + size - after, after };
+    return io_pwritev(img->io, iov, n, c->run.host_off + (head ? 0 : before),
+                      err);
 }
 
 /* Decides where the clusters go. */
