@@ -22,8 +22,15 @@ lookup(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
     return map_lookup((struct view *)s, guest_off, nr_bytes, m, err);
 }
 
+static void
+forget(struct source *s, uint64_t from, uint64_t to)
+{
+    map_forget((struct view *)s, from, to);
+}
+
 const struct source_ops map_source_ops = {
     .lookup = lookup,
+    .forget = forget,
     .read_compressed = compressed_read,
 };
 
@@ -150,6 +157,14 @@ l2_index(const struct image *img, uint64_t guest_off)
            & ((UINT64_C(1) << img->slice_bits) - 1);
 }
 
+/* The slice of guest_off in its table. */
+static uint64_t
+slice_index(const struct image *img, uint64_t guest_off)
+{
+    return guest_off >> slice_window_bits(img)
+           & ((UINT64_C(1) << (img->l2_bits - img->slice_bits)) - 1);
+}
+
 static int
 load_slice(void *opaque, uint64_t key, void *data, uint32_t size,
            struct qcow2_error *err)
@@ -190,11 +205,7 @@ static struct block *
 get_slice(struct view *v, uint64_t table_off, uint64_t guest_off,
           struct qcow2_error *err)
 {
-    struct image *img = v->img;
-    uint32_t slices = UINT32_C(1) << (img->l2_bits - img->slice_bits);
-
-    return map_slice_at(img, table_off,
-                        guest_off >> slice_window_bits(img) & (slices - 1),
+    return map_slice_at(v->img, table_off, slice_index(v->img, guest_off),
                         err);
 }
 
@@ -282,6 +293,23 @@ map_lookup(struct view *v, uint64_t guest_off, uint64_t nr_bytes,
                     (unsigned long long)m->nr_bytes, (int)m->kind,
                     (unsigned long long)m->host_off);
     return r;
+}
+
+void
+map_forget(struct view *v, uint64_t from, uint64_t to)
+{
+    struct image *img = v->img;
+    uint64_t window = UINT64_C(1) << slice_window_bits(img);
+
+    for (uint64_t off = round_up(from, window); off + window <= to;
+         off += window) {
+        struct l1_entry table;
+
+        if (find_table(v, off, &table, NULL) == 0 && table.host_off != 0)
+            cache_drop(img->meta, img,
+                       table.host_off + slice_index(img, off)
+                                            * img->slice_size);
+    }
 }
 
 bool

@@ -79,6 +79,10 @@ int map_take_l1(struct view *v, struct l1_change *change,
 void map_give_back_l1(struct view *v, struct l1_change *change);
 void l1_change_free(struct l1_change *change);
 
+/* Drops from the cache the clean slices that map nothing outside of
+ * [from, to). */
+void map_forget(struct view *v, uint64_t from, uint64_t to);
+
 /* Is the L2 table that covers guest_off absent, and how far (bytes) does
  * its coverage reach? */
 bool map_table_absent(const struct view *v, uint64_t guest_off,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* resolve.h: remembers which layer of a chain decides about guest bytes, so
- * that reading through a deep chain does not cost in proportion to its
- * depth. The layers below the disk are immutable, hence so is the answer.
+/* resolve.h: remembers where in a chain guest bytes are, so that reading
+ * through a deep chain does not cost in proportion to its depth. The layers
+ * below the disk are immutable, hence so is the answer.
  */
 #ifndef QCOW2_RESOLVE_H
 #define QCOW2_RESOLVE_H
@@ -20,12 +20,13 @@ struct resolver *resolver_new(struct cache *cache, unsigned granule_bits,
                               struct qcow2_error *err);
 void resolver_free(struct resolver *r); /* NULL is fine */
 
-/* The layer, from 1 on, that decides about guest_off (nr_layers: none), or
- * 0 if that is to be found by a walk: layers take turns inside the granule,
- * or something could not be read. *nr_bytes, in: how far the caller looks;
- * out: how far the answer holds.
+/* Maps guest_off, looking nr_bytes far, through the layers from 1 on, and
+ * tells the layer that decides. False: that layer (nr_layers: none) is to be
+ * asked, or it and those below it; m holds no more than for how many bytes
+ * to ask.
  */
-unsigned resolver_find(struct resolver *r, const struct source_chain *chain,
-                       uint64_t guest_off, uint64_t *nr_bytes);
+bool resolver_find(struct resolver *r, const struct source_chain *chain,
+                   uint64_t guest_off, uint64_t nr_bytes, struct mapping *m,
+                   unsigned *layer);
 
 #endif /* QCOW2_RESOLVE_H */

@@ -67,9 +67,13 @@ source_chain_lookup(const struct source_chain *chain, unsigned first,
         }
         nr_bytes = m->nr_bytes;
     }
-    layer = resolver_find(chain->resolver, chain, guest_off, &nr_bytes);
-    return source_chain_walk(chain, layer ? layer : 1, guest_off, nr_bytes,
-                             m, depth, err);
+    if (!resolver_find(chain->resolver, chain, guest_off, nr_bytes, m,
+                       &layer))
+        return source_chain_walk(chain, layer, guest_off, m->nr_bytes, m,
+                                 depth, err);
+    if (depth)
+        *depth = layer;
+    return 0;
 }
 
 int

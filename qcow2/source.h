@@ -34,7 +34,8 @@ struct mapping {
      * the first byte asked for. MAP_COMPRESSED: of the compressed data. */
     uint64_t host_off;
     bool has_host;
-    bool copied;             /* ours alone: may be written in place (I4) */
+    bool copied;             /* ours alone: may be written in place (I4);
+                              * of layer 0 only */
 
     uint32_t compressed_len; /* MAP_COMPRESSED: at most, may end past EOF */
     uint32_t skip;           /* MAP_COMPRESSED: where in the decompressed
@@ -51,6 +52,10 @@ struct source_ops {
     int (*read_compressed)(struct source *s, const struct mapping *m,
                            uint32_t from, void *buf, size_t nr_bytes,
                            struct qcow2_error *err);
+
+    /* What lookups in [from, to) left in a cache is not needed again soon.
+     * NULL: nothing is left. */
+    void (*forget)(struct source *s, uint64_t from, uint64_t to);
 
     /* Holes of the file are holes of the layer (raw). */
     bool has_file_holes;
@@ -82,7 +87,7 @@ int source_chain_lookup(const struct source_chain *chain, unsigned first,
                         struct mapping *m, unsigned *depth,
                         struct qcow2_error *err);
 
-/* The same without the resolver, which fills itself by it. */
+/* The same without the resolver. */
 int source_chain_walk(const struct source_chain *chain, unsigned first,
                       uint64_t guest_off, uint64_t nr_bytes,
                       struct mapping *m, unsigned *depth,

@@ -24,6 +24,8 @@ lookup(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
     *m = (struct mapping){ .kind = f->kinds[first], .source = s };
     m->nr_bytes = min_u64(nr_bytes,
                           (first + n) * f->block_bytes - guest_off);
+    m->has_host = m->kind == MAP_DATA;
+    m->host_off = m->has_host ? f->host_off + guest_off : 0;
     return 0;
 }
 

@@ -12,6 +12,7 @@ enum { FAKE_BLOCK = 512, FAKE_BLOCKS = 4096 };
 struct fake {
     struct source src; /* first */
     unsigned block_bytes;
+    uint64_t host_off;   /* of guest offset 0, where there are data */
     enum map_kind kinds[FAKE_BLOCKS];
     bool fails[FAKE_BLOCKS];
     unsigned nr_lookups; /* atomic */
