@@ -314,10 +314,13 @@ find_free(struct image *img, uint64_t nr, uint64_t end, uint64_t *first,
             pos = to;
             continue;
         }
-        for (; pos < to && run < nr; pos++)
-            run = refcount_get(b->data, img->hdr.refcount_order, pos - base)
-                          == 0
-                      ? run + 1 : 0;
+        while (pos < to && run < nr) {
+            uint64_t zero = base + refcount_find_zero(
+                b->data, img->hdr.refcount_order, pos - base, to - base);
+
+            run = zero == pos ? run + 1 : zero < to;
+            pos = min_u64(zero + 1, to);
+        }
         cache_put(b);
     }
     *found = run == nr;
@@ -335,32 +338,30 @@ raise_run(struct image *img, uint64_t cluster, uint64_t nr, bool from_zero,
     uint64_t per_slice = refcount_slice_entries(img);
 
     while (nr > 0) {
-        uint64_t part = min_u64(nr, per_slice - cluster % per_slice);
+        uint64_t idx = cluster % per_slice;
+        uint64_t part = min_u64(nr, per_slice - idx), least, most;
+        bool fits = false;
         struct block *b;
 
         if (refcount_load(img, cluster, &b, err) == -1)
             return -1;
-        for (uint64_t i = 0; b && i < part; i++) {
-            uint64_t idx = (cluster + i) % per_slice;
-            uint64_t refcount = refcount_get(b->data, order, idx);
-
-            if ((refcount == 0) != from_zero
-                || refcount == refcount_max(order)) {
-                cache_put(b);
-                b = NULL;
-                break;
+        if (b) {
+            pthread_mutex_lock(&a->lock);
+            refcount_bounds(b->data, order, idx, part, &least, &most);
+            fits = (from_zero ? most == 0 : least > 0)
+                   && most < refcount_max(order);
+            if (fits) {
+                refcount_add(b->data, order, idx, part, 1);
+                dirty_add(&a->refcounts, b);
             }
-            refcount_set(b->data, order, idx, refcount + 1);
+            pthread_mutex_unlock(&a->lock);
+            cache_put(b);
         }
-        if (!b)
+        if (!fits)
             return image_damaged(img, err, "the refcount of a cluster near "
                                  "0x%llx does not fit its use",
                                  (unsigned long long)cluster
                                      << img->cluster_bits);
-        pthread_mutex_lock(&a->lock);
-        dirty_add(&a->refcounts, b);
-        pthread_mutex_unlock(&a->lock);
-        cache_put(b);
         cluster += part;
         nr -= part;
     }
@@ -392,6 +393,28 @@ count_one_more(struct image *img, uint64_t cluster, uint64_t refcount,
                      "use wider refcounts", img->name, 1u << order);
 }
 
+/* The same for clusters [cluster, end), which are all in b or have no
+ * refblock. */
+static int
+count_run(struct image *img, const struct block *b, uint64_t cluster,
+          uint64_t end, struct counts *more, struct qcow2_error *err)
+{
+    unsigned order = img->hdr.refcount_order;
+    uint64_t idx = cluster % refcount_slice_entries(img), least, most;
+    int r = 0;
+
+    if (b) {
+        refcount_bounds(b->data, order, idx, end - cluster, &least, &most);
+        if (least > 0 && most <= refcount_max(order) / 2)
+            return 0;
+    }
+    for (uint64_t i = 0; r == 0 && cluster + i < end; i++)
+        r = count_one_more(img, cluster + i,
+                           b ? refcount_get(b->data, order, idx + i) : 0,
+                           more, err);
+    return r;
+}
+
 int
 alloc_can_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
                 struct counts *more, struct qcow2_error *err)
@@ -401,23 +424,17 @@ alloc_can_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
     uint64_t end = cluster + nr_clusters;
 
     while (cluster < end) {
-        uint64_t base = cluster - cluster % per_slice;
+        uint64_t next = min_u64(end, round_down(cluster, per_slice)
+                                         + per_slice);
         struct block *b;
         int r = refcount_load(img, cluster, &b, err);
 
-        if (r == -1)
-            return -1;
-        for (; r == 0 && cluster < min_u64(end, base + per_slice);
-             cluster++) {
-            uint64_t refcount = b ? refcount_get(b->data,
-                                                 img->hdr.refcount_order,
-                                                 cluster - base) : 0;
-
-            r = count_one_more(img, cluster, refcount, more, err);
-        }
+        if (r == 0)
+            r = count_run(img, b, cluster, next, more, err);
         cache_put(b);
         if (r == -1)
             return -1;
+        cluster = next;
     }
     return 0;
 }
@@ -601,15 +618,15 @@ end_packing(struct image *img, uint64_t cluster)
 static void
 punch_last(struct image *img, struct block *b, uint64_t cluster, uint64_t nr)
 {
-    uint64_t per_slice = refcount_slice_entries(img), i = 0;
+    unsigned order = img->hdr.refcount_order;
+    uint64_t idx = cluster % refcount_slice_entries(img), i = 0, least, most;
 
-    while (i < nr) {
+    refcount_bounds(b->data, order, idx, nr, &least, &most);
+    while (least <= 1 && i < nr) {
         uint64_t first = i;
 
         pthread_mutex_lock(&img->alloc.lock);
-        while (i < nr
-               && refcount_get(b->data, img->hdr.refcount_order,
-                               (cluster + i) % per_slice) == 1)
+        while (i < nr && refcount_get(b->data, order, idx + i) == 1)
             end_packing(img, cluster + i++);
         pthread_mutex_unlock(&img->alloc.lock);
         /* Punching is a service to the file system: if it cannot be done
@@ -640,23 +657,20 @@ lower_run(struct image *img, struct block *b, uint64_t cluster, uint64_t nr,
 {
     struct alloc *a = &img->alloc;
     unsigned order = img->hdr.refcount_order;
-    uint64_t per_slice = refcount_slice_entries(img);
+    uint64_t idx = cluster % refcount_slice_entries(img), least, most;
     bool tables = overlap_hit(&img->overlap, cluster, nr);
     LOCK_SCOPE(&a->lock);
 
-    for (uint64_t i = 0; i < nr; i++) {
-        uint64_t idx = (cluster + i) % per_slice;
-        uint64_t refcount = refcount_get(b->data, order, idx);
-
-        if (refcount == 0)
-            return image_damaged(img, err, "the refcount of a cluster in use "
-                                 "at 0x%llx is 0",
-                                 (unsigned long long)(cluster + i)
-                                     << img->cluster_bits);
-        refcount_set(b->data, order, idx, refcount - 1);
-        if (refcount == 1)
+    refcount_bounds(b->data, order, idx, nr, &least, &most);
+    if (least == 0)
+        return image_damaged(img, err, "the refcount of a cluster in use "
+                             "near 0x%llx is 0",
+                             (unsigned long long)cluster
+                                 << img->cluster_bits);
+    refcount_add(b->data, order, idx, nr, -1);
+    for (uint64_t i = 0; least == 1 && i < nr; i++)
+        if (refcount_get(b->data, order, idx + i) == 0)
             become_free(img, cluster + i, tables);
-    }
     dirty_add(&a->refcounts, b);
     return 0;
 }

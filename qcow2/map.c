@@ -13,8 +13,6 @@
 #include "entry.h"
 #include "error.h"
 
-enum { MAX_SLICE_ENTRIES = 512 };
-
 static int
 lookup(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
        struct mapping *m, struct qcow2_error *err)
@@ -409,12 +407,13 @@ map_done(struct map_slice *s)
 }
 
 void
-map_set_copied(struct image *img, struct block *slice, uint32_t idx,
-               bool copied)
+map_store_slice(struct image *img, struct block *slice,
+                const uint64_t *entries)
 {
     LOCK_SCOPE(&slice->lock);
 
-    l2_store(slice, idx, entry_with_copied(l2_load(slice, idx), copied));
+    for (uint32_t i = 0; i < UINT32_C(1) << img->slice_bits; i++)
+        l2_store(slice, i, entries[i]);
     dirty_add(&img->l2_dirty, slice);
 }
 

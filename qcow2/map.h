@@ -59,9 +59,12 @@ void map_set_compressed(struct view *v, struct map_slice *s,
 /* For tree.c. The idx-th slice of the L2 table at table_off, pinned. */
 struct block *map_slice_at(struct image *img, uint64_t table_off,
                            uint32_t idx, struct qcow2_error *err);
-/* Changes the COPIED flag of the idx-th entry of an L2 slice. */
-void map_set_copied(struct image *img, struct block *slice, uint32_t idx,
-                    bool copied);
+enum { MAX_SLICE_ENTRIES = 512 };
+
+/* Stores all entries of a slice that map_slice_at gave (exclusive operations
+ * only: nobody else changes them). */
+void map_store_slice(struct image *img, struct block *slice,
+                     const uint64_t *entries);
 /* Changes an L1 entry of the active disk, unless it is so already. */
 void map_set_l1(struct view *v, uint32_t idx, uint64_t entry);
 

@@ -14,7 +14,8 @@
 #include "image.h"
 
 /* Open addressing with linear probing. A slot holds a host cluster index
- * plus one; 0 is empty, TOMBSTONE was removed. */
+ * plus one; 0 is empty, TOMBSTONE was removed. Beside the clusters stand the
+ * regions that had one of them ever: most runs of data meet none. */
 struct overlap_table {
     struct overlap_table *next;
     uint64_t mask;
@@ -22,6 +23,13 @@ struct overlap_table {
     uint64_t slots[];           /* atomic */
 };
 #define TOMBSTONE UINT64_MAX
+#define REGION_BITS 9
+
+static uint64_t
+region_of(uint64_t host_cluster)
+{
+    return UINT64_C(1) << 63 | host_cluster >> REGION_BITS;
+}
 
 static struct overlap_table *
 table_new(uint64_t nr_slots)
@@ -124,11 +132,14 @@ overlap_add(struct overlap *o, uint64_t host_cluster, uint64_t nr,
 
     /* First, so that all of it is added or nothing: what stayed behind would
      * be taken for damage later. */
-    if (reserve(o, nr, err) == -1)
+    if (reserve(o, nr + (nr >> REGION_BITS) + 2, err) == -1)
         return -1;
-    for (uint64_t i = 0; i < nr; i++)
-        if (!table_has(o->table, host_cluster + i + 1))
-            table_insert(o->table, host_cluster + i + 1);
+    for (uint64_t i = host_cluster; i < host_cluster + nr; i++) {
+        if (!table_has(o->table, region_of(i)))
+            table_insert(o->table, region_of(i));
+        if (!table_has(o->table, i + 1))
+            table_insert(o->table, i + 1);
+    }
     return 0;
 }
 
@@ -156,9 +167,17 @@ overlap_hit(const struct overlap *o, uint64_t host_cluster, uint64_t nr)
     const struct overlap_table *t = __atomic_load_n(&o->table,
                                                     __ATOMIC_ACQUIRE);
 
-    for (uint64_t i = 0; i < nr; i++)
-        if (table_has(t, host_cluster + i + 1))
-            return true;
+    uint64_t i = host_cluster, end = host_cluster + nr;
+
+    while (i < end) {
+        uint64_t next = min_u64(end, (i | ((1 << REGION_BITS) - 1)) + 1);
+
+        if (next - i > 1 && !table_has(t, region_of(i)))
+            i = next;
+        for (; i < next; i++)
+            if (table_has(t, i + 1))
+                return true;
+    }
     return false;
 }
 

@@ -15,6 +15,13 @@ void refcount_set(void *table, unsigned order, uint64_t idx,
                   uint64_t refcount);
 uint64_t refcount_max(unsigned order);
 
+/* The least and the greatest of nr > 0 refcounts; and a change of all of
+ * them, which must fit. */
+void refcount_bounds(const void *table, unsigned order, uint64_t idx,
+                     uint64_t nr, uint64_t *least, uint64_t *most);
+void refcount_add(void *table, unsigned order, uint64_t idx, uint64_t nr,
+                  int delta);
+
 /* First index >= from, < to, whose refcount is 0; `to` if there is none. */
 uint64_t refcount_find_zero(const void *table, unsigned order,
                             uint64_t from, uint64_t to);

@@ -85,8 +85,10 @@ run_add(struct run *r, uint64_t host_off, uint64_t nr_clusters,
     return 0;
 }
 
+/* An entry, and n - 1 more that continue it (not of compressed data). */
 static int
-walk_entry(struct run *r, uint64_t entry, struct qcow2_error *err)
+walk_entries(struct run *r, uint64_t entry, uint64_t n,
+             struct qcow2_error *err)
 {
     struct image *img = r->img;
     struct l2_entry e = entry_decode_l2(entry, img->cluster_bits,
@@ -101,7 +103,7 @@ walk_entry(struct run *r, uint64_t entry, struct qcow2_error *err)
     first = round_down(e.host_off, img->cluster_size);
     end = e.kind == MAP_COMPRESSED
               ? round_up(e.host_off + e.compressed_len, img->cluster_size)
-              : first + img->cluster_size;
+              : first + n * img->cluster_size;
     /* What is counted or given up here must be guest data. */
     if (overlap_check(img, first, end - first, err) == -1)
         return -1;
@@ -133,6 +135,22 @@ entries_per_slice(const struct image *img)
     return UINT32_C(1) << img->slice_bits;
 }
 
+/* How many entries from i on, with a place each, are in a row on the host? */
+static uint32_t
+row_length(const struct image *img, const be64 *entries, uint32_t i)
+{
+    uint64_t entry = be64_get(entries[i]);
+    uint32_t n = 1;
+
+    if ((entry & L2_COMPRESSED) || !(entry & L2_OFFSET_MASK))
+        return 1;
+    while (i + n < entries_per_slice(img)
+           && be64_get(entries[i + n])
+                  == entry + n * (uint64_t)img->cluster_size)
+        n++;
+    return n;
+}
+
 static int
 walk_table(struct run *r, uint64_t table_off, struct qcow2_error *err)
 {
@@ -141,14 +159,15 @@ walk_table(struct run *r, uint64_t table_off, struct qcow2_error *err)
 
     for (uint32_t s = 0; ret == 0 && s < slices_per_table(img); s++) {
         struct block *b = map_slice_at(img, table_off, s, err);
+        const be64 *entries;
 
         if (!b)
             return -1;
-        for (uint32_t i = 0; ret == 0 && i < entries_per_slice(img); i++) {
-            uint64_t entry = be64_get(((const be64 *)b->data)[i]);
-
-            if (entry)
-                ret = walk_entry(r, entry, err);
+        entries = (const be64 *)b->data;
+        for (uint32_t i = 0, n; ret == 0 && i < entries_per_slice(img);
+             i += n) {
+            n = row_length(img, entries, i);
+            ret = walk_entries(r, be64_get(entries[i]), n, err);
         }
         cache_put(b);
     }
@@ -253,22 +272,27 @@ static int
 update_slice(struct image *img, struct block *b, struct refcounts *rc,
              struct qcow2_error *err)
 {
+    uint64_t entries[MAX_SLICE_ENTRIES];
+    bool changed = false;
+
     for (uint32_t i = 0; i < entries_per_slice(img); i++) {
-        be64 *place = (be64 *)b->data + i;
-        uint64_t entry = be64_get(*place);
         struct l2_entry e;
         bool copied = false;
 
-        if (entry == 0)
+        entries[i] = be64_get(((const be64 *)b->data)[i]);
+        if (entries[i] == 0)
             continue;
-        e = entry_decode_l2(entry, img->cluster_bits, img->hdr.version);
+        e = entry_decode_l2(entries[i], img->cluster_bits,
+                            img->hdr.version);
         if (e.kind == MAP_COMPRESSED || e.host_off == 0)
             continue;
         if (rc && is_refcount_1(rc, e.host_off, &copied, err) == -1)
             return -1;
-        if (copied != e.copied)
-            map_set_copied(img, b, i, copied);
+        changed |= copied != e.copied;
+        entries[i] = entry_with_copied(entries[i], copied);
     }
+    if (changed)
+        map_store_slice(img, b, entries);
     return 0;
 }
 
