@@ -27,6 +27,7 @@ enum {
 
 struct counts_leaf {
     uint64_t key;               /* cluster >> LEAF_BITS */
+    uint64_t most;              /* that a number can be */
     unsigned order;             /* numbers are 1 << order bits wide */
     unsigned char numbers[];
 };
@@ -121,6 +122,7 @@ make_leaf(struct counts *c, uint64_t key, unsigned order,
     }
     leaf->key = key;
     leaf->order = order;
+    leaf->most = refcount_max(order);
     if (old) {
         for (unsigned i = 0; i < LEAF_ENTRIES; i++)
             refcount_set(leaf->numbers, order, i,
@@ -164,11 +166,17 @@ int
 counts_add(struct counts *c, uint64_t cluster, uint64_t n,
            struct qcow2_error *err)
 {
-    uint64_t sum;
+    struct counts_leaf *leaf = find_leaf(c, cluster >> LEAF_BITS);
+    uint64_t i = cluster % LEAF_ENTRIES, sum = n;
 
-    if (__builtin_add_overflow(counts_get(c, cluster), n, &sum))
+    if (leaf
+        && __builtin_add_overflow(refcount_get(leaf->numbers, leaf->order, i),
+                                  n, &sum))
         sum = UINT64_MAX;
-    return counts_set(c, cluster, sum, err);
+    if (!leaf || sum > leaf->most)
+        return counts_set(c, cluster, sum, err);
+    refcount_set(leaf->numbers, leaf->order, i, sum);
+    return 0;
 }
 
 static int

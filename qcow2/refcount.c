@@ -9,64 +9,6 @@
 #include "error.h"
 
 uint64_t
-refcount_get(const void *table, unsigned order, uint64_t idx)
-{
-    const uint8_t *t = table;
-
-    switch (order) {
-    case 0:
-    case 1:
-    case 2: {
-        unsigned width = 1u << order, per_byte = 8 >> order;
-
-        return t[idx / per_byte] >> idx % per_byte * width
-               & ((1u << width) - 1);
-    }
-    case 3:
-        return t[idx];
-    case 4:
-        return be16_get(((const be16 *)table)[idx]);
-    case 5:
-        return be32_get(((const be32 *)table)[idx]);
-    case 6:
-        return be64_get(((const be64 *)table)[idx]);
-    }
-    __builtin_unreachable();
-}
-
-void
-refcount_set(void *table, unsigned order, uint64_t idx, uint64_t refcount)
-{
-    uint8_t *t = table;
-
-    switch (order) {
-    case 0:
-    case 1:
-    case 2: {
-        unsigned width = 1u << order, per_byte = 8 >> order;
-        unsigned shift = idx % per_byte * width;
-        uint8_t mask = ((1u << width) - 1) << shift;
-
-        t[idx / per_byte] = (t[idx / per_byte] & ~mask)
-                            | (refcount << shift & mask);
-        break;
-    }
-    case 3:
-        t[idx] = refcount;
-        break;
-    case 4:
-        ((be16 *)table)[idx] = be16_make(refcount);
-        break;
-    case 5:
-        ((be32 *)table)[idx] = be32_make(refcount);
-        break;
-    case 6:
-        ((be64 *)table)[idx] = be64_make(refcount);
-        break;
-    }
-}
-
-uint64_t
 refcount_max(unsigned order)
 {
     return UINT64_MAX >> (64 - (1u << order));
