@@ -3,6 +3,9 @@
  *
  * A connection does one request at a time. Where the server allows several,
  * threads get one each, up to MAX_CONNECTIONS; others wait.
+ *
+ * libnbd is loaded with the first such image: with all that it needs it takes
+ * longer to load than most images to open.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -50,6 +53,7 @@ io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
 
 #else /* HAVE_LIBNBD */
 
+#include <dlfcn.h>
 #include <inttypes.h>
 #include <libnbd.h>
 #include <pthread.h>
@@ -74,8 +78,24 @@ struct kept_extent {
     bool is_hole;
 };
 
+/* Of libnbd, what is used. */
+#define FUNCTIONS(F) \
+    F(add_meta_context) F(block_status) F(can_fast_zero) F(can_flush) \
+    F(can_meta_context) F(can_multi_conn) F(can_zero) F(close) \
+    F(connect_uri) F(create) F(flush) F(get_block_size) F(get_errno) \
+    F(get_error) F(get_size) F(is_read_only) F(pread) F(pwrite) \
+    F(shutdown) F(zero)
+
+struct library {
+    void *handle;
+#define DECLARE(name) __typeof__(nbd_##name) *name;
+    FUNCTIONS(DECLARE)
+#undef DECLARE
+};
+
 struct nbd {
     struct io io;
+    struct library lib;
     char *uri;
     uint64_t size;
     uint32_t block_size;    /* requests must be multiples of it */
@@ -106,11 +126,25 @@ io_nbd_supported(void)
     return true;
 }
 
+/* It stays loaded: threads may have state of its libraries. */
+static int
+load_library(struct library *lib, struct qcow2_error *err)
+{
+    lib->handle = dlopen(LIBNBD_SONAME, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+#define FIND(name) \
+    lib->name = lib->handle ? dlsym(lib->handle, "nbd_" #name) : NULL; \
+    if (!lib->name) \
+        return error_set(err, ENOTSUP, "NBD needs libnbd: %s", dlerror());
+    FUNCTIONS(FIND)
+#undef FIND
+    return 0;
+}
+
 /* From libnbd's errno to those that we use. */
 static int
-errno_of_request(void)
+errno_of_request(const struct nbd *n)
 {
-    int e = nbd_get_errno();
+    int e = n->lib.get_errno();
 
     switch (e) {
     case ENOSPC:
@@ -128,26 +162,26 @@ static int
 request_error(const struct nbd *n, const char *verb, uint64_t nr_bytes,
               uint64_t off, struct qcow2_error *err)
 {
-    int e = errno_of_request();
+    int e = errno_of_request(n);
 
     return error_set(err, e, "%s: cannot %s %" PRIu64 " bytes at offset %"
                      PRIu64 ": %s", n->io.name, verb, nr_bytes, off,
-                     ESCAPED(nbd_get_error()));
+                     ESCAPED(n->lib.get_error()));
 }
 
 static struct nbd_handle *
-connect_to(const char *uri, struct qcow2_error *err)
+connect_to(const struct nbd *n, struct qcow2_error *err)
 {
-    struct nbd_handle *h = nbd_create();
+    struct nbd_handle *h = n->lib.create();
     int e;
 
-    if (h && nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0
-        && nbd_connect_uri(h, uri) == 0)
+    if (h && n->lib.add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0
+        && n->lib.connect_uri(h, n->uri) == 0)
         return h;
-    e = nbd_get_errno();
-    error_set(err, e ? e : EIO, "%s: %s", ESCAPED(uri),
-              ESCAPED(nbd_get_error()));
-    nbd_close(h);
+    e = n->lib.get_errno();
+    error_set(err, e ? e : EIO, "%s: %s", n->io.name,
+              ESCAPED(n->lib.get_error()));
+    n->lib.close(h);
     return NULL;
 }
 
@@ -169,7 +203,7 @@ take_connection(struct nbd *n)
             pthread_cond_wait(&n->idle, &n->lock);
             continue;
         }
-        h = connect_to(n->uri, NULL);
+        h = connect_to(n, NULL);
         if (h)
             n->handles[n->nr_handles++] = h;
         else
@@ -192,12 +226,14 @@ nbd_io_close(struct io *io)
     struct nbd *n = to_nbd(io);
 
     for (unsigned i = 0; i < n->nr_handles; i++) {
-        nbd_shutdown(n->handles[i], 0);
-        nbd_close(n->handles[i]);
+        n->lib.shutdown(n->handles[i], 0);
+        n->lib.close(n->handles[i]);
     }
     pthread_mutex_destroy(&n->merge);
     pthread_cond_destroy(&n->idle);
     pthread_mutex_destroy(&n->lock);
+    if (n->lib.handle)
+        dlclose(n->lib.handle);
     free(n->io.name);
     free(n->uri);
     free(n);
@@ -214,7 +250,7 @@ read_blocks(struct nbd *n, unsigned char *buf, uint64_t nr_bytes,
     while (r == 0 && nr_bytes > 0) {
         uint64_t len = min_u64(nr_bytes, n->max_request);
 
-        r = nbd_pread(n->handles[c], buf, len, off, 0);
+        r = n->lib.pread(n->handles[c], buf, len, off, 0);
         if (r == -1)
             request_error(n, "read", len, off, err);
         buf += len;
@@ -235,7 +271,7 @@ write_blocks(struct nbd *n, const unsigned char *buf, uint64_t nr_bytes,
     while (r == 0 && nr_bytes > 0) {
         uint64_t len = min_u64(nr_bytes, n->max_request);
 
-        r = nbd_pwrite(n->handles[c], buf, len, off, 0);
+        r = n->lib.pwrite(n->handles[c], buf, len, off, 0);
         if (r == -1)
             request_error(n, "write", len, off, err);
         buf += len;
@@ -346,10 +382,10 @@ nbd_io_flush(struct io *io, struct qcow2_error *err)
     if (!n->can_flush)
         return 0;
     c = take_connection(n);
-    r = nbd_flush(n->handles[c], 0);
+    r = n->lib.flush(n->handles[c], 0);
     if (r == -1)
         error_set(err, EIO, "%s: cannot flush: %s", n->io.name,
-                  ESCAPED(nbd_get_error()));
+                  ESCAPED(n->lib.get_error()));
     put_connection(n, c);
     return r;
 }
@@ -365,7 +401,7 @@ zero_blocks(struct nbd *n, uint64_t off, uint64_t nr_bytes, unsigned flags,
     while (r == 0 && nr_bytes > 0) {
         uint64_t len = min_u64(nr_bytes, MAX_LENGTH);
 
-        r = nbd_zero(n->handles[c], len, off, flags);
+        r = n->lib.zero(n->handles[c], len, off, flags);
         if (r == -1)
             request_error(n, "zero", len, off, err);
         off += len;
@@ -532,7 +568,7 @@ nbd_io_extent(struct io *io, uint64_t host_off, uint64_t *len, bool *is_hole,
     if (!io->readonly)
         ask = min_u64(ask, round_up(host_off + *len, n->block_size) - start);
     c = take_connection(n);
-    r = nbd_block_status(n->handles[c], ask, start, callback, 0);
+    r = n->lib.block_status(n->handles[c], ask, start, callback, 0);
     put_connection(n, c);
     if (r == -1)
         return request_error(n, "ask about", ask, start, err);
@@ -562,14 +598,14 @@ static const struct io_ops nbd_ops = {
 static int
 set_up(struct nbd *n, struct nbd_handle *h, struct qcow2_error *err)
 {
-    int64_t size = nbd_get_size(h);
-    int64_t block = nbd_get_block_size(h, LIBNBD_SIZE_MINIMUM);
-    int64_t most = nbd_get_block_size(h, LIBNBD_SIZE_MAXIMUM);
+    int64_t size = n->lib.get_size(h);
+    int64_t block = n->lib.get_block_size(h, LIBNBD_SIZE_MINIMUM);
+    int64_t most = n->lib.get_block_size(h, LIBNBD_SIZE_MAXIMUM);
 
     if (size < 0)
         return error_set(err, EIO, "%s: %s", n->io.name,
-                         ESCAPED(nbd_get_error()));
-    if (!n->io.readonly && nbd_is_read_only(h) != 0)
+                         ESCAPED(n->lib.get_error()));
+    if (!n->io.readonly && n->lib.is_read_only(h) != 0)
         return error_set(err, EROFS, "%s: the export is read-only",
                          n->io.name);
     n->size = size;
@@ -578,26 +614,37 @@ set_up(struct nbd *n, struct nbd_handle *h, struct qcow2_error *err)
                               : MAX_REQUEST_BYTES;
     n->max_request = max_u64(round_down(n->max_request, n->block_size),
                              n->block_size);
-    n->can_flush = nbd_can_flush(h) > 0;
-    n->can_zero = nbd_can_zero(h) > 0;
-    n->can_fast_zero = n->can_zero && nbd_can_fast_zero(h) > 0;
-    n->can_extents = nbd_can_meta_context(
+    n->can_flush = n->lib.can_flush(h) > 0;
+    n->can_zero = n->lib.can_zero(h) > 0;
+    n->can_fast_zero = n->can_zero && n->lib.can_fast_zero(h) > 0;
+    n->can_extents = n->lib.can_meta_context(
                          h, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
-    n->max_handles = nbd_can_multi_conn(h) > 0 ? MAX_CONNECTIONS : 1;
+    n->max_handles = n->lib.can_multi_conn(h) > 0 ? MAX_CONNECTIONS : 1;
     return 0;
+}
+
+/* Connects for the first time. */
+static int
+begin(struct nbd *n, struct qcow2_error *err)
+{
+    struct nbd_handle *h;
+
+    if (load_library(&n->lib, err) == -1)
+        return error_prefix(err, "%s", n->io.name);
+    h = connect_to(n, err);
+    if (!h)
+        return -1;
+    n->handles[0] = h;
+    n->nr_handles = 1;
+    return set_up(n, h, err);
 }
 
 struct io *
 io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
 {
-    struct nbd_handle *h = connect_to(uri, err);
-    struct nbd *n;
+    struct nbd *n = calloc(1, sizeof *n);
 
-    if (!h)
-        return NULL;
-    n = calloc(1, sizeof *n);
     if (!n) {
-        nbd_close(h);
         error_nomem(err);
         return NULL;
     }
@@ -608,13 +655,10 @@ io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
     pthread_mutex_init(&n->lock, NULL);
     pthread_cond_init(&n->idle, NULL);
     pthread_mutex_init(&n->merge, NULL);
-    n->handles[0] = h;
-    n->nr_handles = 1;
-    if (!n->io.name || !n->uri) {
+    if (!n->io.name || !n->uri)
         error_nomem(err);
-    } else if (set_up(n, h, err) == 0) {
+    else if (begin(n, err) == 0)
         return &n->io;
-    }
     nbd_io_close(&n->io);
     return NULL;
 }

@@ -39,3 +39,12 @@ with_server '
 expect_output '--allow=' cat err
 
 refuses 'nbd' qcow2_img info nbd+unix:///x?socket=/nowhere/socket
+
+# libnbd is loaded for NBD alone: without it all else works.
+mkdir broken
+echo 'no library' >broken/libnbd.so.0
+expect_output 'virtual size: 4 MiB' \
+    env LD_LIBRARY_PATH="$PWD/broken" \
+    "$abs_top_builddir/qcow2/tool/qcow2-img" info source.qcow2
+refuses 'NBD needs libnbd' env LD_LIBRARY_PATH="$PWD/broken" \
+    "$abs_top_builddir/qcow2/tool/qcow2-img" info nbd://localhost:1/
