@@ -2,7 +2,7 @@
 /* io-file.c: images in regular files and on block devices.
  *
  * Requests are independent system calls: no state is shared between threads
- * but what the file turned out not to be able to do.
+ * but what the file turned out not to be able to do, and how much was written.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -25,6 +25,7 @@
 #include "checked.h"
 #include "error.h"
 #include "escape.h"
+#include "io-behind.h"
 #include "io-lock.h"
 #include "io.h"
 
@@ -32,6 +33,7 @@ struct file {
     struct io io;
     int fd;
     bool is_block;
+    struct io_behind behind;
 
     /* Learnt from the kernel's refusals, so as not to ask again. */
     atomic_bool no_zero_range;
@@ -126,6 +128,19 @@ file_preadv(struct io *io, const struct iovec *iov, int nr_iov,
     return 0;
 }
 
+/* What goes wrong here is told by the next flush. */
+static void
+write_behind(struct file *f, uint64_t host_off, uint64_t nr_bytes)
+{
+    uint64_t from, to;
+
+    if (!io_behind_written(&f->behind, host_off, nr_bytes, &from, &to))
+        return;
+#ifdef SYNC_FILE_RANGE_WRITE
+    sync_file_range(f->fd, from, to - from, SYNC_FILE_RANGE_WRITE);
+#endif
+}
+
 static int
 file_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
              uint64_t host_off, struct qcow2_error *err)
@@ -143,6 +158,7 @@ file_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
             errno = EIO;
         if (n <= 0)
             return request_error(f, "write", r.nr_bytes, r.host_off, err);
+        write_behind(f, r.host_off, n);
         rest_advance(&r, n);
     }
     return 0;
@@ -420,6 +436,7 @@ file_close(struct io *io)
 
     if (f->fd >= 0)
         close(f->fd); /* and with it its locks */
+    io_behind_destroy(&f->behind);
     free(io->name);
     free(f);
 }
@@ -431,11 +448,14 @@ file_new(const char *path, bool readonly, struct qcow2_error *err)
 
     if (f) {
         f->fd = -1;
+        io_behind_init(&f->behind);
         f->io.ops = &file_ops;
         f->io.readonly = readonly;
         f->io.name = strdup(ESCAPED(path)); /* it may come from an image */
     }
     if (!f || !f->io.name) {
+        if (f)
+            io_behind_destroy(&f->behind);
         free(f);
         error_nomem(err);
         return NULL;

@@ -118,6 +118,21 @@ bytes_past_the_end_read_as_zeroes(void **state)
     io_close(io);
 }
 
+/* More than io-behind.h waits for, and on a file that has no end yet. */
+static void
+much_that_is_written_is_there_after_a_flush(void **state)
+{
+    struct qcow2_error err;
+    struct io *io = open_pattern(0);
+
+    (void)state;
+    for (uint64_t off = 0; off < 40 << 20; off += 1 << 20)
+        write_pattern(io, off, 1 << 20, 2);
+    EXPECT_OK(io_flush(io, &err), &err);
+    expect_pattern(io, 0, 40 << 20, 2);
+    io_close(io);
+}
+
 static void
 vectors_are_filled_in_order(void **state)
 {
@@ -754,6 +769,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_is_written_is_read),
         TEST(bytes_past_the_end_read_as_zeroes),
+        TEST(much_that_is_written_is_there_after_a_flush),
         TEST(vectors_are_filled_in_order),
         TEST(nothing_to_do_is_no_error),
         TEST(offsets_that_no_file_has_are_errors),
