@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* requests.c: makes 4 KiB requests to a disk, for counting instructions:
- * requests IMAGE read|write COUNT [LAYERS]. LAYERS is how many files are in
- * the backing chain, for the record only.
+/* requests.c: makes 4 KiB requests to a disk, for instructions.sh to count
+ * what they cost.
  */
 #include "qcow2.h"
 
@@ -37,6 +36,10 @@ main(int argc, char **argv)
     bool writes;
     uint64_t count, size;
 
+#ifndef __OPTIMIZE__
+    fprintf(stderr, "requests: built without optimization\n");
+    return 77;
+#endif
     if (argc != 4)
         stop("usage: requests IMAGE read|write COUNT");
     writes = strcmp(argv[2], "write") == 0;
