@@ -237,7 +237,9 @@ lead(struct image *img)
     f->failed = r == -1;
     if (f->failed)
         f->error = error;
-    pthread_cond_broadcast(&f->done);
+    /* All who waited for this one, and one who leads the next. */
+    pthread_cond_broadcast(&f->done[f->finished % 2]);
+    pthread_cond_signal(&f->done[(f->finished + 1) % 2]);
 }
 
 int
@@ -250,7 +252,7 @@ flush_run(struct image *img, struct qcow2_error *err)
 
     while (f->finished < mine) {
         if (f->running)
-            pthread_cond_wait(&f->done, &f->lock);
+            pthread_cond_wait(&f->done[mine % 2], &f->lock);
         else
             lead(img);
     }

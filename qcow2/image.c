@@ -98,7 +98,8 @@ init_locks(struct image *img)
     range_lock_init(&img->tables, 0);
     dirty_init(&img->l2_dirty);
     pthread_mutex_init(&img->flush.lock, NULL);
-    pthread_cond_init(&img->flush.done, NULL);
+    pthread_cond_init(&img->flush.done[0], NULL);
+    pthread_cond_init(&img->flush.done[1], NULL);
 }
 
 static int
@@ -155,7 +156,8 @@ image_free(struct image *img)
 {
     if (!img)
         return;
-    pthread_cond_destroy(&img->flush.done);
+    pthread_cond_destroy(&img->flush.done[0]);
+    pthread_cond_destroy(&img->flush.done[1]);
     pthread_mutex_destroy(&img->flush.lock);
     alloc_destroy(img);
     dirty_destroy(&img->l2_dirty);

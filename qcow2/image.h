@@ -106,7 +106,7 @@ struct alloc {
 
 struct flush {
     pthread_mutex_t lock;
-    pthread_cond_t done;
+    pthread_cond_t done[2];     /* of even and odd tickets */
     bool running;
     uint64_t started, finished; /* tickets */
     bool failed;                /* the last one finished */
