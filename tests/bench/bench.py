@@ -166,6 +166,20 @@ def file_system(path):
     return best[1]
 
 
+def load(path):
+    with open(path) as f:
+        return json.load(f)
+
+
+def refresh(args):
+    """Writes down what was measured; measures nothing."""
+    result, other = load(args.json), load(args.tmpfs or args.json)
+    report.refresh_readme(args.readme, result, other)
+    with open(os.path.join(os.path.dirname(__file__), "performance.svg"),
+              "w") as f:
+        f.write(plot.plot(result["rows"], other["rows"]))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--plugin", help="nbdkit-qcow2-plugin.so")
@@ -180,14 +194,11 @@ def main():
     p.add_argument("--readme", help="put the table of the figures in --json "
                    "into this README, and the plot beside bench.py; measure "
                    "nothing")
+    p.add_argument("--tmpfs", help="with --readme: figures measured on tmpfs, "
+                   "whose ratios stand beside those of --json")
     args = p.parse_args()
     if args.readme:
-        with open(args.json) as f:
-            result = json.load(f)
-        report.refresh_readme(args.readme, result)
-        with open(os.path.join(os.path.dirname(__file__),
-                               "performance.svg"), "w") as f:
-            f.write(plot.plot(result["rows"]))
+        refresh(args)
         return 0
     if not args.plugin or not args.tool:
         p.error("--plugin and --tool are needed ('make bench' gives them)")

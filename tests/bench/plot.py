@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""plot.py: a bar for each row, ours against QEMU, as SVG."""
+"""plot.py: a bar for each row, ours against QEMU, and a dot for what was
+measured on tmpfs, as SVG."""
 
 import math
 from html import escape
@@ -10,11 +11,12 @@ LEFT, WIDTH, LINE = 290, 420, 17
 COLOURS = "#2a7f62", "#b5523b"
 
 
-def plot(rows):
+def plot(rows, others):
+    dots = {r["name"]: times_better(r, "qemu") for r in others}
     bars = [(r["name"], times_better(r, "qemu")) for r in rows]
-    bars = [(name, x) for name, x in bars if x]
-    least = min([0.5] + [x for _, x in bars])
-    most = max([2] + [x for _, x in bars])
+    bars = [(name, x, dots.get(name) or x) for name, x in bars if x]
+    least = min([0.5] + [x for b in bars for x in b[1:]])
+    most = max([2] + [x for b in bars for x in b[1:]])
 
     def place(x):
         return LEFT + WIDTH * ((math.log(x) - math.log(least))
@@ -32,7 +34,7 @@ def plot(rows):
                        f'stroke-width="{2 if x == 1 else 1}"/>'
                        f'<text x="{place(x):.0f}" y="{height - 22}" '
                        f'text-anchor="middle" fill="#555">{x}</text>')
-    for i, (name, x) in enumerate(bars):
+    for i, (name, x, dot) in enumerate(bars):
         y = 10 + i * LINE
         a, b = sorted((place(1), place(x)))
         out.append(
@@ -40,7 +42,11 @@ def plot(rows):
             f'{escape(name)}</text>'
             f'<rect x="{a:.0f}" y="{y + 2}" width="{max(b - a, 1):.0f}" '
             f'height="{LINE - 5}" fill="{COLOURS[x < 1]}"/>'
-            f'<text x="{b + 4:.0f}" y="{y + 11}">{ratio(x)}</text>')
+            f'<circle cx="{place(dot):.0f}" cy="{y + 8}" r="3" '
+            f'fill="#333"/>'
+            f'<text x="{max(b, place(dot)) + 6:.0f}" y="{y + 11}">'
+            f'{ratio(x)}</text>')
     out.append(f'<text x="{LEFT}" y="{height - 6}" fill="#555">times better '
-               'than qemu-nbd or qemu-img (1: the same)</text></svg>')
+               'than qemu-nbd or qemu-img (1: the same); dots: on tmpfs'
+               '</text></svg>')
     return "\n".join(out) + "\n"

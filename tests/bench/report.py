@@ -74,25 +74,30 @@ def cpu_table(rows):
     return "\n".join(lines) + "\n"
 
 
-def short_table(rows):
-    """For the README: medians and ratios."""
-    lines = ["| | unit | raw file | QEMU | ours | ours / QEMU | CPU |",
-             "| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
+def short_table(rows, others):
+    """For the README: medians and ratios; of others, measured elsewhere, the
+    ratios alone."""
+    others = {row["name"]: row for row in others}
+    lines = ["| | unit | raw file | QEMU | ours | ours / QEMU | CPU "
+             "| tmpfs: ours / QEMU | CPU |",
+             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: "
+             "| ---: |"]
     for row in rows:
-        v = row["values"]
+        v, both = row["values"], [row, others.get(row["name"])]
         lines.append("| " + " | ".join(
             [row["name"], row["unit"]]
             + [number(median(v.get(who))) for who in ("raw", "qemu", "ours")]
-            + [ratio(times_better(row, "qemu")),
-               ratio(times_better(row, "qemu", "cpu"))]) + " |")
+            + [ratio(times_better(r, "qemu", key) if r else None)
+               for r in both for key in ("values", "cpu")]) + " |")
     return "\n".join(lines) + "\n"
 
 
-def refresh_readme(path, result):
+def refresh_readme(path, result, other):
     with open(path) as f:
         text = f.read()
     before, rest = text.split(MARKS[0])
     _, after = rest.split(MARKS[1])
     with open(path, "w") as f:
         f.write(before + MARKS[0] + "\n" + result["machine"] + "\n\n"
-                + short_table(result["rows"]) + MARKS[1] + after)
+                + short_table(result["rows"], other["rows"]) + MARKS[1]
+                + after)
