@@ -314,6 +314,20 @@ what_is_not_understood_is_kept(void **state)
     close_rig(&r);
 }
 
+/* Gaps hold junk, so clusters are not zeroes because they are free. */
+static void
+a_new_table_in_a_used_cluster_maps_nothing(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    open_rig(&r, "cluster 4K; size 16M; data 0 1; gap 20; data 1 2", 0);
+    for (unsigned table = 1; table < 8; table++)
+        rig_play(&r, OP_WRITE, table * 512 * C + 5 * C, 100, 0);
+    play_verify(&r.play);
+    close_rig(&r);
+}
+
 int
 main(void)
 {
@@ -332,6 +346,7 @@ main(void)
             trimming_to_the_end_includes_the_last_partial_cluster),
         cmocka_unit_test(a_snapshot_is_served_with_its_own_size),
         cmocka_unit_test(what_is_not_understood_is_kept),
+        cmocka_unit_test(a_new_table_in_a_used_cluster_maps_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

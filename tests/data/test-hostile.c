@@ -131,6 +131,25 @@ what_a_shared_table_maps_is_not_written_in_place(void **state)
     rig_free(&r);
 }
 
+/* So it is not true in the copy of that table either. */
+static void
+what_the_copy_of_a_shared_table_maps_is_not_written_in_place(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 4K; size 4M; data 0-3 1; zero-alloc 4-5;"
+          "snapshot 1 first;"
+          "poke l2[0] | 0x8000000000000000; poke l2[4] | 0x8000000000000000");
+    rig_play(&r, OP_WRITE, 2 * C, C, 0); /* makes the copy */
+    rig_play(&r, OP_WRITE, 100, 1000, 0);
+    rig_play(&r, OP_WRITE, 4 * C + 100, 1000, 0);
+    rig_expect_snapshots(&r, r.play.disk);
+    EXPECT(qcow2_close(r.play.disk, NULL) == 0, "close");
+    rig_end(&r);
+    rig_free(&r);
+}
+
 /* A table that is ours alone, but does not say so, is copied too; then its
  * cluster is free, and can be used for anything. */
 static void
@@ -182,6 +201,8 @@ main(void)
         cmocka_unit_test(
             operations_on_snapshots_do_not_count_metadata_as_data),
         cmocka_unit_test(what_a_shared_table_maps_is_not_written_in_place),
+        cmocka_unit_test(
+            what_the_copy_of_a_shared_table_maps_is_not_written_in_place),
         cmocka_unit_test(a_table_without_copied_becomes_free_space),
         cmocka_unit_test(a_table_that_an_l1_table_names_twice_is_not_walked),
     };

@@ -8,6 +8,7 @@
 
 #include "bare.h"
 #include "expect.h"
+#include "map.h"
 #include "refcount.h"
 #include "request.h"
 
@@ -216,6 +217,36 @@ lost_refcounts_are_not_taken_for_zeroes(void **state)
     bare_drop(&b);
 }
 
+/* Widths below a byte and above, and the one that has a loop of its own. */
+static void
+refcounts_at_their_most_or_of_0_are_not_raised(void **state)
+{
+    static const unsigned widths[] = { 2, 8, 16, 32 };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+        uint64_t most = (UINT64_C(1) << widths[i]) - 1;
+        struct qcow2_error err;
+        struct mapping m;
+        char recipe[200];
+        struct bare b;
+
+        snprintf(recipe, sizeof recipe, "cluster 512; refcount-bits %u;"
+                 "size 16K; data 0-7 1; poke refcount[@data[3]/C] = %llu;"
+                 "poke refcount[@data[6]/C] = 0", widths[i],
+                 (unsigned long long)most);
+        for (unsigned c = 3; c <= 6; c += 3) {
+            bare_open(&b, recipe);
+            EXPECT_OK(map_lookup(&b.img->active, c * C, 1, &m, &err), &err);
+            EXPECT(alloc_raise(b.img, m.host_off - C, 2, &err) == -1
+                   && err.errnum == EIO, "raised from %llu, of %u bits",
+                   (unsigned long long)(c == 3 ? most : 0), widths[i]);
+            assert_int_equal(refcount(&b, m.host_off), c == 3 ? most : 0);
+            bare_drop(&b);
+        }
+    }
+}
+
 /* A table whose refcount block is there, and behind the last one. */
 static void
 tables_are_contiguous(void **state)
@@ -310,6 +341,7 @@ main(void)
         cmocka_unit_test(metadata_without_refcount_is_never_handed_out),
         cmocka_unit_test(tables_are_not_put_on_tables),
         cmocka_unit_test(lost_refcounts_are_not_taken_for_zeroes),
+        cmocka_unit_test(refcounts_at_their_most_or_of_0_are_not_raised),
         cmocka_unit_test(tables_are_contiguous),
         cmocka_unit_test(a_device_ends_where_it_ends),
         cmocka_unit_test(a_device_is_searched_no_further_than_its_end),
