@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test-io-file-flush.c: what becomes of a flush that the kernel refuses. The
+ * linker sends calls of fdatasync here (--wrap).
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "expect.h"
+#include "io.h"
+#include "tmpdir.h"
+
+/* What the next calls answer, 0 or an errno; then they succeed. */
+static int answers[4];
+static unsigned nr_calls;
+
+int __wrap_fdatasync(int fd);
+
+int
+__wrap_fdatasync(int fd)
+{
+    int answer = nr_calls < 4 ? answers[nr_calls] : 0;
+
+    (void)fd;
+    nr_calls++;
+    errno = answer;
+    return answer ? -1 : 0;
+}
+
+static struct io *
+open_file(int first, int second)
+{
+    struct qcow2_error err;
+    struct io *io;
+
+    tmpdir_write_file(tmpdir_path("file"), "abc", 3);
+    io = io_file_open(tmpdir_path("file"), -1, false, IO_LOCK_NONE, &err);
+    EXPECT(io, "%s", err.text);
+    EXPECT_OK(io_pwrite(io, "x", 1, 0, &err), &err);
+    answers[0] = first;
+    answers[1] = second;
+    nr_calls = 0;
+    return io;
+}
+
+/* It could claim success for pages that were dropped (I8). */
+static void
+what_failed_is_not_tried_again(void **state)
+{
+    static const int errors[] = { EIO, ENOSPC, EDQUOT };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        struct io *io = open_file(errors[i], 0);
+        struct qcow2_error err;
+
+        expect_case("errno %d", errors[i]);
+        EXPECT(io_flush(io, &err) == -1, "the flush succeeds");
+        EXPECT(err.errnum == errors[i], "errno %d: %s", err.errnum, err.text);
+        EXPECT(nr_calls == 1, "%u calls", nr_calls);
+        io_close(io);
+    }
+}
+
+static void
+what_was_interrupted_is_tried_again(void **state)
+{
+    struct io *io = open_file(EINTR, EINTR);
+    struct qcow2_error err;
+
+    (void)state;
+    EXPECT_OK(io_flush(io, &err), &err);
+    assert_int_equal(nr_calls, 3);
+    io_close(io);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_failed_is_not_tried_again),
+        cmocka_unit_test(what_was_interrupted_is_tried_again),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
