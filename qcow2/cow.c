@@ -99,7 +99,7 @@ write_run(struct image *img, const struct cow *c, struct qcow2_error *err)
                  err);
     if (r == 0 && at_once)
         tail = head;
-    else if (r == 0)
+    else if (r == 0 && after > 0)
         r = read_old(img, c, c->to, c->end, space + before, &tail, err);
     if (r == -1)
         return -1;
