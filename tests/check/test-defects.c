@@ -39,6 +39,7 @@
 #include "open.h"
 #include "oracle.h"
 #include "problem.h"
+#include "states.h"
 #include "tmpdir.h"
 
 struct expectation {
@@ -433,7 +434,7 @@ static void
 try_power_cuts(struct defect *d)
 {
     const struct crash_options options = {
-        .max_exhaustive = 5, .nr_random = 10, .nr_torn = 5, .seed = 1,
+        .nr_random = 10, .nr_torn = 5, .seed = 1,
     };
     struct crash_log *log = crash_log_new(d->image);
     struct told *told = malloc(sizeof *told);
@@ -553,5 +554,6 @@ main(void)
         free(entries[i]);
     }
     free(entries);
+    states_print();
     return failed;
 }

@@ -13,6 +13,7 @@
 #include "io-crash.h"
 #include "open.h"
 #include "rng.h"
+#include "states.h"
 
 /* The smallest geometry, where a few clusters fill tables. */
 struct scene {
@@ -138,6 +139,7 @@ expect_no_corruption(const struct crash_state *state)
 
     audit_image(bytes, nr_bytes, &a);
     EXPECT(a.nr_corruptions == 0, "%s: %s", state->what, a.first);
+    states_ask_qemu(state->image, a.dirty, bytes[7] == 2);
 }
 
 static int
@@ -396,5 +398,8 @@ main(void)
         cmocka_unit_test(the_overlay_changes_when_the_base_is_stable),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+    states_print();
+    return failed;
 }

@@ -9,6 +9,7 @@
 
 #include "expect.h"
 #include "powercut.h"
+#include "states.h"
 
 enum { NR_THREADS = 4, NR_OPS = 14 };
 
@@ -162,10 +163,9 @@ static void
 run(uint64_t unit, const char *name)
 {
     struct crash_options options = {
-        .max_exhaustive = 3, .nr_random = 5, .nr_torn = 4,
-        .seed = rng_seed(1)
+        .nr_random = 5, .nr_torn = 4, .seed = rng_seed(1)
     };
-    unsigned nr = env_number("CRASH_LONG", 0) ? 1500 : 25;
+    unsigned nr = states_are_many() ? 15 : 2;
     struct powercut pc;
 
     powercut_init(&pc, &scene);
@@ -202,5 +202,8 @@ main(void)
         cmocka_unit_test(threads_in_clusters_of_their_own),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+    states_print();
+    return failed;
 }

@@ -11,7 +11,7 @@
 #include "expect.h"
 #include "history.h"
 #include "io-crash.h"
-#include "tmpdir.h"
+#include "states.h"
 #include "whole-scenes.h"
 
 /* A sequence on one of the images. */
@@ -30,7 +30,6 @@ workload_init(struct workload *w, const struct scene *s)
 {
     memset(w, 0, sizeof *w);
     rig_init(&w->rig, s->recipe, s->backing_bytes);
-    w->sum.qemu_every = 1000;
 }
 
 static void
@@ -82,7 +81,7 @@ static void
 cut_recovery(struct workload *w, const struct crash_state *state)
 {
     struct crash_options options = {
-        .max_exhaustive = 5, .nr_random = 10, .nr_torn = 10, .seed = 1
+        .nr_random = 10, .nr_torn = 10, .seed = 1
     };
     struct recovery r = { .w = w, .moment = state->nr_marks };
     struct crash_log *log = crash_log_new(state->image);
@@ -231,10 +230,10 @@ try_sequence(struct workload *w, const struct scene *s, unsigned length,
 static void
 every_operation(void **state)
 {
-    bool is_long = env_number("CRASH_LONG", 0);
+    bool is_long = states_are_many();
     struct crash_options options = {
-        .max_exhaustive = is_long ? 10 : 8, .nr_random = is_long ? 100 : 30,
-        .nr_torn = is_long ? 60 : 20, .seed = rng_seed(1)
+        .nr_random = is_long ? 100 : 30, .nr_torn = is_long ? 60 : 20,
+        .seed = rng_seed(1)
     };
 
     (void)state;
@@ -251,18 +250,21 @@ every_operation(void **state)
 static void
 every_pair_of_operations(void **state)
 {
-    bool is_long = env_number("CRASH_LONG", 0);
+    bool is_long = states_are_many();
     struct crash_options options = {
-        .max_exhaustive = is_long ? 7 : 3, .nr_random = is_long ? 20 : 2,
-        .nr_torn = is_long ? 12 : 2, .seed = rng_seed(1)
+        .nr_random = is_long ? 20 : 2, .nr_torn = is_long ? 12 : 2,
+        .seed = rng_seed(1)
     };
+    /* In each scene others. */
+    unsigned step = is_long ? 1 : 7;
 
     (void)state;
     for (unsigned i = 0; i < nr_whole_scenes; i++) {
         struct workload w;
 
         workload_init(&w, &whole_scenes[i]);
-        for (unsigned n = 0; n < nr_whole_words * nr_whole_words; n++)
+        for (unsigned n = i % step; n < nr_whole_words * nr_whole_words;
+             n += step)
             try_sequence(&w, &whole_scenes[i], 2, n, &options);
         workload_free(&w, whole_scenes[i].name);
     }
@@ -296,10 +298,10 @@ play_anything(struct workload *w, struct rng *r, unsigned number)
 static void
 random_sequences(void **state)
 {
-    bool is_long = env_number("CRASH_LONG", 0);
+    bool is_long = states_are_many();
     struct crash_options options = {
-        .max_exhaustive = 4, .nr_random = is_long ? 20 : 2,
-        .nr_torn = is_long ? 12 : 2, .seed = rng_seed(1)
+        .nr_random = is_long ? 20 : 2, .nr_torn = is_long ? 12 : 2,
+        .seed = rng_seed(1)
     };
 
     (void)state;
@@ -308,7 +310,7 @@ random_sequences(void **state)
         struct workload w;
 
         workload_init(&w, s);
-        for (unsigned n = 0; n < (is_long ? 200 : 8); n++) {
+        for (unsigned n = 0; n < (is_long ? 25 : 1); n++) {
             struct rng r;
 
             expect_case("TEST_SEED=%llu: %s, random sequence %u",
@@ -332,5 +334,8 @@ main(void)
         cmocka_unit_test(random_sequences),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+    states_print();
+    return failed;
 }

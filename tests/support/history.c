@@ -6,8 +6,7 @@
 
 #include "audit.h"
 #include "expect.h"
-#include "oracle.h"
-#include "tmpdir.h"
+#include "states.h"
 
 /* What is written over all of the disk at the end. */
 enum { LAST_CONTENT = 4711 };
@@ -148,7 +147,6 @@ check_bytes(struct mem *m, unsigned version, const struct audit *a,
             struct aftermath *sum)
 {
     bool flags_may_be_wrong = a->dirty || version == 2;
-    struct oracle_check c;
 
     EXPECT(a->nr_corruptions == a->nr_miscopied && !a->corrupt,
            "%u corruptions: %s", a->nr_corruptions - a->nr_miscopied,
@@ -162,14 +160,7 @@ check_bytes(struct mem *m, unsigned version, const struct audit *a,
     sum->nr_miscopied += a->nr_miscopied + a->nr_uncopied > 0;
     if (a->nr_leaks > sum->max_leaks)
         sum->max_leaks = a->nr_leaks;
-    if (sum->qemu_every == 0 || sum->nr_states % sum->qemu_every != 0
-        || !oracle_present())
-        return;
-    mem_save(m, tmpdir_path("state"));
-    oracle_check(tmpdir_path("state"), &c);
-    EXPECT(c.check_errors == 0 && (c.corruptions == 0 || flags_may_be_wrong),
-           "qemu-img check: exit status %d, %ld corruptions", c.exit_status,
-           c.corruptions);
+    states_ask_qemu(m, a->dirty, flags_may_be_wrong);
 }
 
 /* The open has settled what the dirty bit covered. */

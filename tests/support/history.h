@@ -59,7 +59,6 @@ const char *history_forbids(const struct history *h,
 struct aftermath {
     uint64_t nr_states, nr_dirty, nr_leaky, nr_miscopied;
     unsigned max_leaks;
-    uint64_t qemu_every; /* ask qemu-img about every so manieth; 0: never */
 };
 void history_check(const struct history *h, struct rig *r, struct mem *m,
                    uint64_t moment, struct aftermath *sum);

@@ -17,12 +17,16 @@
 
 #include "checked.h"
 #include "rng.h"
+#include "states.h"
 
 enum { SECTOR = 512 };
 
 static const char *const op_names[] = {
     "write", "zero", "punch", "truncate", "flush"
 };
+
+/* What survives of an operation. */
+enum survival { NOTHING, ALL, TORN };
 
 /* Bytes past size are zero. */
 struct content {
@@ -48,18 +52,18 @@ struct cut {
     unsigned base_end;      /* the base is all operations before this one */
     unsigned begun;         /* operations begun before the cut */
     unsigned nr_marks, nr_demands;
+    uint64_t nr_walked;     /* cuts, shown or not */
 
     unsigned *unsynced;     /* indexes of operations */
     unsigned nr_unsynced;
-    bool *survives;         /* one an unsynced operation */
-    unsigned torn;          /* which of them is torn; UINT_MAX: none */
-    unsigned char *sectors; /* of the torn one: which survive */
+    enum survival *survives; /* one an unsynced operation */
+    uint64_t *first_sector; /* of each of them in `sectors`, and the end */
+    bool *sectors;          /* of torn ones: which survive */
+    uint64_t max_sectors;
 
     uint64_t *seen;         /* hash table; 0 is empty */
     uint64_t nr_seen, max_seen;
 };
-
-#define NONE (~0U)
 
 static void *
 must_have(void *p)
@@ -148,32 +152,40 @@ apply(const struct cut *cut, struct content *c, const struct op *op)
     }
 }
 
-static bool
-can_tear(const struct op *op)
+/* Into how many parts a cut may tear it. */
+static uint64_t
+nr_sectors(const struct op *op)
 {
-    return (op->kind == OP_WRITE || op->kind == OP_ZERO) && !op->failed
-           && op->off / SECTOR != (op->off + op->nr_bytes - 1) / SECTOR;
+    bool in_sectors = op->kind == OP_WRITE || op->kind == OP_ZERO
+                      || op->kind == OP_PUNCH;
+
+    if (!in_sectors || op->failed || op->nr_bytes == 0)
+        return 1;
+    return div_round_up(op->off % SECTOR + op->nr_bytes, SECTOR);
 }
 
-/* Applies those sectors of op that cut->sectors says. */
+/* Applies those sectors of op that `sectors` says. */
 static void
-apply_torn(const struct cut *cut, struct content *c, const struct op *op)
+apply_torn(const struct cut *cut, struct content *c, const struct op *op,
+           const bool *sectors)
 {
-    uint64_t from = 0;
+    uint64_t end = op->nr_bytes;
 
-    for (uint64_t i = 0; from < op->nr_bytes; i++) {
+    if (op->kind == OP_PUNCH)
+        end = min_u64(end, cut->capacity - min_u64(op->off, cut->capacity));
+    for (uint64_t from = 0; from < end; sectors++) {
         uint64_t at = op->off + from;
-        uint64_t n = min_u64(SECTOR - at % SECTOR, op->nr_bytes - from);
+        uint64_t n = min_u64(SECTOR - at % SECTOR, end - from);
 
-        if (cut->sectors[i])
+        if (*sectors)
             apply_part(c, op, from, n);
         from += n;
     }
 }
 
-/* All of what `survives` and `torn` choose, on top of the base. Operations
- * before the first unsynced one are in the base; others that are stable are
- * applied in their turn.
+/* All of what `survives` chooses, on top of the base. Operations before the
+ * first unsynced one are in the base; others that are stable are applied in
+ * their turn.
  */
 static void
 build_state(struct cut *cut)
@@ -187,9 +199,10 @@ build_state(struct cut *cut)
             apply(cut, &cut->state, op);
             continue;
         }
-        if (u == cut->torn)
-            apply_torn(cut, &cut->state, op);
-        else if (cut->survives[u])
+        if (cut->survives[u] == TORN)
+            apply_torn(cut, &cut->state, op,
+                       cut->sectors + cut->first_sector[u]);
+        else if (cut->survives[u] == ALL)
             apply(cut, &cut->state, op);
         u++;
     }
@@ -284,10 +297,11 @@ describe(const struct cut *cut, char *buf, size_t size)
     for (unsigned u = 0; u < cut->nr_unsynced && (size_t)n < size; u++) {
         const struct op *op = &cut->log->ops[cut->unsynced[u]];
 
-        if (u != cut->torn && !cut->survives[u])
+        if (cut->survives[u] == NOTHING)
             continue;
         n += snprintf(buf + n, size - n, " %s%s 0x%llx+0x%llx",
-                      u == cut->torn ? "torn " : "", op_names[op->kind],
+                      cut->survives[u] == TORN ? "torn " : "",
+                      op_names[op->kind],
                       (unsigned long long)op->off,
                       (unsigned long long)op->nr_bytes);
     }
@@ -318,22 +332,59 @@ show(struct cut *cut)
     return r;
 }
 
-/* Choosing states. With `newest`, only those where the last operation to
- * begin survives: the others were possible at the cut before it.
+/* Choosing states. With `newest`, only those where something of the last
+ * operation to begin survives: the others were possible at the cut before
+ * it.
  */
 
 static void
 choose_all(struct cut *cut, bool survive)
 {
-    memset(cut->survives, survive, cut->nr_unsynced);
+    for (unsigned u = 0; u < cut->nr_unsynced; u++)
+        cut->survives[u] = survive ? ALL : NOTHING;
+}
+
+static void
+choose_any(struct cut *cut)
+{
+    for (unsigned u = 0; u < cut->nr_unsynced; u++)
+        cut->survives[u] = rng_percent(&cut->rng, 50) ? ALL : NOTHING;
 }
 
 static int
 show_with(struct cut *cut, bool newest)
 {
     if (newest)
-        cut->survives[cut->nr_unsynced - 1] = true;
+        cut->survives[cut->nr_unsynced - 1] = ALL;
     return show(cut);
+}
+
+static uint64_t
+sectors_of(const struct cut *cut, unsigned u)
+{
+    return cut->first_sector[u + 1] - cut->first_sector[u];
+}
+
+/* Every subset of all sectors, of which there are few. */
+static int
+show_every_tear(struct cut *cut, bool newest)
+{
+    uint64_t n = cut->first_sector[cut->nr_unsynced];
+    int r = 0;
+
+    for (uint64_t mask = 0; mask < UINT64_C(1) << n && r == 0; mask++) {
+        if (newest && mask >> cut->first_sector[cut->nr_unsynced - 1] == 0)
+            continue;
+        for (uint64_t i = 0; i < n; i++)
+            cut->sectors[i] = mask >> i & 1;
+        for (unsigned u = 0; u < cut->nr_unsynced; u++) {
+            cut->survives[u] = TORN;
+            if (sectors_of(cut, u) == 1)
+                cut->survives[u] = cut->sectors[cut->first_sector[u]];
+        }
+        r = show(cut);
+    }
+    return r;
 }
 
 static int
@@ -360,13 +411,12 @@ show_some_subsets(struct cut *cut, bool newest)
         r = show_with(cut, newest);
         for (unsigned u = 0; u < cut->nr_unsynced && r == 0; u++) {
             choose_all(cut, all);
-            cut->survives[u] = !all;
+            cut->survives[u] = all ? NOTHING : ALL;
             r = show_with(cut, newest);
         }
     }
     for (unsigned i = 0; i < cut->options->nr_random && r == 0; i++) {
-        for (unsigned u = 0; u < cut->nr_unsynced; u++)
-            cut->survives[u] = rng_percent(&cut->rng, 50);
+        choose_any(cut);
         r = show_with(cut, newest);
     }
     return r;
@@ -374,42 +424,65 @@ show_some_subsets(struct cut *cut, bool newest)
 
 /* A prefix, a suffix, or any of the sectors. */
 static void
-choose_sectors(struct cut *cut, const struct op *op)
+tear(struct cut *cut, unsigned u)
 {
-    uint64_t nr = div_round_up(op->off % SECTOR + op->nr_bytes, SECTOR);
+    bool *sectors = cut->sectors + cut->first_sector[u];
+    uint64_t nr = sectors_of(cut, u);
     uint64_t at = 1 + rng_below(&cut->rng, nr - 1);
     uint64_t how = rng_below(&cut->rng, 3);
 
-    free(cut->sectors);
-    cut->sectors = must_have(malloc(nr));
+    cut->survives[u] = TORN;
     for (uint64_t i = 0; i < nr; i++)
-        cut->sectors[i] = how == 0 ? i < at
-                          : how == 1 ? i >= at : rng_percent(&cut->rng, 50);
+        sectors[i] = how == 0 ? i < at
+                     : how == 1 ? i >= at : rng_percent(&cut->rng, 50);
 }
 
+/* Some states with one torn operation: each second one tears the newest, if
+ * that can be. */
 static int
-show_torn(struct cut *cut)
+show_torn(struct cut *cut, bool newest)
 {
-    unsigned nr_can = 0;
+    unsigned nr_can = 0, last = cut->nr_unsynced - 1;
     int r = 0;
 
     for (unsigned u = 0; u < cut->nr_unsynced; u++)
-        nr_can += can_tear(&cut->log->ops[cut->unsynced[u]]);
+        nr_can += sectors_of(cut, u) > 1;
     for (unsigned i = 0; nr_can && i < cut->options->nr_torn && !r; i++) {
         uint64_t which = rng_below(&cut->rng, nr_can);
         unsigned u = 0;
 
-        for (;; u++)
-            if (can_tear(&cut->log->ops[cut->unsynced[u]]) && which-- == 0)
-                break;
-        choose_sectors(cut, &cut->log->ops[cut->unsynced[u]]);
-        for (unsigned v = 0; v < cut->nr_unsynced; v++)
-            cut->survives[v] = rng_percent(&cut->rng, 50);
-        cut->torn = u;
+        while (sectors_of(cut, u) == 1 || which-- > 0)
+            u++;
+        if (newest && i % 2 == 0 && sectors_of(cut, last) > 1)
+            u = last;
+        choose_any(cut);
+        tear(cut, u);
         r = show(cut);
-        cut->torn = NONE;
     }
     return r;
+}
+
+static void
+find_unsynced(struct cut *cut)
+{
+    uint64_t nr = 0;
+
+    cut->nr_unsynced = 0;
+    for (unsigned i = cut->base_end; i < cut->begun; i++) {
+        const struct op *op = &cut->log->ops[i];
+
+        if (cut->stable[i] || op->kind == OP_FLUSH)
+            continue;
+        cut->first_sector[cut->nr_unsynced] = nr;
+        cut->unsynced[cut->nr_unsynced++] = i;
+        nr += nr_sectors(op);
+    }
+    cut->first_sector[cut->nr_unsynced] = nr;
+    if (nr > cut->max_sectors) {
+        cut->max_sectors = 2 * nr;
+        free(cut->sectors);
+        cut->sectors = must_have(calloc(cut->max_sectors, sizeof(bool)));
+    }
 }
 
 static int
@@ -417,21 +490,25 @@ show_point(struct cut *cut, bool newest)
 {
     int r;
 
-    cut->nr_unsynced = 0;
-    for (unsigned i = cut->base_end; i < cut->begun; i++)
-        if (!cut->stable[i] && cut->log->ops[i].kind != OP_FLUSH)
-            cut->unsynced[cut->nr_unsynced++] = i;
+    cut->nr_walked++;
+    if (cut->nr_marks < cut->options->first_mark)
+        return 0;
+    find_unsynced(cut);
     cut->stats->nr_points++;
     if (cut->stats->max_unsynced < cut->nr_unsynced)
         cut->stats->max_unsynced = cut->nr_unsynced;
     /* Cuts are independent of each other's number of states. */
-    rng_init(&cut->rng, cut->options->seed, cut->stats->nr_points);
+    rng_init(&cut->rng, cut->options->seed, cut->nr_walked);
 
-    if (cut->nr_unsynced <= cut->options->max_exhaustive)
+    if (cut->first_sector[cut->nr_unsynced] <= CRASH_MAX_EXHAUSTIVE)
+        return show_every_tear(cut, newest);
+    if (cut->nr_unsynced <= CRASH_MAX_EXHAUSTIVE) {
         r = show_every_subset(cut, newest);
-    else
+    } else {
+        cut->stats->nr_sampled++;
         r = show_some_subsets(cut, newest);
-    return r ? r : show_torn(cut);
+    }
+    return r ? r : show_torn(cut, newest);
 }
 
 /* Flush f ended: all that had ended before it began is stable. */
@@ -509,7 +586,7 @@ crash_log_enumerate(struct crash_log *log,
     struct crash_stats ignored;
     struct cut cut = {
         .log = log, .options = options, .fn = fn, .opaque = opaque,
-        .stats = stats ? stats : &ignored, .torn = NONE,
+        .stats = stats ? stats : &ignored,
     };
     unsigned nr = log->nr_ops + 1;
     int r;
@@ -521,13 +598,16 @@ crash_log_enumerate(struct crash_log *log,
     cut.stable = must_have(calloc(nr, sizeof *cut.stable));
     cut.survives = must_have(calloc(nr, sizeof *cut.survives));
     cut.unsynced = must_have(calloc(nr, sizeof *cut.unsynced));
+    cut.first_sector = must_have(calloc(nr + 1, sizeof *cut.first_sector));
     r = walk(&cut);
+    states_tried(cut.stats);
     free(cut.base.bytes);
     free(cut.state.bytes);
     free(cut.visited);
     free(cut.stable);
     free(cut.survives);
     free(cut.unsynced);
+    free(cut.first_sector);
     free(cut.sectors);
     free(cut.seen);
     return r;

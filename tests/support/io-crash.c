@@ -262,3 +262,11 @@ crash_log_mark(struct crash_log *log, enum crash_mark mark)
     add_event(log, (struct event){ EVENT_MARK, 0, mark });
     return log->nr_marks++;
 }
+
+unsigned
+crash_log_nr_marks(struct crash_log *log)
+{
+    LOCK_SCOPE(&log->lock);
+
+    return log->nr_marks;
+}

@@ -44,20 +44,25 @@ enum crash_mark {
 
 /* Returns the mark's number: 0, 1, … */
 unsigned crash_log_mark(struct crash_log *log, enum crash_mark mark);
+unsigned crash_log_nr_marks(struct crash_log *log);
 
 /* Of n unsynced operations all 2^n subsets are tried if n is at most
- * max_exhaustive; otherwise none, all, each alone, all but each, and
- * nr_random random ones. nr_torn more have one torn write.
+ * CRASH_MAX_EXHAUSTIVE; and all subsets of their sectors, if there are not
+ * more of these. Otherwise none, all, each alone, all but each, and
+ * nr_random random ones; and nr_torn more have one torn operation.
  */
+enum { CRASH_MAX_EXHAUSTIVE = 12 };
+
 struct crash_options {
-    unsigned max_exhaustive;
     unsigned nr_random;
     unsigned nr_torn;
     uint64_t seed;
+    unsigned first_mark;   /* cuts that this many marks do not precede are
+                            * left out: they were tried with another log
+                            * that begins alike */
 };
 
-#define CRASH_OPTIONS_INIT \
-    { .max_exhaustive = 10, .nr_random = 50, .nr_torn = 20, .seed = 1 }
+#define CRASH_OPTIONS_INIT { .nr_random = 50, .nr_torn = 20, .seed = 1 }
 
 struct crash_state {
     struct mem *image;  /* may be changed; freed after the call unless
@@ -71,6 +76,7 @@ typedef int crash_state_fn(void *opaque, const struct crash_state *state);
 
 struct crash_stats {
     uint64_t nr_points;    /* places of cuts that can differ */
+    uint64_t nr_sampled;   /* of them: not all subsets were tried */
     uint64_t nr_states;    /* made */
     uint64_t nr_distinct;  /* shown to the function */
     unsigned max_unsynced; /* a large one is a finding of its own */

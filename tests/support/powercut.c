@@ -6,8 +6,7 @@
 
 #include "audit.h"
 #include "expect.h"
-#include "oracle.h"
-#include "tmpdir.h"
+#include "states.h"
 
 /* What is written over all of the disk at the end. */
 enum { LAST_CONTENT = 4711 };
@@ -25,7 +24,6 @@ powercut_init(struct powercut *pc, const struct scene *scene)
 {
     memset(pc, 0, sizeof *pc);
     rig_init(&pc->rig, scene->recipe, scene->backing_bytes);
-    pc->qemu_every = 1000;
 }
 
 void
@@ -104,22 +102,6 @@ audit_mem(struct mem *m, const char *when)
     return a;
 }
 
-static void
-ask_qemu(struct powercut *pc, struct mem *m)
-{
-    const char *path = tmpdir_path("state.qcow2");
-    struct oracle_check c;
-
-    if (!pc->qemu_every || pc->nr_states % pc->qemu_every != 0 ||
-        !oracle_present())
-        return;
-    mem_save(m, path);
-    oracle_check(path, &c);
-    EXPECT(c.corruptions == 0 && c.check_errors == 0,
-           "qemu-img check: exit status %d, %ld corruptions", c.exit_status,
-           c.corruptions);
-}
-
 void
 powercut_check(struct powercut *pc, struct mem *m, uint64_t moment)
 {
@@ -134,7 +116,7 @@ powercut_check(struct powercut *pc, struct mem *m, uint64_t moment)
     pc->nr_leaky += before.nr_leaks > 0;
     if (before.nr_leaks > pc->max_leaks)
         pc->max_leaks = before.nr_leaks;
-    ask_qemu(pc, m);
+    states_ask_qemu(m, before.dirty, false);
 
     disk = rig_open_disk(&pc->rig, io_mem_open(m, false));
     EXPECT_OK(qcow2_pread(disk, content, size, 0, &err), &err);

@@ -24,7 +24,6 @@ struct powercut {
     /* Over all workloads. */
     uint64_t nr_states, nr_workloads, nr_leaky;
     unsigned max_unsynced, max_leaks;
-    uint64_t qemu_every;        /* ask qemu-img about every so manieth state */
 };
 
 /* The scene's backing file is written to the temporary directory. */

@@ -268,8 +268,8 @@ operations_are_counted_by_kind(void **state)
 /* Power cuts. A state is told as one character a sector. */
 
 struct seen {
-    char states[4096][16];
-    unsigned nr_marks[4096];
+    char states[8192][16];
+    unsigned nr_marks[8192];
     unsigned nr;
 };
 
@@ -403,15 +403,71 @@ writes_are_torn_between_sectors(void **state)
 
     (void)state;
     fill(c->io, 0, 3 * 512, 'a');
-    c->options.nr_torn = 200;
+    c->options.nr_torn = 0;
     crash_case_enumerate(c);
     assert_int_equal(c->seen.nr, 8);
     assert_int_equal(times_seen(&c->seen, "a..", 0), 1);
     assert_int_equal(times_seen(&c->seen, ".aa", 0), 1);
     assert_int_equal(times_seen(&c->seen, "a.a", 0), 1);
+    crash_case_free(c);
+}
+
+static void
+long_writes_are_torn_by_samples(void **state)
+{
+    struct crash_case *c = crash_case_new(13);
+
+    (void)state;
+    fill(c->io, 0, 13 * 512, 'a');
     c->options.nr_torn = 0;
     crash_case_enumerate(c);
     assert_int_equal(c->seen.nr, 2);
+    c->options.nr_torn = 400;
+    crash_case_enumerate(c);
+    assert_true(c->seen.nr > 50);
+    assert_int_equal(times_seen(&c->seen, ".............", 0), 1);
+    assert_int_equal(times_seen(&c->seen, "aaaaaaaaaaaaa", 0), 1);
+    assert_int_equal(times_seen(&c->seen, "aaaaaa.......", 0), 1);
+    assert_int_equal(times_seen(&c->seen, "......aaaaaaa", 0), 1);
+    crash_case_free(c);
+}
+
+/* Twelve writes of which one has two sectors: of all their subsets one
+ * write is never torn, but in the samples. */
+static void
+twelve_unsynced_writes_are_all_tried(void **state)
+{
+    struct crash_case *c = crash_case_new(13);
+
+    (void)state;
+    for (int i = 0; i < 11; i++)
+        fill(c->io, i * 512, 512, 'a' + i);
+    fill(c->io, 11 * 512, 2 * 512, 'z');
+    c->options.nr_torn = 0;
+    crash_case_enumerate(c);
+    assert_int_equal(c->stats.nr_distinct, 1 << 12);
+    assert_int_equal(c->stats.nr_sampled, 0);
+    c->options.nr_torn = 10;
+    crash_case_enumerate(c);
+    assert_true(c->stats.nr_distinct > 1 << 12);
+    crash_case_free(c);
+}
+
+static void
+cuts_before_the_first_mark_are_left_out(void **state)
+{
+    struct crash_case *c = crash_case_new(3);
+
+    (void)state;
+    fill(c->io, 0, 512, 'a');
+    crash_log_mark(c->log, CRASH_MARK_ALLOWS);
+    fill(c->io, 512, 512, 'b');
+    io_flush(c->io, NULL);
+    c->options.first_mark = 1;
+    crash_case_enumerate(c);
+    assert_int_equal(c->seen.nr, 2);
+    assert_int_equal(times_seen(&c->seen, ".b.", 1), 1);
+    assert_int_equal(times_seen(&c->seen, "ab.", 1), 1);
     crash_case_free(c);
 }
 
@@ -460,6 +516,7 @@ many_unsynced_writes_are_sampled(void **state)
         fill(c->io, i * 512, 512, 'a' + i);
     crash_case_enumerate(c);
     assert_int_equal(c->stats.max_unsynced, 14);
+    assert_int_equal(c->stats.nr_sampled, 2);
     assert_int_equal(times_seen(&c->seen, "abcdefghijklmn", 0), 1);
     assert_int_equal(times_seen(&c->seen, ".............n", 0), 1);
     assert_int_equal(times_seen(&c->seen, ".bcdefghijklmn", 0), 1);
@@ -604,6 +661,9 @@ main(void)
         cmocka_unit_test(what_was_flushed_survives),
         cmocka_unit_test(later_writes_win),
         cmocka_unit_test(writes_are_torn_between_sectors),
+        cmocka_unit_test(long_writes_are_torn_by_samples),
+        cmocka_unit_test(twelve_unsynced_writes_are_all_tried),
+        cmocka_unit_test(cuts_before_the_first_mark_are_left_out),
         cmocka_unit_test(small_writes_are_never_torn),
         cmocka_unit_test(sizes_survive_like_data),
         cmocka_unit_test(many_unsynced_writes_are_sampled),

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* states.h: counts the crash states that a test program tries, and asks the
+ * other implementation about a part of them.
+ */
+#ifndef STATES_H
+#define STATES_H
+
+#include <stdbool.h>
+
+#include "io-crash.h"
+
+/* CRASH_LONG=1: many more workloads, and more states of each. */
+bool states_are_many(void);
+
+/* The states of one log: crash_log_enumerate says so itself. */
+void states_tried(const struct crash_stats *stats);
+
+/* Has qemu-img check judge every CRASH_QEMU_EVERYth state (400; with
+ * CRASH_LONG 100) it is called for: no corruption, at worst leaks. Where the
+ * dirty bit is set that must hold after its repair; in version 2, which has
+ * no such bit, COPIED flags may be wrong. */
+void states_ask_qemu(struct mem *state, bool dirty, bool flags_may_be_wrong);
+
+/* One line, whose figures `make crash-states` adds up. */
+void states_print(void);
+
+#endif /* STATES_H */
