@@ -39,6 +39,14 @@ iov_bytes(const struct iovec *iov, int nr_iov)
     return sum;
 }
 
+/* A request that changed the file, or failed to, returned. */
+static int
+changed(struct io *io, int r)
+{
+    __atomic_add_fetch(&io->nr_changes, 1, __ATOMIC_ACQ_REL);
+    return r;
+}
+
 int
 io_preadv(struct io *io, const struct iovec *iov, int nr_iov,
           uint64_t host_off, struct qcow2_error *err)
@@ -64,7 +72,7 @@ io_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
         return 0;
     if (check_range(io, host_off, nr_bytes, err) < 0)
         return -1;
-    return io->ops->pwritev(io, iov, nr_iov, host_off, err);
+    return changed(io, io->ops->pwritev(io, iov, nr_iov, host_off, err));
 }
 
 int
@@ -88,9 +96,20 @@ io_pwrite(struct io *io, const void *buf, size_t nr_bytes,
 int
 io_flush(struct io *io, struct qcow2_error *err)
 {
-    if (io->readonly)
+    /* What returned before this call has been counted. */
+    uint64_t nr = __atomic_load_n(&io->nr_changes, __ATOMIC_ACQUIRE) + 1;
+    uint64_t durable = __atomic_load_n(&io->nr_durable, __ATOMIC_ACQUIRE);
+
+    if (io->readonly || durable >= nr)
         return 0;
-    return io->ops->flush(io, err);
+    if (io->ops->flush(io, err) == -1)
+        return -1;
+    while (durable < nr
+           && !__atomic_compare_exchange_n(&io->nr_durable, &durable, nr,
+                                           false, __ATOMIC_ACQ_REL,
+                                           __ATOMIC_ACQUIRE))
+        ;
+    return 0;
 }
 
 int
@@ -103,7 +122,7 @@ io_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes, unsigned flags,
         return 0;
     if (check_range(io, host_off, nr_bytes, err) < 0)
         return -1;
-    return io->ops->zero(io, host_off, nr_bytes, flags, err);
+    return changed(io, io->ops->zero(io, host_off, nr_bytes, flags, err));
 }
 
 int
@@ -116,7 +135,7 @@ io_punch(struct io *io, uint64_t host_off, uint64_t nr_bytes,
         return 0;
     if (check_range(io, host_off, nr_bytes, err) < 0)
         return -1;
-    return io->ops->punch(io, host_off, nr_bytes, err);
+    return changed(io, io->ops->punch(io, host_off, nr_bytes, err));
 }
 
 int
@@ -126,7 +145,7 @@ io_truncate(struct io *io, uint64_t size, struct qcow2_error *err)
         return refuse_readonly(io, err);
     if (check_range(io, 0, size, err) < 0)
         return -1;
-    return io->ops->truncate(io, size, err);
+    return changed(io, io->ops->truncate(io, size, err));
 }
 
 int

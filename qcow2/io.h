@@ -8,7 +8,9 @@
  *
  * Durability: flush makes every write, zero, punch and truncate that had
  * returned before it was called survive a power cut. Before that any subset
- * of them may survive, in any order, torn at 512 bytes.
+ * of them may survive, in any order, torn at 512 bytes. io_flush reaches the
+ * backend only if something was changed since the last flush that succeeded
+ * began, and once at first.
  */
 #ifndef QCOW2_IO_H
 #define QCOW2_IO_H
@@ -84,6 +86,10 @@ struct io {
     bool reads_zero_past_end; /* what was never written reads as zeroes:
                                * true of files, not of block devices */
     uint64_t dev, ino; /* identity; both 0 when there is none */
+
+    /* io.c: a flush with nothing to do is none. Atomic. */
+    uint64_t nr_changes; /* requests that changed the file and returned */
+    uint64_t nr_durable; /* of them, and 1 more: what others did before */
 };
 
 enum { IO_MAX_IOV = 16 };

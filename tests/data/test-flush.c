@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-flush: what a flush costs, and who shares it.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 
+#include "error.h"
 #include "expect.h"
 #include "open.h"
 #include "rig.h"
@@ -46,7 +48,9 @@ barriers_per_flush(void **state)
     open_rig(&r, "backing base.raw raw; cluster 64K; size 8M; data 0-31 1;"
              "compressed 32-39 2; snapshot 1 first; data 0-15 3", 4 << 20);
     rig_flush(&r);
-    expect_barriers(&r, 1, "idle");
+    expect_barriers(&r, 1, "the first");
+    rig_flush(&r);
+    EXPECT(fault_count(&r.plan, FAULT_FLUSH) == 0, "a barrier for nothing");
     for (unsigned i = 0; i < 16; i++)
         rig_play(&r, OP_WRITE, i * C, 5000, 0);
     rig_flush(&r);
@@ -117,6 +121,7 @@ struct gate {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool armed, entered, open;
+    bool write_inside, fail;
     unsigned nr_flushes;
 };
 
@@ -127,6 +132,10 @@ gate_flush(struct io *io, struct qcow2_error *err)
 
     pthread_mutex_lock(&g->lock);
     g->nr_flushes++;
+    if (g->fail) {
+        pthread_mutex_unlock(&g->lock);
+        return error_set(err, EIO, "as the test wants it");
+    }
     if (g->armed) {
         g->entered = true;
         pthread_cond_broadcast(&g->changed);
@@ -134,6 +143,8 @@ gate_flush(struct io *io, struct qcow2_error *err)
             pthread_cond_wait(&g->changed, &g->lock);
     }
     pthread_mutex_unlock(&g->lock);
+    if (g->write_inside && io_pwrite(io, "", 1, 0, err) == -1)
+        return -1;
     return io_flush(g->below, err);
 }
 
@@ -170,15 +181,21 @@ static const struct io_ops gate_ops = {
 
 struct flusher {
     struct qcow2_disk *disk;
+    unsigned index;
     unsigned *nr_called; /* atomic */
     int result;
 };
 
+/* Writes in place first, so that there is something to flush. */
 static void *
-flush_once(void *arg)
+write_and_flush(void *arg)
 {
     struct flusher *f = arg;
+    unsigned char c;
 
+    if (qcow2_pread(f->disk, &c, 1, f->index, NULL) == -1
+        || qcow2_pwrite(f->disk, &c, 1, f->index, 0, NULL) == -1)
+        return NULL;
     __atomic_add_fetch(f->nr_called, 1, __ATOMIC_SEQ_CST);
     f->result = qcow2_flush(f->disk, NULL);
     return NULL;
@@ -207,8 +224,8 @@ flushes_that_arrive_during_one_share_the_next(void **state)
     g.armed = true;
 
     for (unsigned i = 0; i <= NR_THREADS; i++) {
-        flushers[i] = (struct flusher){ r.play.disk, &nr_called, -1 };
-        pthread_create(&threads[i], NULL, flush_once, &flushers[i]);
+        flushers[i] = (struct flusher){ r.play.disk, i, &nr_called, -1 };
+        pthread_create(&threads[i], NULL, write_and_flush, &flushers[i]);
         pthread_mutex_lock(&g.lock);
         while (!g.entered) /* the first is inside; the others find it so */
             pthread_cond_wait(&g.changed, &g.lock);
@@ -233,6 +250,46 @@ flushes_that_arrive_during_one_share_the_next(void **state)
     rig_free(&r);
 }
 
+static void
+expect_flushes(struct gate *g, int result, unsigned nr, const char *what)
+{
+    EXPECT(io_flush(&g->io, NULL) == result, "%s: result", what);
+    EXPECT(g->nr_flushes == nr, "%s: %u flushes so far", what,
+           g->nr_flushes);
+}
+
+static void
+only_what_returned_before_a_flush_began_is_flushed(void **state)
+{
+    struct rig r;
+    struct gate g = { .nr_flushes = 0 };
+
+    (void)state;
+    expect_case("flushes with nothing to do");
+    rig_init(&r, "cluster 64K; size 1M; data 0 1", 0);
+    rig_start(&r);
+    g.below = io_mem_open(r.mem, false);
+    g.io = *g.below;
+    g.io.ops = &gate_ops;
+    pthread_mutex_init(&g.lock, NULL);
+
+    expect_flushes(&g, 0, 1, "what others may have written");
+    expect_flushes(&g, 0, 1, "nothing");
+    EXPECT(io_pwrite(&g.io, "", 1, 0, NULL) == 0, "write");
+    g.write_inside = true;
+    expect_flushes(&g, 0, 2, "a write");
+    g.write_inside = false;
+    expect_flushes(&g, 0, 3, "a write while it was flushed");
+    EXPECT(io_pwrite(&g.io, "", 1, 0, NULL) == 0, "write");
+    g.fail = true;
+    expect_flushes(&g, -1, 4, "a flush that fails");
+    g.fail = false;
+    expect_flushes(&g, 0, 5, "after it failed");
+    expect_flushes(&g, 0, 5, "nothing again");
+    io_close(&g.io);
+    rig_free(&r);
+}
+
 int
 main(void)
 {
@@ -242,6 +299,7 @@ main(void)
         cmocka_unit_test(a_new_refblock_costs_one_more_barrier),
         cmocka_unit_test(closing_what_was_only_read_writes_nothing),
         cmocka_unit_test(flushes_that_arrive_during_one_share_the_next),
+        cmocka_unit_test(only_what_returned_before_a_flush_began_is_flushed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
