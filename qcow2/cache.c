@@ -321,6 +321,8 @@ cache_get(struct cache *c, const void *owner, uint64_t key, uint32_t size,
     for (;;) {
         struct block *b = find_block(c, s, hash, owner, key);
 
+        if (!b && !load)
+            return NULL;
         if (!b) {
             b = add_block(c, s, owner, key, size, err);
             if (!b || load_block(c, s, b, load, opaque, err) == -1)

@@ -58,7 +58,8 @@ uint64_t cache_used_bytes(struct cache *c);
 /* The block (owner, key), pinned; loads it on a miss, and where several
  * miss at once one loads and the others wait for it. A failed load is not
  * remembered: who waited for it tries again himself. All users of one
- * (owner, key) give the same size.
+ * (owner, key) give the same size. load NULL: NULL if it is not there, or
+ * could not be loaded by whoever tries just now.
  */
 struct block *cache_get(struct cache *c, const void *owner, uint64_t key,
                         uint32_t size, cache_load_fn *load, void *opaque,

@@ -307,17 +307,24 @@ flush_close(struct image *img, struct qcow2_error *err)
     return img->readonly || !img->begun ? 0 : flush_all(img, err);
 }
 
+static int
+switch_header(struct image *img, flush_change_fn *change, const void *what,
+              struct qcow2_error *err)
+{
+    if (change(img, what, err) == -1 || io_flush(img->io, err) == -1) {
+        image_fail(img);
+        return error_prefix(err, "%s: header", img->name);
+    }
+    return 0;
+}
+
 int
 flush_switch(struct image *img, flush_change_fn *change, const void *what,
              struct qcow2_error *err)
 {
     if (flush_run(img, err) == -1)
         return -1;
-    if (change(img, what, err) == -1 || io_flush(img->io, err) == -1) {
-        image_fail(img);
-        return error_prefix(err, "%s: header", img->name);
-    }
-    return 0;
+    return switch_header(img, change, what, err);
 }
 
 static int
@@ -339,4 +346,32 @@ flush_dirty_bit(struct image *img, bool set, struct qcow2_error *err)
     if (img->hdr.version < 3 || (!set && img->unsettled))
         return 0;
     return flush_switch(img, change_dirty_bit, &set, err);
+}
+
+/* One barrier is for both: an image that is marked too early is checked in
+ * vain, no more. */
+int
+flush_begin(struct image *img, struct qcow2_error *err)
+{
+    static const bool set = true;
+
+    alloc_release_tables(img);
+    if ((is_dirty(img) || img->active.nr_l1_dirty > 0
+         || img->hdr.version < 3) && flush_all(img, err) == -1)
+        return -1;
+    if (img->hdr.version < 3)
+        return 0;
+    if (check_not_failed(img, err) == -1)
+        return -1;
+    return switch_header(img, change_dirty_bit, &set, err);
+}
+
+int
+flush_flags(struct image *img, const be64 *table, uint64_t host_off,
+            uint64_t nr_bytes, struct qcow2_error *err)
+{
+    if (io_pwrite(img->io, table, nr_bytes, host_off, err) == 0)
+        return 0;
+    image_fail(img);
+    return error_prefix(err, "%s", img->name);
 }

@@ -190,21 +190,16 @@ find_table(struct view *v, uint64_t guest_off, struct l1_entry *e,
     return 0;
 }
 
-struct block *
-map_slice_at(struct image *img, uint64_t table_off, uint32_t idx,
-             struct qcow2_error *err)
-{
-    return cache_get(img->meta, img,
-                     table_off + (uint64_t)idx * img->slice_size,
-                     img->slice_size, load_slice, img, err);
-}
-
 static struct block *
 get_slice(struct view *v, uint64_t table_off, uint64_t guest_off,
           struct qcow2_error *err)
 {
-    return map_slice_at(v->img, table_off, slice_index(v->img, guest_off),
-                        err);
+    struct image *img = v->img;
+    uint64_t host_off = table_off
+                        + slice_index(img, guest_off) * img->slice_size;
+
+    return cache_get(img->meta, img, host_off, img->slice_size, load_slice,
+                     img, err);
 }
 
 /* How many entries from idx on, at most nr, continue what idx begins. */
@@ -406,15 +401,44 @@ map_done(struct map_slice *s)
     s->block = NULL;
 }
 
-void
-map_store_slice(struct image *img, struct block *slice,
-                const uint64_t *entries)
+int
+map_read_table(struct image *img, uint64_t table_off, be64 *table,
+               struct qcow2_error *err)
 {
-    LOCK_SCOPE(&slice->lock);
+    return load_slice(img, table_off, table, img->cluster_size, err);
+}
 
-    for (uint32_t i = 0; i < UINT32_C(1) << img->slice_bits; i++)
-        l2_store(slice, i, entries[i]);
-    dirty_add(&img->l2_dirty, slice);
+/* Readers of snapshots may be loading slices just now, from before the table
+ * was written. */
+void
+map_refresh_table(struct image *img, uint64_t table_off, const be64 *table)
+{
+    uint32_t per_slice = UINT32_C(1) << img->slice_bits;
+
+    for (uint32_t off = 0; off < img->cluster_size; off += img->slice_size) {
+        struct block *b = cache_get(img->meta, img, table_off + off,
+                                    img->slice_size, NULL, NULL, NULL);
+        const be64 *slice = table + off / sizeof *table;
+
+        if (!b)
+            continue;
+        pthread_mutex_lock(&b->lock);
+        for (uint32_t i = 0; i < per_slice; i++)
+            l2_store(b, i, be64_get(slice[i]));
+        pthread_mutex_unlock(&b->lock);
+        cache_put(b);
+    }
+}
+
+bool
+map_set_l1_flag(struct view *v, uint32_t idx, bool copied)
+{
+    uint64_t old = l1_load(v, idx), entry = entry_with_copied(old, copied);
+
+    if (old == 0 || entry == old)
+        return false;
+    __atomic_store_n(&v->l1[idx], entry, __ATOMIC_RELEASE);
+    return true;
 }
 
 void

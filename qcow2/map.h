@@ -5,6 +5,7 @@
 #ifndef QCOW2_MAP_H
 #define QCOW2_MAP_H
 
+#include "bytes.h"
 #include "image.h"
 
 /* The vtable of struct view as a source. */
@@ -56,15 +57,20 @@ void map_set_compressed(struct view *v, struct map_slice *s,
                         uint64_t guest_off, uint64_t host_off,
                         uint32_t nr_bytes);
 
-/* For tree.c. The idx-th slice of the L2 table at table_off, pinned. */
-struct block *map_slice_at(struct image *img, uint64_t table_off,
-                           uint32_t idx, struct qcow2_error *err);
 enum { MAX_SLICE_ENTRIES = 512 };
 
-/* Stores all entries of a slice that map_slice_at gave (exclusive operations
- * only: nobody else changes them). */
-void map_store_slice(struct image *img, struct block *slice,
-                     const uint64_t *entries);
+/* For tree.c (exclusive operations, with no slice dirty): an L2 table, read
+ * whole past the cache; and after it was written what the cache has of it.
+ */
+int map_read_table(struct image *img, uint64_t table_off, be64 *table,
+                   struct qcow2_error *err);
+void map_refresh_table(struct image *img, uint64_t table_off,
+                       const be64 *table);
+
+/* Changes the COPIED flag of an L1 entry of the active disk, which the caller
+ * writes; says whether it was different. */
+bool map_set_l1_flag(struct view *v, uint32_t idx, bool copied);
+
 /* Changes an L1 entry of the active disk, unless it is so already. */
 void map_set_l1(struct view *v, uint32_t idx, uint64_t entry);
 

@@ -78,6 +78,14 @@ int flush_switch(struct image *img, flush_change_fn *change,
                  const void *what, struct qcow2_error *err);
 int flush_dirty_bit(struct image *img, bool set, struct qcow2_error *err);
 
+/* Likewise: their beginning (flush_all, and the dirty bit set). And a table
+ * of which nothing but COPIED flags changed is written at once: flags have no
+ * order among themselves, and are durable with the next barrier.
+ */
+int flush_begin(struct image *img, struct qcow2_error *err);
+int flush_flags(struct image *img, const be64 *table, uint64_t host_off,
+                uint64_t nr_bytes, struct qcow2_error *err);
+
 /* Everything to disk, nothing leaked: the last thing before image_free. */
 int flush_close(struct image *img, struct qcow2_error *err);
 

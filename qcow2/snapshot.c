@@ -42,8 +42,7 @@ snapshot_begin(struct qcow2_disk *disk, struct image **img,
         return error_set(err, EROFS, "%s: it is open read-only", i->name);
     pthread_rwlock_wrlock(&i->rwlock);
     if (tree_check_alone(i, i->active.l1, i->active.l1_entries, err) == -1
-        || image_begin_write(i, err) == -1 || flush_all(i, err) == -1
-        || flush_dirty_bit(i, true, err) == -1) {
+        || image_begin_write(i, err) == -1 || flush_begin(i, err) == -1) {
         pthread_rwlock_unlock(&i->rwlock);
         return -1;
     }
@@ -308,13 +307,8 @@ create(struct image *img, struct creation *c, const char *name,
         return -1;
     }
     c->raised = true;
-    if (tree_raise(img, img->active.l1, nr, err) == -1
-        || flush_run(img, err) == -1)
-        return -1;
-    for (uint32_t i = 0; i < nr; i++)
-        map_set_l1(&img->active, i,
-                   entry_with_copied(img->active.l1[i], false));
-    return tree_clear_copied(img, c->vs.l1, nr, err) == -1
+    return tree_share(img, c->vs.l1, nr, err) == -1
+                   || tree_clear_l1_flags(img, nr, err) == -1
                    || switch_table(img, &c->nt, err) == -1
                ? -1 : 0;
 }
@@ -417,8 +411,7 @@ apply(struct image *img, const struct snapshot *s, bool *unsettled,
     }
     memcpy(old, v->l1, old_nr * sizeof *old);
     *unsettled = true;
-    if (tree_raise(img, l1, to.l1_size, err) == -1
-        || tree_clear_copied(img, l1, to.l1_size, err) == -1
+    if (tree_share(img, l1, to.l1_size, err) == -1
         || snapshot_switch_disk(img, &to, err) == -1) {
         free(l1);
         free(old);

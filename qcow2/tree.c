@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 
 #include "alloc.h"
 #include "checked.h"
+#include "cleanup.h"
 #include "counts.h"
 #include "entry.h"
 #include "error.h"
@@ -117,74 +119,131 @@ get_table(struct image *img, const uint64_t *l1, uint32_t i,
 {
     struct l1_entry e = entry_decode_l1(l1[i], img->cluster_bits);
 
+    *table_off = e.host_off;
     if (e.flaws)
         return image_damaged(img, err, "L1 entry %u is invalid", i);
-    *table_off = e.host_off;
     return 0;
 }
 
 static uint32_t
-slices_per_table(const struct image *img)
+entries_per_table(const struct image *img)
 {
-    return UINT32_C(1) << (img->l2_bits - img->slice_bits);
-}
-
-static uint32_t
-entries_per_slice(const struct image *img)
-{
-    return UINT32_C(1) << img->slice_bits;
+    return UINT32_C(1) << img->l2_bits;
 }
 
 /* How many entries from i on, with a place each, are in a row on the host? */
 static uint32_t
-row_length(const struct image *img, const be64 *entries, uint32_t i)
+row_length(const struct image *img, const be64 *table, uint32_t i)
 {
-    uint64_t entry = be64_get(entries[i]);
+    uint64_t entry = be64_get(table[i]);
     uint32_t n = 1;
 
     if ((entry & L2_COMPRESSED) || !(entry & L2_OFFSET_MASK))
         return 1;
-    while (i + n < entries_per_slice(img)
-           && be64_get(entries[i + n])
+    while (i + n < entries_per_table(img)
+           && be64_get(table[i + n])
                   == entry + n * (uint64_t)img->cluster_size)
         n++;
     return n;
 }
 
 static int
-walk_table(struct run *r, uint64_t table_off, struct qcow2_error *err)
+walk_table(struct run *r, const be64 *table, uint64_t table_off,
+           struct qcow2_error *err)
 {
     struct image *img = r->img;
     int ret = run_add(r, table_off, 1, err);
 
-    for (uint32_t s = 0; ret == 0 && s < slices_per_table(img); s++) {
-        struct block *b = map_slice_at(img, table_off, s, err);
-        const be64 *entries;
+    for (uint32_t i = 0, n; ret == 0 && i < entries_per_table(img); i += n) {
+        uint64_t entry = be64_get(table[i]);
 
-        if (!b)
-            return -1;
-        entries = (const be64 *)b->data;
-        for (uint32_t i = 0, n; ret == 0 && i < entries_per_slice(img);
-             i += n) {
-            n = row_length(img, entries, i);
-            ret = walk_entries(r, be64_get(entries[i]), n, err);
-        }
-        cache_put(b);
+        n = 1;
+        if (entry == 0)
+            continue;
+        n = row_length(img, table, i);
+        ret = walk_entries(r, entry, n, err);
     }
     return ret;
 }
 
+/* Clears the COPIED flags; says whether there were any. */
+static bool
+clear_flags(const struct image *img, be64 *table)
+{
+    uint64_t changed = 0;
+
+    for (uint32_t i = 0; i < entries_per_table(img); i++) {
+        uint64_t entry = be64_get(table[i]);
+        uint64_t flag = entry & ENTRY_COPIED;
+
+        if ((entry & L2_COMPRESSED) || !(entry & L2_OFFSET_MASK))
+            flag = 0;
+        table[i] = be64_make(entry ^ flag);
+        changed |= flag;
+    }
+    return changed != 0;
+}
+
+/* A table of which nothing but flags changed. */
+static int
+write_flags(struct image *img, const be64 *table, uint64_t table_off,
+            struct qcow2_error *err)
+{
+    if (flush_flags(img, table, table_off, img->cluster_size, err) == -1)
+        return -1;
+    map_refresh_table(img, table_off, table);
+    return 0;
+}
+
+/* The same of the active disk's L1 table; table is space for a part. */
+static int
+write_l1_flags(struct image *img, be64 *table, struct qcow2_error *err)
+{
+    const struct view *v = &img->active;
+
+    for (uint32_t i = 0, n; i < v->l1_entries; i += n) {
+        n = min_u64(v->l1_entries - i, entries_per_table(img));
+        for (uint32_t j = 0; j < n; j++)
+            table[j] = be64_make(v->l1[i + j]);
+        if (flush_flags(img, table, v->l1_off + i * UINT64_C(8),
+                        n * sizeof *table, err) == -1)
+            return -1;
+    }
+    return 0;
+}
+
+/* The file has all of the tables, so they are read whole, past the cache: it
+ * would be filled with what is needed once. */
+static int
+begin_walk(struct image *img, be64 **table, struct qcow2_error *err)
+{
+    *table = malloc(img->cluster_size);
+    if (!*table)
+        return error_nomem(err);
+    return dirty_bytes(&img->l2_dirty) > 0 ? flush_run(img, err) : 0;
+}
+
+/* With clear, also clears the flags in L2 tables that were walked. */
 static int
 walk(struct image *img, const uint64_t *l1, uint32_t nr, run_fn *fn,
-     void *opaque, struct qcow2_error *err)
+     void *opaque, bool clear, struct qcow2_error *err)
 {
     struct run r = { .img = img, .fn = fn, .opaque = opaque };
+    CLEANUP_FREE be64 *table = NULL;
 
+    if (begin_walk(img, &table, err) == -1)
+        return -1;
     for (uint32_t i = 0; i < nr; i++) {
         uint64_t table_off;
 
-        if (get_table(img, l1, i, &table_off, err) == -1
-            || (table_off && walk_table(&r, table_off, err) == -1)
+        if (get_table(img, l1, i, &table_off, err) == -1)
+            return -1;
+        if (table_off == 0)
+            continue;
+        if (map_read_table(img, table_off, table, err) == -1
+            || walk_table(&r, table, table_off, err) == -1
+            || (clear && clear_flags(img, table)
+                && write_flags(img, table, table_off, err) == -1)
             || flush_make_room(img, err) == -1)
             return -1;
     }
@@ -200,10 +259,14 @@ raise_run(struct image *img, uint64_t host_off, uint64_t nr_clusters,
 }
 
 int
-tree_raise(struct image *img, const uint64_t *l1, uint32_t nr,
+tree_share(struct image *img, uint64_t *l1, uint32_t nr,
            struct qcow2_error *err)
 {
-    return walk(img, l1, nr, raise_run, NULL, err);
+    if (walk(img, l1, nr, raise_run, NULL, true, err) == -1)
+        return -1;
+    for (uint32_t i = 0; i < nr; i++)
+        l1[i] = entry_with_copied(l1[i], false);
+    return 0;
 }
 
 static int
@@ -214,11 +277,24 @@ count_run(struct image *img, uint64_t host_off, uint64_t nr_clusters,
 }
 
 int
+tree_clear_l1_flags(struct image *img, uint32_t nr, struct qcow2_error *err)
+{
+    CLEANUP_FREE be64 *table = malloc(img->cluster_size);
+    bool changed = false;
+
+    if (!table)
+        return error_nomem(err);
+    for (uint32_t i = 0; i < nr; i++)
+        changed |= map_set_l1_flag(&img->active, i, false);
+    return changed ? write_l1_flags(img, table, err) : 0;
+}
+
+int
 tree_can_raise(struct image *img, const uint64_t *l1, uint32_t nr,
                struct qcow2_error *err)
 {
     struct counts more = { .nr_slots = 0 };
-    int r = walk(img, l1, nr, count_run, &more, err);
+    int r = walk(img, l1, nr, count_run, &more, false, err);
 
     counts_free(&more);
     return r;
@@ -237,7 +313,7 @@ int
 tree_free(struct image *img, const uint64_t *l1, uint32_t nr,
           struct qcow2_error *err)
 {
-    return walk(img, l1, nr, free_run, NULL, err);
+    return walk(img, l1, nr, free_run, NULL, false, err);
 }
 
 /* The refblock slice looked at last: neighbours are mostly in it too. */
@@ -267,91 +343,76 @@ is_refcount_1(struct refcounts *rc, uint64_t host_off, bool *is_1,
     return 0;
 }
 
-/* Sets the flags in one slice, or (rc NULL) clears them. */
+/* Sets the flags in a table; *changed tells if some were different. */
 static int
-update_slice(struct image *img, struct block *b, struct refcounts *rc,
-             struct qcow2_error *err)
+set_flags(struct refcounts *rc, be64 *table, bool *changed,
+          struct qcow2_error *err)
 {
-    uint64_t entries[MAX_SLICE_ENTRIES];
+    struct image *img = rc->img;
+
+    *changed = false;
+    for (uint32_t i = 0; i < entries_per_table(img); i++) {
+        uint64_t entry = be64_get(table[i]), wanted;
+        bool copied;
+
+        if ((entry & L2_COMPRESSED) || !(entry & L2_OFFSET_MASK))
+            continue;
+        if (is_refcount_1(rc, entry & L2_OFFSET_MASK, &copied, err) == -1)
+            return -1;
+        wanted = entry_with_copied(entry, copied);
+        if (wanted != entry) {
+            table[i] = be64_make(wanted);
+            *changed = true;
+        }
+    }
+    return 0;
+}
+
+static int
+set_table_flags(struct refcounts *rc, be64 *table, uint64_t table_off,
+                struct qcow2_error *err)
+{
+    bool changed;
+
+    if (map_read_table(rc->img, table_off, table, err) == -1
+        || set_flags(rc, table, &changed, err) == -1)
+        return -1;
+    return changed ? write_flags(rc->img, table, table_off, err) : 0;
+}
+
+static int
+set_all_flags(struct refcounts *rc, be64 *table, struct qcow2_error *err)
+{
+    struct view *v = &rc->img->active;
     bool changed = false;
 
-    for (uint32_t i = 0; i < entries_per_slice(img); i++) {
-        struct l2_entry e;
-        bool copied = false;
-
-        entries[i] = be64_get(((const be64 *)b->data)[i]);
-        if (entries[i] == 0)
-            continue;
-        e = entry_decode_l2(entries[i], img->cluster_bits,
-                            img->hdr.version);
-        if (e.kind == MAP_COMPRESSED || e.host_off == 0)
-            continue;
-        if (rc && is_refcount_1(rc, e.host_off, &copied, err) == -1)
-            return -1;
-        changed |= copied != e.copied;
-        entries[i] = entry_with_copied(entries[i], copied);
-    }
-    if (changed)
-        map_store_slice(img, b, entries);
-    return 0;
-}
-
-static int
-update_table(struct image *img, uint64_t table_off, struct refcounts *rc,
-             struct qcow2_error *err)
-{
-    int r = 0;
-
-    for (uint32_t s = 0; r == 0 && s < slices_per_table(img); s++) {
-        struct block *b = map_slice_at(img, table_off, s, err);
-
-        if (!b)
-            return -1;
-        r = update_slice(img, b, rc, err);
-        cache_put(b);
-    }
-    return r;
-}
-
-int
-tree_clear_copied(struct image *img, uint64_t *l1, uint32_t nr,
-                  struct qcow2_error *err)
-{
-    for (uint32_t i = 0; i < nr; i++) {
+    for (uint32_t i = 0; i < v->l1_entries; i++) {
         uint64_t table_off;
+        bool copied;
 
-        if (get_table(img, l1, i, &table_off, err) == -1
-            || (table_off && update_table(img, table_off, NULL, err) == -1)
-            || flush_make_room(img, err) == -1)
+        if (get_table(rc->img, v->l1, i, &table_off, err) == -1)
             return -1;
-        l1[i] = entry_with_copied(l1[i], false);
+        if (table_off == 0)
+            continue;
+        if (is_refcount_1(rc, table_off, &copied, err) == -1)
+            return -1;
+        changed |= map_set_l1_flag(v, i, copied);
+        /* A shared table has no flags to set, and is not ours to change. */
+        if (copied && set_table_flags(rc, table, table_off, err) == -1)
+            return -1;
     }
-    return 0;
+    return changed ? write_l1_flags(rc->img, table, err) : 0;
 }
 
 int
 tree_set_copied(struct image *img, struct qcow2_error *err)
 {
-    struct view *v = &img->active;
     struct refcounts rc = { .img = img };
-    int r = 0;
+    CLEANUP_FREE be64 *table = NULL;
+    int r = begin_walk(img, &table, err);
 
-    for (uint32_t i = 0; r == 0 && i < v->l1_entries; i++) {
-        uint64_t table_off;
-        bool copied;
-
-        r = get_table(img, v->l1, i, &table_off, err);
-        if (r == -1 || table_off == 0)
-            continue;
-        r = is_refcount_1(&rc, table_off, &copied, err);
-        if (r == 0)
-            map_set_l1(v, i, entry_with_copied(v->l1[i], copied));
-        /* A shared table has no flags to set, and is not ours to change. */
-        if (r == 0 && copied)
-            r = update_table(img, table_off, &rc, err);
-        if (r == 0)
-            r = flush_make_room(img, err);
-    }
+    if (r == 0)
+        r = set_all_flags(&rc, table, err);
     cache_put(rc.block);
     return r;
 }

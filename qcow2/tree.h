@@ -9,20 +9,20 @@
 #include "image.h"
 
 /* For each reference to a host cluster in the tree of l1[0, nr), to L2
- * tables, data, preallocated and compressed clusters: one more is counted;
- * would it be possible to count one more (ENOTSUP if not); it is given up
- * (alloc_free).
+ * tables, data, preallocated and compressed clusters: one more is counted,
+ * and the COPIED flags in the tables and in l1 are cleared; would it be
+ * possible to count one more (ENOTSUP if not); it is given up (alloc_free).
  */
-int tree_raise(struct image *img, const uint64_t *l1, uint32_t nr,
+int tree_share(struct image *img, uint64_t *l1, uint32_t nr,
                struct qcow2_error *err);
 int tree_can_raise(struct image *img, const uint64_t *l1, uint32_t nr,
                    struct qcow2_error *err);
 int tree_free(struct image *img, const uint64_t *l1, uint32_t nr,
               struct qcow2_error *err);
 
-/* Clears the COPIED flags in the L2 tables of l1[0, nr), and in l1. */
-int tree_clear_copied(struct image *img, uint64_t *l1, uint32_t nr,
-                      struct qcow2_error *err);
+/* Clears the flags of the first nr entries of the active L1 table. */
+int tree_clear_l1_flags(struct image *img, uint32_t nr,
+                        struct qcow2_error *err);
 
 /* Makes the COPIED flags of the active disk say whether the refcount is 1. */
 int tree_set_copied(struct image *img, struct qcow2_error *err);
