@@ -11,6 +11,7 @@
 #include "io-crash.h"
 #include "open.h"
 #include "rng.h"
+#include "states.h"
 
 enum { C = 512, SIZE = 64 * C, AUTOCLEAR_AT = 88 };
 
@@ -140,5 +141,8 @@ main(void)
         cmocka_unit_test(nothing_changes_before_the_bit_is_durably_cleared),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+    states_print();
+    return failed;
 }
