@@ -145,7 +145,7 @@ end(struct workload *w, const struct crash_options *options)
 static bool
 possible(const struct workload *w, const struct whole_op *op)
 {
-    return whole_possible(&w->now, builder_version(w->rig.image), op);
+    return whole_possible(&w->now, rig_version(crash_log_content(w->log)), op);
 }
 
 /* A write that stays unsynced until something else syncs it. */

@@ -288,6 +288,7 @@ may_refuse(const struct trial *t, const struct whole_op *op,
     case WHOLE_RESIZE:
         return err->errnum == ENOTSUP && t->g.version == 2 && t->now.nr > 0;
     case WHOLE_PREALLOCATE:
+    case WHOLE_AMEND:
         return false;
     }
     return false;

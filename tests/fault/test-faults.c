@@ -10,32 +10,11 @@
 
 #include "audit.h"
 #include "expect.h"
-#include "io-fault.h"
+#include "faults.h"
 #include "open.h"
 #include "powercut.h"
 #include "scenes.h"
 #include "tmpdir.h"
-
-/* What fails, and how. */
-struct fault {
-    const char *name;
-    unsigned kinds, flags;
-    int errnum;
-};
-
-static const struct fault faults[] = {
-    { "write fails", FAULT_CHANGE, FAULT_ONCE, EIO },
-    { "writes fail", FAULT_CHANGE, FAULT_FOR_GOOD, EIO },
-    { "write is torn", FAULT_CHANGE, FAULT_TORN, EIO },
-    { "disk full once", FAULT_CHANGE, FAULT_ONCE, ENOSPC },
-    { "disk full", FAULT_CHANGE, FAULT_FOR_GOOD | FAULT_TORN, ENOSPC },
-    { "flush fails", FAULT_FLUSH, FAULT_ONCE, EIO },
-    { "flushes fail", FAULT_FLUSH, FAULT_FOR_GOOD, EIO },
-    { "read fails", FAULT_READ, FAULT_ONCE, EIO },
-    { "anything fails", FAULT_ALL, FAULT_ONCE, EIO },
-};
-
-enum { NR_FAULTS = sizeof faults / sizeof faults[0] };
 
 struct scenario {
     struct powercut *pc;
@@ -114,8 +93,7 @@ run_with_fault(struct scenario *s, const struct letter *l, unsigned nth)
     EXPECT_OK(play_op(p, &flush, &s->err), &s->err);
 
     op = letter_op(l, p->cluster_size, p->model.size, 300);
-    fault_arm(&s->pc->rig.plan, s->fault->kinds, nth, s->fault->errnum,
-              s->fault->flags);
+    fault_arm_with(&s->pc->rig.plan, s->fault, nth);
     if (play_op(p, &op, &s->err) != 0)
         note_failure(s, &op);
     if (play_op(p, &flush, &s->err) != 0)
@@ -145,6 +123,8 @@ expect_file_intact(struct scenario *s)
     EXPECT(s->may_be_failed || audit_is_clean(&a), "all flushes succeeded, "
            "but the file has %u corruptions (%s) and %u leaks",
            a.nr_corruptions, a.first, a.nr_leaks);
+    EXPECT(fault_retried(&s->pc->rig.plan) == 0, "a flush after one that "
+           "failed");
     powercut_check(s->pc, s->pc->rig.mem, moment_of(s->pc));
 }
 
@@ -175,7 +155,7 @@ every_request_survives_every_failure(void **state)
         struct powercut pc;
 
         powercut_init(&pc, &scenes[i]);
-        for (unsigned f = 0; f < NR_FAULTS; f++) {
+        for (unsigned f = 0; f < nr_faults; f++) {
             struct scenario s = {
                 .pc = &pc, .fault = &faults[f]
             };
@@ -223,7 +203,7 @@ random_requests_with_a_failure_among_them(void **state)
         powercut_init(&pc, &scenes[i]);
         for (unsigned n = 0; n < 150; n++) {
             struct scenario s = {
-                .pc = &pc, .fault = &faults[n % NR_FAULTS]
+                .pc = &pc, .fault = &faults[n % nr_faults]
             };
             struct rng r;
 
@@ -234,8 +214,7 @@ random_requests_with_a_failure_among_them(void **state)
                         s.fault->name, n);
             rng_init(&r, seed, i * 1000 + n);
             powercut_begin_faulty(&pc);
-            fault_arm(&pc.rig.plan, s.fault->kinds, 1 + rng_below(&r, 30),
-                      s.fault->errnum, s.fault->flags);
+            fault_arm_with(&pc.rig.plan, s.fault, 1 + rng_below(&r, 30));
             alarm(20);
             play_on(&s, &r, 30);
             if (qcow2_close(pc.rig.play.disk, &s.err) != 0)

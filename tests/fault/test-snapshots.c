@@ -11,29 +11,10 @@
 
 #include "audit.h"
 #include "expect.h"
+#include "faults.h"
 #include "history.h"
-#include "io-fault.h"
 #include "tmpdir.h"
 #include "whole-scenes.h"
-
-struct fault {
-    const char *name;
-    unsigned kinds, flags;
-    int errnum;
-};
-
-static const struct fault faults[] = {
-    { "write fails", FAULT_CHANGE, FAULT_ONCE, EIO },
-    { "writes fail", FAULT_CHANGE, FAULT_FOR_GOOD, EIO },
-    { "disk full once", FAULT_CHANGE, FAULT_ONCE | FAULT_TORN, ENOSPC },
-    { "disk full", FAULT_CHANGE, FAULT_FOR_GOOD | FAULT_TORN, ENOSPC },
-    { "flush fails", FAULT_FLUSH, FAULT_ONCE, EIO },
-    { "flushes fail", FAULT_FLUSH, FAULT_FOR_GOOD, EIO },
-    { "read fails", FAULT_READ, FAULT_ONCE, EIO },
-    { "reads fail", FAULT_READ, FAULT_FOR_GOOD, EIO },
-};
-
-enum { NR_FAULTS = sizeof faults / sizeof faults[0] };
 
 struct trial {
     struct rig rig;
@@ -57,6 +38,7 @@ begin(struct trial *t)
 static void
 end(struct trial *t)
 {
+    EXPECT(fault_retried(&t->rig.plan) == 0, "a flush after one that failed");
     history_free(&t->history);
     contents_free(&t->now);
     rig_end(&t->rig);
@@ -150,7 +132,7 @@ expect_usable_or_failed(struct trial *t, const struct whole_op *op)
         return;
     }
     contents_expect(t->rig.play.disk, &t->now);
-    if (!whole_possible(&t->now, builder_version(t->rig.image), op))
+    if (!whole_possible(&t->now, rig_version(t->rig.mem), op))
         return;
     EXPECT_OK(play_whole(t, op), &t->err);
     contents_expect(t->rig.play.disk, &t->now);
@@ -165,8 +147,7 @@ run_with_fault(struct trial *t, const struct whole_op *op, unsigned nth)
 
     begin(t);
     EXPECT_OK(play_write(t, 700, 500), &t->err);
-    fault_arm(&t->rig.plan, t->fault->kinds, nth, t->fault->errnum,
-              t->fault->flags);
+    fault_arm_with(&t->rig.plan, t->fault, nth);
     r = play_whole(t, op);
     fired = fault_fired(&t->rig.plan) > 0;
     EXPECT(fired || r == 0, "%s", t->err.text);
@@ -214,12 +195,12 @@ every_operation_survives_every_failure(void **state)
 
         memset(&t, 0, sizeof t);
         rig_init(&t.rig, s->recipe, s->backing_bytes);
-        for (unsigned k = 0; k < NR_FAULTS * nr_whole_words; k++) {
+        for (unsigned k = 0; k < nr_faults * nr_whole_words; k++) {
             const struct whole_op *op = &whole_words[k % nr_whole_words];
 
             t.fault = &faults[k / nr_whole_words];
             begin(&t);
-            if (whole_possible(&t.now, builder_version(t.rig.image), op)) {
+            if (whole_possible(&t.now, rig_version(t.rig.mem), op)) {
                 EXPECT_OK(qcow2_close(t.rig.play.disk, &t.err), &t.err);
                 end(&t);
                 nr += try_operation(&t, op);
@@ -260,8 +241,7 @@ static void
 play_sequence(struct trial *t, struct rng *r)
 {
     begin(t);
-    fault_arm(&t->rig.plan, t->fault->kinds, 1 + rng_below(r, 150),
-              t->fault->errnum, t->fault->flags);
+    fault_arm_with(&t->rig.plan, t->fault, 1 + rng_below(r, 150));
     for (unsigned i = 0; i < 14; i++) {
         int result = play_anything(t, r, i);
 
@@ -299,7 +279,7 @@ random_sequences_with_a_failure_among_them(void **state)
         for (unsigned n = 0; n < 80; n++) {
             struct rng r;
 
-            t.fault = &faults[n % NR_FAULTS];
+            t.fault = &faults[n % nr_faults];
             expect_case("TEST_SEED=%llu: %s, %s, round %u",
                         (unsigned long long)seed, s->name, t.fault->name, n);
             rng_init(&r, seed, i * 1000 + n);

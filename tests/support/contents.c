@@ -260,6 +260,10 @@ whole_text(const struct whole_op *op)
                  (unsigned long long)op->off,
                  (unsigned long long)op->nr_bytes, (int)op->mode);
         break;
+    case WHOLE_AMEND:
+        snprintf(text, sizeof text, "amend to version %u, refcounts of %u",
+                 op->amend.version, op->amend.refcount_bits);
+        break;
     }
     return text;
 }
@@ -324,6 +328,7 @@ whole_model(struct contents *c, const struct whole_op *op)
         set_disk(c, c->disk, c->size, op->size);
         break;
     case WHOLE_PREALLOCATE:
+    case WHOLE_AMEND:
         break;
     }
 }
@@ -378,6 +383,8 @@ whole_run(struct qcow2_disk *disk, const struct contents *c,
         return qcow2_resize(disk, op->size, true, err);
     case WHOLE_PREALLOCATE:
         return qcow2_preallocate(disk, op->nr_bytes, op->off, op->mode, err);
+    case WHOLE_AMEND:
+        return qcow2_amend(disk, &op->amend, err);
     }
     return -1;
 }

@@ -51,7 +51,8 @@ const char *contents_differ_in_saved(const struct contents *got,
 void contents_expect(struct qcow2_disk *disk, const struct contents *want);
 
 enum whole_kind {
-    WHOLE_CREATE, WHOLE_APPLY, WHOLE_DELETE, WHOLE_RESIZE, WHOLE_PREALLOCATE
+    WHOLE_CREATE, WHOLE_APPLY, WHOLE_DELETE, WHOLE_RESIZE, WHOLE_PREALLOCATE,
+    WHOLE_AMEND
 };
 
 struct whole_op {
@@ -62,6 +63,7 @@ struct whole_op {
     uint64_t size;          /* RESIZE */
     uint64_t off, nr_bytes; /* PREALLOCATE */
     enum qcow2_preallocation mode;
+    struct qcow2_amend_options amend;
 };
 
 const char *whole_text(const struct whole_op *op); /* until the next call */

@@ -234,7 +234,7 @@ void
 history_check(const struct history *h, struct rig *r, struct mem *m,
               uint64_t moment, struct aftermath *sum)
 {
-    unsigned version = builder_version(r->image);
+    unsigned version = rig_version(m);
     struct audit before = audit_mem(m), after;
     struct qcow2_disk *disk;
     struct qcow2_error err;

@@ -14,6 +14,7 @@ struct fault_io {
     struct io io;
     struct io *below;
     struct fault_plan *plan;
+    bool flush_failed; /* plan->lock */
 };
 
 static struct fault_io *
@@ -63,6 +64,14 @@ fault_reset_counts(struct fault_plan *plan)
     memset(plan->counts, 0, sizeof plan->counts);
 }
 
+uint64_t
+fault_retried(struct fault_plan *plan)
+{
+    LOCK_SCOPE(&plan->lock);
+
+    return plan->nr_retried;
+}
+
 /* Counts an operation, and makes it fail if it is its turn. */
 static int
 begin(struct fault_io *fi, unsigned kind, struct qcow2_error *err)
@@ -71,6 +80,8 @@ begin(struct fault_io *fi, unsigned kind, struct qcow2_error *err)
     LOCK_SCOPE(&plan->lock);
 
     plan->counts[__builtin_ctz(kind)]++;
+    if (kind == FAULT_FLUSH)
+        plan->nr_retried += fi->flush_failed;
     if (plan->nth == 0 || !(plan->kinds & kind))
         return 0;
     plan->nr_since_armed++;
@@ -81,6 +92,7 @@ begin(struct fault_io *fi, unsigned kind, struct qcow2_error *err)
     if (plan->flags & FAULT_KILL)
         raise(SIGKILL);
     plan->nr_fired++;
+    fi->flush_failed |= kind == FAULT_FLUSH;
     return error_set_errno(err, plan->errnum, "%s: injected fault",
                            fi->io.name);
 }

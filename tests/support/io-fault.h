@@ -45,6 +45,7 @@ struct fault_plan {
     uint64_t nr_since_armed; /* operations of these kinds */
     uint64_t nr_fired;
     uint64_t counts[FAULT_NR_KINDS];
+    uint64_t nr_retried; /* see fault_retried */
 };
 
 #define FAULT_PLAN_INIT { .lock = PTHREAD_MUTEX_INITIALIZER }
@@ -60,6 +61,10 @@ uint64_t fault_fired(struct fault_plan *plan);
  * those that failed count. */
 uint64_t fault_count(struct fault_plan *plan, unsigned kinds);
 void fault_reset_counts(struct fault_plan *plan);
+
+/* Flushes of a file on which one had failed before, in all this time: none
+ * of them proves anything. */
+uint64_t fault_retried(struct fault_plan *plan);
 
 /* Takes over below. */
 struct io *io_fault_new(struct io *below, struct fault_plan *plan);

@@ -76,6 +76,14 @@ rig_end(struct rig *r)
     r->mem = NULL;
 }
 
+unsigned
+rig_version(struct mem *image)
+{
+    uint64_t nr_bytes;
+
+    return mem_bytes(image, &nr_bytes)[7];
+}
+
 struct qcow2_disk *
 rig_open_disk(struct rig *r, struct io *io)
 {

@@ -29,6 +29,9 @@ void rig_free(struct rig *r);
 void rig_start(struct rig *r);
 void rig_end(struct rig *r);
 
+/* What the header of an image says. */
+unsigned rig_version(struct mem *image);
+
 struct qcow2_disk *rig_open_disk(struct rig *r, struct io *io);
 void rig_expect_snapshots(struct rig *r, struct qcow2_disk *disk);
 

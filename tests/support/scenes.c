@@ -43,6 +43,7 @@ const struct letter letters[] = {
     { "trim", OP_TRIM, 0, 40, 0 },
     { "trim FUA", OP_TRIM, 48, 32, QCOW2_FUA },
     { "flush", OP_FLUSH, 0, 0, 0 },
+    { "zero FUA", OP_ZERO, 8, 24, QCOW2_FUA | QCOW2_MAY_TRIM },
 };
 
 const unsigned nr_letters = sizeof letters / sizeof letters[0];

@@ -52,6 +52,8 @@ const struct whole_op whole_words[] = {
     { .kind = WHOLE_RESIZE, .size = 1024 },
     { .kind = WHOLE_PREALLOCATE, .off = 4000, .nr_bytes = 18000,
       .mode = QCOW2_PREALLOC_METADATA },
+    { .kind = WHOLE_AMEND, .amend = { .version = 3, .refcount_bits = 32 } },
+    { .kind = WHOLE_AMEND, .amend = { .version = 2, .refcount_bits = 16 } },
 };
 const unsigned nr_whole_words = sizeof whole_words / sizeof whole_words[0];
 
@@ -69,6 +71,8 @@ whole_possible(const struct contents *c, unsigned version,
         return version > 2 || c->nr == 0;
     case WHOLE_PREALLOCATE:
         return op->off <= c->size && op->nr_bytes <= c->size - op->off;
+    case WHOLE_AMEND:
+        return op->amend.version > 2 || c->nr == 0;
     }
     return false;
 }
