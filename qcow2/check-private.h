@@ -158,6 +158,15 @@ int check_load_reftable(struct check *c, struct qcow2_error *err);
 int check_count_refblocks(struct check *c, struct qcow2_error *err);
 int check_compare(struct check *c, struct qcow2_error *err);
 
+/* The first cluster from i on that has a refcount or references, or one
+ * shortly before it. c->table holds the refblock of the clusters from `first`
+ * on; *next is 0 at first, and kept between calls. Most of a large refblock
+ * says nothing: without this an image of a few KiB that claims many such
+ * would keep a check busy for minutes.
+ */
+uint64_t check_skip_zeroes(struct check *c, uint64_t first, uint64_t i,
+                           uint64_t *next);
+
 /* check-copied.c */
 int check_copied(struct check *c, struct qcow2_error *err);
 

@@ -3,6 +3,7 @@
  * be, and do they say what was counted?
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "check-private.h"
 #include "checked.h"
@@ -119,12 +120,37 @@ compare_with_nothing(struct check *c, uint64_t first, uint64_t end,
     return 0;
 }
 
+uint64_t
+check_skip_zeroes(struct check *c, uint64_t first, uint64_t i,
+                  uint64_t *next)
+{
+    uint64_t end = first + (UINT64_C(1) << c->refblock_bits);
+    unsigned order = c->hdr->refcount_order, per_word = 64u >> order;
+    uint64_t word;
+
+    while (i < end && i % per_word == 0) {
+        memcpy(&word, c->table + ((i - first) << order) / 8, sizeof word);
+        if (word != 0)
+            break;
+        if (*next <= i) {
+            *next = i;
+            if (!counts_next(&c->refs, next, end))
+                *next = end;
+        }
+        if (*next - i < per_word)
+            break;
+        i += per_word;
+    }
+    return i;
+}
+
 static int
 compare_refblock(struct check *c, uint32_t idx, struct qcow2_error *err)
 {
     uint64_t first = (uint64_t)idx << c->refblock_bits;
     uint64_t end = first + (UINT64_C(1) << c->refblock_bits);
     unsigned order = c->hdr->refcount_order;
+    uint64_t next = 0;
     bool is_hole;
 
     if (check_read(c, c->table, c->cluster_size, c->reftable[idx], &is_hole,
@@ -133,7 +159,8 @@ compare_refblock(struct check *c, uint32_t idx, struct qcow2_error *err)
     if (is_hole)
         return compare_with_nothing(c, first, end, false, &c->blocks[idx],
                                     err);
-    for (uint64_t i = first; i < end; i++) {
+    for (uint64_t i = first;
+         (i = check_skip_zeroes(c, first, i, &next)) < end; i++) {
         uint64_t stored = refcount_get(c->table, order, i - first);
         uint64_t refs = counts_get(&c->refs, i);
 

@@ -87,14 +87,18 @@ repair_refblock(struct check *c, uint32_t idx, bool raise,
 {
     unsigned order = c->hdr->refcount_order;
     uint64_t first = (uint64_t)idx << c->refblock_bits;
+    uint64_t end = first + (UINT64_C(1) << c->refblock_bits), next = 0;
     struct changed ch = { 0, 0 };
 
     if (check_read(c, c->table, c->cluster_size, c->reftable[idx], NULL, err)
         == -1)
         return -1;
-    for (uint64_t i = 0; i < UINT64_C(1) << c->refblock_bits; i++) {
+    for (uint64_t cluster = first;
+         (cluster = check_skip_zeroes(c, first, cluster, &next)) < end;
+         cluster++) {
+        uint64_t i = cluster - first;
         uint64_t stored = refcount_get(c->table, order, i);
-        uint64_t settled = check_settled(c, first + i);
+        uint64_t settled = check_settled(c, cluster);
         uint64_t from = (i << order) / 8;
 
         if (settled == stored)

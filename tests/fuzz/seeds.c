@@ -192,6 +192,25 @@ scene_seeds(struct seeds *s)
     }
 }
 
+/* Little in the file, and much that it claims: 60 refblocks with a leak
+ * each among 16 million refcounts. */
+static void
+large_seeds(struct seeds *s)
+{
+    enum { CLUSTER = 2 << 20, NR = 60 };
+    struct sparse *f = base_build("cluster 2M; refcount-bits 1; size 1M");
+    uint64_t reftable = sparse_get(f, 48, 8), at = sparse_size(f);
+
+    for (unsigned i = 1; i <= NR; i++, at += CLUSTER) {
+        sparse_put(f, reftable + i * 8, 8, at);
+        sparse_put(f, at + i * 9000, 1, 1);
+    }
+    sparse_truncate(f, at);
+    put_sparse(s, f);
+    tell(s, "refblocks", NR);
+    sparse_free(f);
+}
+
 /* The table alone, with what comes behind it in its cluster. */
 static void
 snapshot_seeds(struct seeds *s)
@@ -273,6 +292,7 @@ seeds_each(const char *target, const char *check_dir, seed_fn *fn,
         base_seeds(s);
         recipe_seeds(s, check_dir);
         scene_seeds(s);
+        large_seeds(s);
     }
     if (strcmp(target, "snapshots") == 0)
         snapshot_seeds(s);

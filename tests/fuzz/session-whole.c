@@ -77,7 +77,7 @@ compare(struct qcow2_disk *disk, const struct flat *f, const char *what,
     MUST(qcow2_get_size(disk) == f->size, "%s %u: size", what, i);
     MUST(qcow2_pread(disk, buf, f->size, 0, &err) == 0, "%s %u: %s", what, i,
          err.text);
-    for (uint64_t off = 0; off < f->size; off++)
+    for (uint64_t off = 0; memcmp(buf, f->bytes, f->size) != 0; off++)
         MUST(buf[off] == f->bytes[off], "%s %u differs at %" PRIu64, what, i,
              off);
     free(buf);

@@ -22,7 +22,7 @@ struct page {
 
 struct sparse {
     struct page *pages; /* in the order of their index */
-    size_t nr;
+    size_t nr, room;
     uint64_t size;
     bool was_full;
     struct sparse_counts counts;
@@ -44,10 +44,7 @@ must_have(void *p)
 struct sparse *
 sparse_new(void)
 {
-    struct sparse *s = must_have(calloc(1, sizeof *s));
-
-    s->pages = must_have(malloc(MAX_PAGES * sizeof *s->pages));
-    return s;
+    return must_have(calloc(1, sizeof(struct sparse)));
 }
 
 void
@@ -89,6 +86,10 @@ page_for(struct sparse *s, uint64_t index)
     if (s->nr == MAX_PAGES) {
         s->was_full = true;
         return NULL;
+    }
+    if (s->nr == s->room) {
+        s->room = s->room ? s->room * 2 : 32;
+        s->pages = must_have(realloc(s->pages, s->room * sizeof *s->pages));
     }
     memmove(&s->pages[i + 1], &s->pages[i],
             (s->nr++ - i) * sizeof *s->pages);
