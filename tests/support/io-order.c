@@ -27,12 +27,14 @@ to_order(struct io *io)
 static void
 reserve(struct order *o, uint64_t end)
 {
-    uint64_t capacity;
+    uint64_t unit = UINT64_C(1) << 16, capacity;
 
     if (end <= o->capacity)
         return;
-    /* Whole clusters of any size. */
-    capacity = round_up(end + o->capacity / 2, UINT64_C(1) << 21);
+    /* Whole clusters of any size: an image has three at least. */
+    while (unit < end / 4 && unit < UINT64_C(1) << 21)
+        unit *= 2;
+    capacity = round_up(end + o->capacity / 2, unit);
     o->durable = must_have(realloc(o->durable, capacity));
     o->worst = must_have(realloc(o->worst, capacity));
     memset(o->durable + o->capacity, 0, capacity - o->capacity);
