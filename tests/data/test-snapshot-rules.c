@@ -307,6 +307,46 @@ dates_and_clocks_are_stored_as_given(void **state)
     finish(&r);
 }
 
+static uint64_t
+number_at(const unsigned char *bytes, unsigned nr_bytes)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < nr_bytes; i++)
+        n = n << 8 | bytes[i];
+    return n;
+}
+
+/* What a snapshot names is shared, and so is what the disk does (I4). */
+static void
+no_l1_table_says_copied_of_what_is_shared(void **state)
+{
+    const unsigned char *bytes, *entry;
+    uint64_t nr_bytes;
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 512; size 256K; data 0-3 1; data 100 2; data 500 3");
+    create(&r, "first");
+    bytes = mem_bytes(r.mem, &nr_bytes);
+    entry = bytes + number_at(bytes + 64, 8);
+    for (unsigned i = 0; i < 2; i++) {
+        const unsigned char *place = i == 0 ? bytes + 40 : entry;
+        uint64_t nr = number_at(i == 0 ? bytes + 36 : entry + 8, 4);
+        unsigned nr_tables = 0;
+
+        for (uint64_t k = 0; k < nr; k++) {
+            uint64_t e = number_at(bytes + number_at(place, 8) + 8 * k, 8);
+
+            EXPECT(e >> 63 == 0, "entry %llu of table %u has COPIED",
+                   (unsigned long long)k, i);
+            nr_tables += e != 0;
+        }
+        assert_int_equal(nr_tables, 3);
+    }
+    finish(&r);
+}
+
 /* Extra data of entry `name`, which is in the file once. */
 static const unsigned char *
 find_name(struct rig *r, const char *name)
@@ -660,6 +700,7 @@ main(void)
         cmocka_unit_test(names_come_before_ids),
         cmocka_unit_test(names_have_1_to_255_bytes),
         cmocka_unit_test(dates_and_clocks_are_stored_as_given),
+        cmocka_unit_test(no_l1_table_says_copied_of_what_is_shared),
         cmocka_unit_test(extra_data_that_nobody_understands_is_kept),
         cmocka_unit_test(snapshots_being_read_are_not_deleted),
         cmocka_unit_test(disks_that_cannot_have_snapshots_say_so),
