@@ -439,6 +439,32 @@ alloc_can_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
     return 0;
 }
 
+uint64_t
+alloc_nr_refblocks(const struct image *img)
+{
+    uint64_t nr = 0;
+
+    for (uint32_t i = 0; i < img->alloc.reftable_entries; i++)
+        nr += img->alloc.reftable[i] != 0;
+    return nr;
+}
+
+/* As in count_one_more: a tree makes at most as many references as there
+ * are. */
+int
+alloc_can_raise_all(struct image *img, bool *can, struct qcow2_error *err)
+{
+    uint64_t half = refcount_max(img->hdr.refcount_order) / 2, most;
+
+    *can = half > 0;
+    for (uint32_t i = 0; *can && i < img->alloc.reftable_entries; i++) {
+        if (refcount_block_most(img, i, &most, err) == -1)
+            return -1;
+        *can = most <= half;
+    }
+    return 0;
+}
+
 int
 alloc_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
             struct qcow2_error *err)

@@ -60,6 +60,12 @@ int alloc_can_raise(struct image *img, uint64_t host_off,
                     uint64_t nr_clusters, struct counts *more,
                     struct qcow2_error *err);
 
+/* Likewise: would that fit for whatever tree there is, without counting? The
+ * answer costs a look at every refcount. */
+int alloc_can_raise_all(struct image *img, bool *can,
+                        struct qcow2_error *err);
+uint64_t alloc_nr_refblocks(const struct image *img);
+
 /* Likewise, with nothing dirty or in quarantine: cuts off the end of the file
  * that no cluster in use reaches to.
  */

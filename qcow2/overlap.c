@@ -23,7 +23,7 @@ struct overlap_table {
     uint64_t slots[];           /* atomic */
 };
 #define TOMBSTONE UINT64_MAX
-#define REGION_BITS 9
+#define REGION_BITS 6
 
 static uint64_t
 region_of(uint64_t host_cluster)

@@ -2,6 +2,7 @@
 /* refcount.c: refcounts in tables of any width, and their slices. */
 #include "refcount.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "checked.h"
@@ -17,13 +18,45 @@ refcount_max(unsigned order)
 /* 16 bits are what nearly all images have: worth loops of their own. */
 enum { USUAL_ORDER = 4 };
 
+/* Bytes of a refcount; 0: less than one. */
+static size_t
+width_of(unsigned order)
+{
+    return (1u << order) / 8;
+}
+
+/* Are nr > 0 refcounts the same? In a row of clusters they mostly are. */
+static bool
+all_same(const void *table, unsigned order, uint64_t idx, uint64_t nr)
+{
+    size_t width = width_of(order);
+    const unsigned char *first = (const unsigned char *)table + idx * width;
+
+    return width > 0 && memcmp(first, first + width, (nr - 1) * width) == 0;
+}
+
+/* Makes nr refcounts, of whole bytes, what the first one is. */
+static void
+repeat(void *table, unsigned order, uint64_t idx, uint64_t nr)
+{
+    size_t width = width_of(order);
+    unsigned char *first = (unsigned char *)table + idx * width;
+
+    for (uint64_t done = 1, n; done < nr; done += n) {
+        n = min_u64(done, nr - done);
+        memcpy(first + done * width, first, n * width);
+    }
+}
+
 void
 refcount_bounds(const void *table, unsigned order, uint64_t idx, uint64_t nr,
                 uint64_t *least, uint64_t *most)
 {
     uint64_t lo = UINT64_MAX, hi = 0;
 
-    if (order == USUAL_ORDER) {
+    if (all_same(table, order, idx, nr)) {
+        lo = hi = refcount_get(table, order, idx);
+    } else if (order == USUAL_ORDER) {
         const be16 *t = (const be16 *)table + idx;
 
         for (uint64_t i = 0; i < nr; i++) {
@@ -48,7 +81,11 @@ void
 refcount_add(void *table, unsigned order, uint64_t idx, uint64_t nr,
              int delta)
 {
-    if (order == USUAL_ORDER) {
+    if (all_same(table, order, idx, nr)) {
+        refcount_set(table, order, idx,
+                     refcount_get(table, order, idx) + delta);
+        repeat(table, order, idx, nr);
+    } else if (order == USUAL_ORDER) {
         be16 *t = (be16 *)table + idx;
 
         for (uint64_t i = 0; i < nr; i++)
@@ -61,12 +98,37 @@ refcount_add(void *table, unsigned order, uint64_t idx, uint64_t nr,
 }
 
 uint64_t
+refcount_run(const void *table, unsigned order, uint64_t idx, uint64_t nr)
+{
+    uint64_t first = refcount_get(table, order, idx), n = 1;
+
+    if (all_same(table, order, idx, nr))
+        return nr;
+    while (n < nr && refcount_get(table, order, idx + n) == first)
+        n++;
+    return n;
+}
+
+/* Is one of four refcounts of 16 bits 0? */
+static bool
+has_zero(const be16 *t)
+{
+    uint64_t four;
+
+    memcpy(&four, t, sizeof four);
+    return ((four - UINT64_C(0x0001000100010001)) & ~four
+            & UINT64_C(0x8000800080008000)) != 0;
+}
+
+uint64_t
 refcount_find_zero(const void *table, unsigned order, uint64_t from,
                    uint64_t to)
 {
     if (order == USUAL_ORDER) {
         const be16 *t = table;
 
+        while (from + 4 <= to && !has_zero(t + from))
+            from += 4;
         while (from < to && be16_get(t[from]) != 0)
             from++;
     } else {
@@ -174,4 +236,59 @@ refcount_read(struct image *img, uint64_t host_cluster, uint64_t *refcount,
         cache_put(b);
     }
     return 0;
+}
+
+/* A refblock on its way into the cache. */
+struct whole {
+    struct image *img;
+    uint64_t host_off;
+    unsigned char *data; /* NULL: not read yet */
+};
+
+static int
+load_from_whole(void *opaque, uint64_t key, void *data, uint32_t size,
+                struct qcow2_error *err)
+{
+    struct whole *w = opaque;
+
+    if (!w->data) {
+        w->data = malloc(w->img->cluster_size);
+        if (!w->data)
+            return error_nomem(err);
+        if (load_slice(w->img, w->host_off, w->data, w->img->cluster_size,
+                       err) == -1) {
+            free(w->data);
+            w->data = NULL;
+            return -1;
+        }
+    }
+    memcpy(data, w->data + (key - w->host_off), size);
+    return 0;
+}
+
+int
+refcount_block_most(struct image *img, uint64_t idx, uint64_t *most,
+                    struct qcow2_error *err)
+{
+    struct whole w = { .img = img };
+    int r = slice_place(img, idx << img->refblock_bits, &w.host_off, err);
+
+    *most = 0;
+    for (uint64_t at = 0; r == 0 && w.host_off && at < img->cluster_size;
+         at += img->slice_size) {
+        struct block *b = cache_get(img->meta, img, w.host_off + at,
+                                    img->slice_size, load_from_whole, &w,
+                                    err);
+        uint64_t least, highest;
+
+        r = b ? 0 : -1;
+        if (b) {
+            refcount_bounds(b->data, img->hdr.refcount_order, 0,
+                            refcount_slice_entries(img), &least, &highest);
+            *most = max_u64(*most, highest);
+        }
+        cache_put(b);
+    }
+    free(w.data);
+    return r;
 }

@@ -76,6 +76,10 @@ void refcount_bounds(const void *table, unsigned order, uint64_t idx,
 void refcount_add(void *table, unsigned order, uint64_t idx, uint64_t nr,
                   int delta);
 
+/* How many of nr > 0 refcounts are the same as the first, up to another? */
+uint64_t refcount_run(const void *table, unsigned order, uint64_t idx,
+                      uint64_t nr);
+
 /* First index >= from, < to, whose refcount is 0; `to` if there is none. */
 uint64_t refcount_find_zero(const void *table, unsigned order,
                             uint64_t from, uint64_t to);
@@ -97,5 +101,10 @@ int refcount_load(struct image *img, uint64_t host_cluster,
 /* The refcount of host_cluster as memory has it. */
 int refcount_read(struct image *img, uint64_t host_cluster,
                   uint64_t *refcount, struct qcow2_error *err);
+
+/* For operations that hold image.rwlock exclusively: the greatest refcount in
+ * the idx-th refblock, read at once. */
+int refcount_block_most(struct image *img, uint64_t idx, uint64_t *most,
+                        struct qcow2_error *err);
 
 #endif /* QCOW2_REFCOUNT_H */

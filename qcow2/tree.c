@@ -289,13 +289,29 @@ tree_clear_l1_flags(struct image *img, uint32_t nr, struct qcow2_error *err)
     return changed ? write_l1_flags(img, table, err) : 0;
 }
 
+static uint64_t
+nr_tables(const uint64_t *l1, uint32_t nr)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < nr; i++)
+        n += l1[i] != 0;
+    return n;
+}
+
 int
 tree_can_raise(struct image *img, const uint64_t *l1, uint32_t nr,
                struct qcow2_error *err)
 {
     struct counts more = { .nr_slots = 0 };
-    int r = walk(img, l1, nr, count_run, &more, false, err);
+    bool can = false;
+    int r = 0;
 
+    /* Refcounts are mostly small, and quicker to look at than tables. */
+    if (alloc_nr_refblocks(img) <= nr_tables(l1, nr))
+        r = alloc_can_raise_all(img, &can, err);
+    if (r == 0 && !can)
+        r = walk(img, l1, nr, count_run, &more, false, err);
     counts_free(&more);
     return r;
 }
@@ -323,12 +339,15 @@ struct refcounts {
     uint64_t base; /* first host cluster in it */
 };
 
+/* Is the refcount at host_off 1? Shortens *nr to the clusters from there on
+ * of which that is as true. */
 static int
-is_refcount_1(struct refcounts *rc, uint64_t host_off, bool *is_1,
-              struct qcow2_error *err)
+is_refcount_1(struct refcounts *rc, uint64_t host_off, uint32_t *nr,
+              bool *is_1, struct qcow2_error *err)
 {
     struct image *img = rc->img;
-    uint64_t cluster = host_off >> img->cluster_bits;
+    unsigned order = img->hdr.refcount_order;
+    uint64_t cluster = host_off >> img->cluster_bits, idx;
     uint64_t per_slice = refcount_slice_entries(img);
 
     if (!rc->block || cluster - rc->base >= per_slice) {
@@ -337,13 +356,38 @@ is_refcount_1(struct refcounts *rc, uint64_t host_off, bool *is_1,
         if (refcount_load(img, cluster, &rc->block, err) == -1)
             return -1;
     }
-    *is_1 = rc->block
-            && refcount_get(rc->block->data, img->hdr.refcount_order,
-                            cluster - rc->base) == 1;
+    idx = cluster - rc->base;
+    *nr = min_u64(*nr, per_slice - idx);
+    *is_1 = false;
+    if (rc->block) {
+        *nr = refcount_run(rc->block->data, order, idx, *nr);
+        *is_1 = refcount_get(rc->block->data, order, idx) == 1;
+    }
     return 0;
 }
 
-/* Sets the flags in a table; *changed tells if some were different. */
+/* Sets the flags of n entries in a row; *changed: some were different. */
+static int
+set_row(struct refcounts *rc, be64 *row, uint32_t n, bool *changed,
+        struct qcow2_error *err)
+{
+    for (uint32_t i = 0, part; i < n; i += part) {
+        uint64_t entry = be64_get(row[i]);
+        bool copied;
+
+        part = n - i;
+        if (is_refcount_1(rc, entry & L2_OFFSET_MASK, &part, &copied, err)
+            == -1)
+            return -1;
+        if (copied == ((entry & ENTRY_COPIED) != 0))
+            continue;
+        *changed = true;
+        for (uint32_t j = i; j < i + part; j++)
+            row[j] = be64_make(be64_get(row[j]) ^ ENTRY_COPIED);
+    }
+    return 0;
+}
+
 static int
 set_flags(struct refcounts *rc, be64 *table, bool *changed,
           struct qcow2_error *err)
@@ -351,19 +395,15 @@ set_flags(struct refcounts *rc, be64 *table, bool *changed,
     struct image *img = rc->img;
 
     *changed = false;
-    for (uint32_t i = 0; i < entries_per_table(img); i++) {
-        uint64_t entry = be64_get(table[i]), wanted;
-        bool copied;
+    for (uint32_t i = 0, n; i < entries_per_table(img); i += n) {
+        uint64_t entry = be64_get(table[i]);
 
+        n = 1;
         if ((entry & L2_COMPRESSED) || !(entry & L2_OFFSET_MASK))
             continue;
-        if (is_refcount_1(rc, entry & L2_OFFSET_MASK, &copied, err) == -1)
+        n = row_length(img, table, i);
+        if (set_row(rc, table + i, n, changed, err) == -1)
             return -1;
-        wanted = entry_with_copied(entry, copied);
-        if (wanted != entry) {
-            table[i] = be64_make(wanted);
-            *changed = true;
-        }
     }
     return 0;
 }
@@ -388,13 +428,14 @@ set_all_flags(struct refcounts *rc, be64 *table, struct qcow2_error *err)
 
     for (uint32_t i = 0; i < v->l1_entries; i++) {
         uint64_t table_off;
+        uint32_t one = 1;
         bool copied;
 
         if (get_table(rc->img, v->l1, i, &table_off, err) == -1)
             return -1;
         if (table_off == 0)
             continue;
-        if (is_refcount_1(rc, table_off, &copied, err) == -1)
+        if (is_refcount_1(rc, table_off, &one, &copied, err) == -1)
             return -1;
         changed |= map_set_l1_flag(v, i, copied);
         /* A shared table has no flags to set, and is not ours to change. */

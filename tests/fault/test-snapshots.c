@@ -324,8 +324,8 @@ audit_mem(struct mem *m)
     return a;
 }
 
-/* They are read again while references are counted: a failure there comes
- * too late to take everything back. */
+/* They are read while references are counted: a failure there comes too late
+ * to take everything back. */
 static void
 what_a_late_failure_leaves_stays_marked_until_it_is_settled(void **state)
 {
@@ -345,7 +345,7 @@ what_a_late_failure_leaves_stays_marked_until_it_is_settled(void **state)
     for (unsigned i = 0; i < sizeof ops / sizeof ops[0]; i++) {
         expect_case("%s after a failure", whole_text(&ops[i]));
         rig_open(&r);
-        fault_arm(&r.plan, FAULT_READ, NR_TABLES * 3 / 2, EIO, FAULT_ONCE);
+        fault_arm(&r.plan, FAULT_READ, NR_TABLES / 2, EIO, FAULT_ONCE);
         EXPECT(qcow2_snapshot_create(r.play.disk, "late", &plain, &err) == -1
                && err.errnum == EIO, "no failure");
         EXPECT_OK(whole_run(r.play.disk, &ids, &ops[i], &err), &err);

@@ -100,6 +100,57 @@ the_first_zero_is_found(void **state)
     }
 }
 
+/* Of one value, of one with an exception, and of any. */
+static void
+fill_part(struct rng *r, unsigned char *table, unsigned order, unsigned from,
+          unsigned to)
+{
+    unsigned kind = rng_below(r, 3);
+    uint64_t most = refcount_max(order) - 1, one = rng_next(r) & most;
+
+    for (unsigned i = from; i < to; i++)
+        refcount_set(table, order, i,
+                     most && kind == 2 ? rng_next(r) % most : one);
+    if (kind == 1)
+        refcount_set(table, order, from + rng_below(r, to - from), 0);
+}
+
+static void
+ranges_are_what_each_of_them_is(void **state)
+{
+    struct rng r;
+
+    (void)state;
+    rng_init(&r, rng_seed(2), 0);
+    for (unsigned round = 0; round < 7000; round++) {
+        unsigned order = round % 7, nr = TABLE_BYTES * 8 >> order;
+        unsigned from = rng_below(&r, nr);
+        unsigned to = from + 1 + rng_below(&r, nr - from), run = 1;
+        unsigned char table[TABLE_BYTES], after[TABLE_BYTES];
+        uint64_t lo = UINT64_MAX, hi = 0, least, most;
+
+        memset(table, 0x55, sizeof table);
+        fill_part(&r, table, order, from, to);
+        memcpy(after, table, sizeof after);
+        for (unsigned i = from; i < to; i++) {
+            uint64_t n = refcount_get(table, order, i);
+
+            lo = n < lo ? n : lo;
+            hi = n > hi ? n : hi;
+            refcount_set(after, order, i, n + 1);
+        }
+        while (from + run < to && refcount_get(table, order, from + run)
+                                  == refcount_get(table, order, from))
+            run++;
+        expect_case("width %u, %u to %u", 1u << order, from, to);
+        refcount_bounds(table, order, from, to - from, &least, &most);
+        EXPECT(least == lo && most == hi, "bounds");
+        EXPECT(refcount_run(table, order, from, to - from) == run, "run");
+        refcount_add(table, order, from, to - from, 1);
+        assert_memory_equal(table, after, sizeof after);
+    }
+}
+
 static void
 those_of_an_image_are_read(void **state)
 {
@@ -164,6 +215,7 @@ main(void)
         cmocka_unit_test(wide_refcounts_are_big_endian),
         cmocka_unit_test(most_is_all_ones),
         cmocka_unit_test(the_first_zero_is_found),
+        cmocka_unit_test(ranges_are_what_each_of_them_is),
         cmocka_unit_test(those_of_an_image_are_read),
         cmocka_unit_test(a_damaged_table_is_not_followed),
     };
