@@ -10,12 +10,11 @@
 #include "checked.h"
 #include "cleanup.h"
 #include "compress.h"
+#include "create.h"
 #include "error.h"
 #include "escape.h"
 #include "gate.h"
 #include "header.h"
-#include "io.h"
-#include "qcow2.h"
 #include "refcount.h"
 
 enum {
@@ -237,6 +236,23 @@ open_backing(const char *path, const struct qcow2_create_options *o,
     return disk;
 }
 
+/* What is there may be an image, which must not be one any more before its
+ * tables are written over. */
+static int
+remove_old(struct io *io, struct qcow2_error *err)
+{
+    uint64_t size;
+
+    if (io_get_size(io, &size, err) == -1)
+        return -1;
+    if (size == 0)
+        return 0;
+    if (io_zero(io, 0, min_u64(size, 512), 0, err) == -1
+        || io_flush(io, err) == -1)
+        return -1;
+    return io->can_grow ? io_truncate(io, 0, err) : 0;
+}
+
 /* The header makes it an image, so it comes last. */
 static int
 write_image(struct io *io, const struct plan *p, struct qcow2_error *err)
@@ -247,11 +263,12 @@ write_image(struct io *io, const struct plan *p, struct qcow2_error *err)
     size_t nr_table_bytes = (at->nr_reftable + at->nr_refblocks)
                             << p->hn.cluster_bits;
 
+    if (remove_old(io, err) == -1)
+        return -1;
     if (io->can_grow) {
         if (io_truncate(io, size, err) == -1)
             return -1;
-    } else if (io_zero(io, 0, p->cluster_size, 0, err) == -1
-               || io_zero(io, p->hn.l1_offset, l1_bytes, 0, err) == -1) {
+    } else if (io_zero(io, p->hn.l1_offset, l1_bytes, 0, err) == -1) {
         return -1;
     }
     if (io_pwrite(io, p->tables, nr_table_bytes, p->hn.reftable_offset, err)
@@ -279,6 +296,20 @@ create_file(const char *path, bool overwrite, const struct plan *p,
     if (r == -1 && !existed)
         unlink(path);
     io_close(io);
+    return r;
+}
+
+int
+create_io(struct io *io, const struct qcow2_create_options *o,
+          struct qcow2_error *err)
+{
+    struct plan p = { .cluster_size = 0 };
+    int r = make_plan(o, o->size, &p, err);
+
+    if (r == 0)
+        r = write_image(io, &p, err);
+    free(p.header);
+    free(p.tables);
     return r;
 }
 

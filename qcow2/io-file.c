@@ -593,7 +593,8 @@ fail:
     return NULL;
 }
 
-/* What an existing file holds is dropped only once nobody else uses it. */
+/* What an existing file holds is dropped only once nobody else uses it; for
+ * good, so that no power cut shows it with what is written next. */
 struct io *
 io_file_create(const char *path, bool overwrite, struct qcow2_error *err)
 {
@@ -615,7 +616,8 @@ io_file_create(const char *path, bool overwrite, struct qcow2_error *err)
     }
     if (file_set_up(f, IO_LOCK_WRITE, err) < 0)
         goto fail;
-    if (!created && !f->is_block && io_truncate(&f->io, 0, err) < 0)
+    if (!created && !f->is_block
+        && (io_truncate(&f->io, 0, err) < 0 || io_flush(&f->io, err) < 0))
         goto fail;
     return &f->io;
 

@@ -74,12 +74,34 @@ what_was_interrupted_is_tried_again(void **state)
     io_close(io);
 }
 
+/* Something else comes in its place, of which a power cut may leave a
+ * part. */
+static void
+what_is_overwritten_is_gone_for_good(void **state)
+{
+    struct qcow2_error err;
+    struct io *io;
+
+    (void)state;
+    io_close(open_file(0, 0));
+    nr_calls = 0;
+    io = io_file_create(tmpdir_path("file"), true, &err);
+    EXPECT(io, "%s", err.text);
+    assert_int_equal(nr_calls, 1);
+    io_close(io);
+    io = io_file_create(tmpdir_path("new"), true, &err);
+    EXPECT(io, "%s", err.text);
+    assert_int_equal(nr_calls, 1);
+    io_close(io);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_failed_is_not_tried_again),
         cmocka_unit_test(what_was_interrupted_is_tried_again),
+        cmocka_unit_test(what_is_overwritten_is_gone_for_good),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
