@@ -51,9 +51,9 @@ create(struct convert_target *t, const char *path, uint64_t size,
     return 0;
 }
 
-static int
-open_disk(struct convert_target *t, const char *path,
-          const struct qcow2_convert_options *o, struct qcow2_error *err)
+static struct qcow2_disk *
+open_disk(const char *path, const struct qcow2_convert_options *o,
+          struct qcow2_error *err)
 {
     struct qcow2_options open = QCOW2_OPTIONS_INIT;
 
@@ -64,8 +64,7 @@ open_disk(struct convert_target *t, const char *path,
     open.format = o->format;
     if (o->format == QCOW2_FORMAT_AUTO && !o->no_create)
         open.format = QCOW2_FORMAT_QCOW2;
-    t->disk = qcow2_open(path, &open, err);
-    return t->disk ? 0 : -1;
+    return qcow2_open(path, &open, err);
 }
 
 /* Nothing of what is read may be written; the locks see to that too, where
@@ -98,24 +97,16 @@ check_fits(struct convert_target *t, const char *path, uint64_t size,
 }
 
 int
-convert_target_open(struct convert_target *t, const char *path,
-                    const struct convert_source *source,
+convert_target_take(struct convert_target *t, struct qcow2_disk *disk,
+                    const char *path, const struct convert_source *source,
                     const struct qcow2_convert_options *o,
                     struct qcow2_error *err)
 {
     uint32_t sparse = o->sparse_bytes ? o->sparse_bytes
                                       : DEFAULT_SPARSE_BYTES;
 
-    if (check_not_source(path, source, err) == -1)
-        return -1;
-    if (o->format == QCOW2_FORMAT_RAW && source->top_layers_only)
-        return error_set(err, EINVAL, "%s: a raw file has no backing file",
-                         path);
-    if (!o->no_create
-        && create(t, path, source->size, o, err) == -1)
-        return -1;
-    if (open_disk(t, path, o, err) == -1
-        || check_fits(t, path, source->size, o, err) == -1)
+    t->disk = disk;
+    if (check_fits(t, path, source->size, o, err) == -1)
         return -1;
     t->prealloc = o->prealloc;
     t->reads_zero = o->target_is_zero;
@@ -134,6 +125,26 @@ convert_target_open(struct convert_target *t, const char *path,
         t->block_bytes = max_u64(t->block_bytes,
                                  qcow2_get_cluster_size(t->disk));
     return 0;
+}
+
+int
+convert_target_open(struct convert_target *t, const char *path,
+                    const struct convert_source *source,
+                    const struct qcow2_convert_options *o,
+                    struct qcow2_error *err)
+{
+    struct qcow2_disk *disk;
+
+    if (check_not_source(path, source, err) == -1)
+        return -1;
+    if (o->format == QCOW2_FORMAT_RAW && source->top_layers_only)
+        return error_set(err, EINVAL, "%s: a raw file has no backing file",
+                         path);
+    if (!o->no_create
+        && create(t, path, source->size, o, err) == -1)
+        return -1;
+    disk = open_disk(path, o, err);
+    return disk ? convert_target_take(t, disk, path, source, o, err) : -1;
 }
 
 int

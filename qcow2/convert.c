@@ -117,19 +117,52 @@ set_up_copy(struct convert *c, const struct qcow2_convert_options *o)
     c->copy.needs_space = o->compress;
 }
 
+static struct convert *
+new_convert(struct qcow2_error *err)
+{
+    struct convert *c = calloc(1, sizeof *c);
+
+    if (c)
+        c->job.ops = &job_ops;
+    else
+        error_nomem(err);
+    return c;
+}
+
+struct qcow2_job *
+convert_new(struct qcow2_disk *const *sources, size_t nr_sources,
+            struct qcow2_disk *target,
+            const struct qcow2_convert_options *options,
+            struct qcow2_error *err)
+{
+    struct convert *c = new_convert(err);
+
+    if (!c) {
+        qcow2_close(target, NULL);
+        return NULL;
+    }
+    c->target.disk = target;
+    if (convert_source_init(&c->source, sources, nr_sources, options, err)
+        == -1
+        || convert_target_take(&c->target, target, "target", &c->source,
+                               options, err) == -1) {
+        convert_free(&c->job);
+        return NULL;
+    }
+    set_up_copy(c, options);
+    return &c->job;
+}
+
 struct qcow2_job *
 qcow2_convert(struct qcow2_disk *const *sources, size_t nr_sources,
               const char *target,
               const struct qcow2_convert_options *options,
               struct qcow2_error *err)
 {
-    struct convert *c = calloc(1, sizeof *c);
+    struct convert *c = new_convert(err);
 
-    if (!c) {
-        error_nomem(err);
+    if (!c)
         return NULL;
-    }
-    c->job.ops = &job_ops;
     if (convert_source_init(&c->source, sources, nr_sources, options, err)
         == -1
         || convert_target_open(&c->target, target, &c->source, options, err)

@@ -56,6 +56,19 @@ int convert_target_open(struct convert_target *t, const char *path,
                         const struct qcow2_convert_options *o,
                         struct qcow2_error *err);
 
+/* The same with a disk that is open already, and is the target's then;
+ * options->no_create is set. */
+int convert_target_take(struct convert_target *t, struct qcow2_disk *disk,
+                        const char *path, const struct convert_source *source,
+                        const struct qcow2_convert_options *o,
+                        struct qcow2_error *err);
+
+/* As qcow2_convert, to that disk; takes it over, also on failure. */
+struct qcow2_job *convert_new(struct qcow2_disk *const *sources,
+                              size_t nr_sources, struct qcow2_disk *target,
+                              const struct qcow2_convert_options *options,
+                              struct qcow2_error *err);
+
 /* A step of preallocating the disk: 1 there is more, 0 it is done. */
 int convert_target_preallocate(struct convert_target *t,
                                struct qcow2_error *err);
