@@ -32,19 +32,50 @@ check_l1_flag(struct check *c, uint64_t entry, uint64_t at, uint64_t weight,
     return 0;
 }
 
-static int
-check_l2_flag(struct check *c, uint64_t entry, uint64_t at, uint64_t weight,
-              struct qcow2_error *err)
+/* Entries of data in a row (check_row), all with the same flag. */
+static void
+check_row_flags(struct check *c, uint64_t entry, uint64_t nr, uint64_t at)
+{
+    uint64_t cluster = (entry & L2_OFFSET_MASK) >> c->cluster_bits;
+    bool copied = entry & ENTRY_COPIED;
+
+    for (uint64_t i = 0, n; i < nr; i += n) {
+        uint64_t stored;
+
+        n = check_stored_run(c, cluster + i, nr - i, &stored);
+        for (uint64_t j = i; copied != (stored == 1) && j < i + n; j++)
+            check_flag(c, copied, (cluster + j) << c->cluster_bits,
+                       at + j * sizeof entry);
+    }
+}
+
+static void
+check_l2_flag(struct check *c, uint64_t entry, uint64_t at)
 {
     struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
                                         c->hdr->version);
 
-    (void)weight, (void)err;
     if (e.kind == MAP_ZERO && e.flaws & ENTRY_MISALIGNED)
-        return 0;
+        return;
     if (e.host_off && e.kind != MAP_COMPRESSED
         && e.host_off < c->file_size)
         check_flag(c, e.copied, e.host_off, at);
+}
+
+static int
+check_l2_flags(struct check *c, const be64 *piece, uint64_t nr, uint64_t at,
+               void *opaque, struct qcow2_error *err)
+{
+    (void)opaque, (void)err;
+    for (uint64_t i = 0, n; i < nr; i += n) {
+        uint64_t entry = be64_get(piece[i]);
+
+        n = entry ? check_row(c, piece + i, nr - i) : 1;
+        if (n > 1)
+            check_row_flags(c, entry, n, at + i * sizeof *piece);
+        else if (entry)
+            check_l2_flag(c, entry, at + i * sizeof *piece);
+    }
     return 0;
 }
 
@@ -57,8 +88,8 @@ check_copied(struct check *c, struct qcow2_error *err)
     for (uint64_t i = 0; counts_next(&c->l2_active, &i, UINT64_MAX); i++) {
         uint64_t at = i << c->cluster_bits;
 
-        if (check_entries(c, at, at + c->cluster_size, 1, check_l2_flag, err)
-            == -1)
+        if (check_pieces(c, at, at + c->cluster_size, check_l2_flags, NULL,
+                         err) == -1)
             return -1;
     }
     return 0;

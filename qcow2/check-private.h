@@ -111,6 +111,10 @@ int check_step(struct check *c, struct qcow2_error *err);
 /* The refcount on disk, as far as it is known. */
 uint64_t check_stored(struct check *c, uint64_t cluster);
 
+/* The same of nr > 0 clusters: how many from the first on have that one. */
+uint64_t check_stored_run(struct check *c, uint64_t cluster, uint64_t nr,
+                          uint64_t *stored);
+
 /* The refcount that the repair under way leaves. */
 uint64_t check_settled(struct check *c, uint64_t cluster);
 
@@ -149,6 +153,17 @@ typedef int check_entry_fn(struct check *c, uint64_t entry, uint64_t at,
 int check_entries(struct check *c, uint64_t start, uint64_t end,
                   uint64_t weight, check_entry_fn *fn,
                   struct qcow2_error *err);
+
+/* The same in pieces of nr entries, but for what is a hole. */
+typedef int check_piece_fn(struct check *c, const be64 *piece, uint64_t nr,
+                           uint64_t at, void *opaque,
+                           struct qcow2_error *err);
+int check_pieces(struct check *c, uint64_t start, uint64_t end,
+                 check_piece_fn *fn, void *opaque, struct qcow2_error *err);
+
+/* How many of nr > 0 L2 entries are data without flaws in a row, all inside
+ * the file and with the same flag; 1 if the first is not. */
+uint64_t check_row(const struct check *c, const be64 *entries, uint64_t nr);
 
 /* check-bitmaps.c */
 int check_count_bitmaps(struct check *c, struct qcow2_error *err);

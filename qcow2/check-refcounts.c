@@ -144,6 +144,22 @@ check_skip_zeroes(struct check *c, uint64_t first, uint64_t i,
     return i;
 }
 
+/* nr clusters that are alike. */
+static int
+compare_run(struct check *c, uint64_t cluster, uint64_t nr, uint64_t stored,
+            uint64_t refs, uint8_t *block, struct qcow2_error *err)
+{
+    if (stored == refs) {
+        if (refs > 0)
+            c->end = max_u64(c->end, cluster + nr);
+        return 0;
+    }
+    for (uint64_t i = 0; i < nr; i++)
+        if (compare_cluster(c, cluster + i, stored, refs, block, err) == -1)
+            return -1;
+    return 0;
+}
+
 static int
 compare_refblock(struct check *c, uint32_t idx, struct qcow2_error *err)
 {
@@ -159,14 +175,13 @@ compare_refblock(struct check *c, uint32_t idx, struct qcow2_error *err)
     if (is_hole)
         return compare_with_nothing(c, first, end, false, &c->blocks[idx],
                                     err);
-    for (uint64_t i = first;
-         (i = check_skip_zeroes(c, first, i, &next)) < end; i++) {
-        uint64_t stored = refcount_get(c->table, order, i - first);
-        uint64_t refs = counts_get(&c->refs, i);
+    for (uint64_t i = first, n;
+         (i = check_skip_zeroes(c, first, i, &next)) < end; i += n) {
+        uint64_t stored = refcount_get(c->table, order, i - first), refs;
 
-        if ((stored | refs)
-            && compare_cluster(c, i, stored, refs, &c->blocks[idx], err)
-               == -1)
+        n = counts_run(&c->refs, i, end - i, &refs);
+        n = refcount_run(c->table, order, i - first, n);
+        if (compare_run(c, i, n, stored, refs, &c->blocks[idx], err) == -1)
             return -1;
     }
     return 0;

@@ -38,14 +38,12 @@ int
 check_refer(struct check *c, uint64_t host_off, uint64_t nr_bytes,
             uint64_t weight, struct qcow2_error *err)
 {
+    uint64_t first = host_off >> c->cluster_bits;
     uint64_t last = (host_off + nr_bytes - 1) >> c->cluster_bits;
 
     if (nr_bytes == 0)
         return 0;
-    for (uint64_t i = host_off >> c->cluster_bits; i <= last; i++)
-        if (counts_add(&c->refs, i, weight, err) == -1)
-            return -1;
-    return 0;
+    return counts_add_range(&c->refs, first, last - first + 1, weight, err);
 }
 
 static int
@@ -124,8 +122,8 @@ check_refer_spans(struct check *c, const struct span *spans, size_t nr,
 }
 
 int
-check_entries(struct check *c, uint64_t start, uint64_t end, uint64_t weight,
-              check_entry_fn *fn, struct qcow2_error *err)
+check_pieces(struct check *c, uint64_t start, uint64_t end,
+             check_piece_fn *fn, void *opaque, struct qcow2_error *err)
 {
     CLEANUP_FREE be64 *piece = malloc(PIECE_BYTES);
 
@@ -141,18 +139,59 @@ check_entries(struct check *c, uint64_t start, uint64_t end, uint64_t weight,
             start += round_down(hole, sizeof *piece);
             continue;
         }
-        if (check_read(c, piece, n, start, NULL, err) == -1)
+        if (check_read(c, piece, n, start, NULL, err) == -1
+            || fn(c, piece, n / sizeof *piece, start, opaque, err) == -1)
             return -1;
-        for (uint64_t i = 0; i < n / sizeof *piece; i++) {
-            uint64_t entry = be64_get(piece[i]);
-
-            if (entry && fn(c, entry, start + i * sizeof *piece, weight, err)
-                         == -1)
-                return -1;
-        }
         start += n;
     }
     return 0;
+}
+
+/* What check_entries does to each. */
+struct each {
+    check_entry_fn *fn;
+    uint64_t weight;
+};
+
+static int
+entries_of_piece(struct check *c, const be64 *piece, uint64_t nr,
+                 uint64_t at, void *opaque, struct qcow2_error *err)
+{
+    const struct each *e = opaque;
+
+    for (uint64_t i = 0; i < nr; i++) {
+        uint64_t entry = be64_get(piece[i]);
+
+        if (entry && e->fn(c, entry, at + i * sizeof *piece, e->weight, err)
+                     == -1)
+            return -1;
+    }
+    return 0;
+}
+
+int
+check_entries(struct check *c, uint64_t start, uint64_t end, uint64_t weight,
+              check_entry_fn *fn, struct qcow2_error *err)
+{
+    struct each e = { fn, weight };
+
+    return check_pieces(c, start, end, entries_of_piece, &e, err);
+}
+
+uint64_t
+check_row(const struct check *c, const be64 *entries, uint64_t nr)
+{
+    uint64_t entry = be64_get(entries[0]), off = entry & L2_OFFSET_MASK;
+    uint64_t n = 1;
+
+    if ((entry & ~ENTRY_COPIED) != off || !is_aligned(off, c->cluster_size)
+        || off >= c->file_size)
+        return 1;
+    nr = min_u64(nr, (c->file_size - off) >> c->cluster_bits);
+    nr = min_u64(nr, (MAX_HOST_OFFSET - off) >> c->cluster_bits);
+    while (n < nr && be64_get(entries[n]) == entry + n * c->cluster_size)
+        n++;
+    return n;
 }
 
 /* One L1 entry: counts its L2 table. */
@@ -211,14 +250,16 @@ struct walk {
     uint64_t next_host_off;  /* 0, or where unfragmented data goes on */
 };
 
+/* An entry, and n - 1 more in a row. */
 static void
-note_allocated(struct check *c, struct walk *w, const struct l2_entry *e)
+note_allocated(struct check *c, struct walk *w, const struct l2_entry *e,
+               uint64_t n)
 {
     struct qcow2_check_result *r = &c->result;
 
     if (w->active == 0)
         return;
-    r->allocated_clusters += w->active;
+    r->allocated_clusters += n * w->active;
     if (e->kind == MAP_COMPRESSED) {
         r->compressed_clusters += w->active;
         r->fragmented_clusters += w->active;
@@ -226,7 +267,7 @@ note_allocated(struct check *c, struct walk *w, const struct l2_entry *e)
     }
     if (w->next_host_off && w->next_host_off != e->host_off)
         r->fragmented_clusters += w->active;
-    w->next_host_off = e->host_off + c->cluster_size;
+    w->next_host_off = e->host_off + n * c->cluster_size;
 }
 
 static void
@@ -245,15 +286,16 @@ report_flaws(struct check *c, const struct l2_entry *e, uint64_t entry,
         check_report(c, PROBLEM_L2_MISALIGNED, at, e->host_off, 0);
 }
 
+/* An entry at `at`, and n - 1 more in a row (check_row). */
 static int
-count_l2_entry(struct check *c, struct walk *w, uint64_t entry, uint64_t at,
-               struct qcow2_error *err)
+count_l2_entry(struct check *c, struct walk *w, uint64_t entry, uint64_t n,
+               uint64_t at, struct qcow2_error *err)
 {
     struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
                                         c->hdr->version);
     bool misaligned = e.flaws & ENTRY_MISALIGNED;
     uint64_t len = e.kind == MAP_COMPRESSED ? e.compressed_len
-                                            : c->cluster_size;
+                                            : n * c->cluster_size;
     bool inside = check_inside(c, e.host_off, len);
 
     report_flaws(c, &e, entry, at);
@@ -265,7 +307,7 @@ count_l2_entry(struct check *c, struct walk *w, uint64_t entry, uint64_t at,
         return 0;
     }
     c->lost |= misaligned;
-    note_allocated(c, w, &e);
+    note_allocated(c, w, &e, n);
     if (inside && check_refer(c, e.host_off, len, w->weight, err) == -1)
         return -1;
     if (!inside)
@@ -284,15 +326,17 @@ count_l2_table(struct check *c, uint64_t cluster, struct qcow2_error *err)
     };
     uint64_t host_off = cluster << c->cluster_bits;
     const be64 *table = (const be64 *)c->table;
+    uint64_t nr = c->cluster_size / sizeof *table;
     bool is_hole;
 
     if (check_read(c, c->table, c->cluster_size, host_off, &is_hole, err)
         == -1)
         return -1;
-    for (uint64_t i = 0; i < c->cluster_size / 8 && !is_hole; i++) {
+    for (uint64_t i = 0, n; i < nr && !is_hole; i += n) {
         uint64_t entry = be64_get(table[i]);
 
-        if (entry && count_l2_entry(c, &w, entry, host_off + i * 8, err)
+        n = entry ? check_row(c, table + i, nr - i) : 1;
+        if (entry && count_l2_entry(c, &w, entry, n, host_off + i * 8, err)
                      == -1)
             return -1;
     }

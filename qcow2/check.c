@@ -127,6 +127,18 @@ check_stored(struct check *c, uint64_t cluster)
 }
 
 uint64_t
+check_stored_run(struct check *c, uint64_t cluster, uint64_t nr,
+                 uint64_t *stored)
+{
+    uint64_t n = counts_run(&c->stored, cluster, nr, stored);
+
+    if (*stored == 0)
+        return counts_run(&c->refs, cluster, n, stored);
+    --*stored;
+    return n;
+}
+
+uint64_t
 check_settled(struct check *c, uint64_t cluster)
 {
     uint64_t stored = check_stored(c, cluster);

@@ -9,9 +9,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "checked.h"
 #include "error.h"
 #include "refcount.h"
 
@@ -176,6 +178,52 @@ counts_add(struct counts *c, uint64_t cluster, uint64_t n,
     if (!leaf || sum > leaf->most)
         return counts_set(c, cluster, sum, err);
     refcount_set(leaf->numbers, leaf->order, i, sum);
+    return 0;
+}
+
+uint64_t
+counts_run(struct counts *c, uint64_t cluster, uint64_t nr,
+           uint64_t *number)
+{
+    struct counts_leaf *leaf = find_leaf(c, cluster >> LEAF_BITS);
+    uint64_t i = cluster % LEAF_ENTRIES, part = min_u64(nr,
+                                                        LEAF_ENTRIES - i);
+
+    *number = leaf ? refcount_get(leaf->numbers, leaf->order, i) : 0;
+    return leaf ? refcount_run(leaf->numbers, leaf->order, i, part) : part;
+}
+
+/* Adds n to a part of a leaf, if that is simple. */
+static bool
+add_to_leaf(struct counts_leaf *leaf, uint64_t i, uint64_t nr, uint64_t n)
+{
+    uint64_t least, most;
+
+    refcount_bounds(leaf->numbers, leaf->order, i, nr, &least, &most);
+    if (n > INT_MAX || n > leaf->most - most)
+        return false;
+    refcount_add(leaf->numbers, leaf->order, i, nr, n);
+    return true;
+}
+
+int
+counts_add_range(struct counts *c, uint64_t cluster, uint64_t nr, uint64_t n,
+                 struct qcow2_error *err)
+{
+    for (uint64_t part; nr > 0; nr -= part, cluster += part) {
+        uint64_t i = cluster % LEAF_ENTRIES;
+        struct counts_leaf *leaf = make_leaf(c, cluster >> LEAF_BITS,
+                                             FIRST_ORDER, err);
+
+        if (!leaf)
+            return -1;
+        part = min_u64(nr, LEAF_ENTRIES - i);
+        if (add_to_leaf(leaf, i, part, n))
+            continue;
+        for (uint64_t j = 0; j < part; j++)
+            if (counts_add(c, cluster + j, n, err) == -1)
+                return -1;
+    }
     return 0;
 }
 

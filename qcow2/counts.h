@@ -27,9 +27,17 @@ void counts_free(struct counts *c);
 
 uint64_t counts_get(struct counts *c, uint64_t cluster);
 
-/* Adds n; stays at UINT64_MAX rather than wrap around. */
+/* The number of a cluster, and how many of nr > 0 from there on are known to
+ * have the same. */
+uint64_t counts_run(struct counts *c, uint64_t cluster, uint64_t nr,
+                    uint64_t *number);
+
+/* Adds n, to one cluster or nr of them; stays at UINT64_MAX rather than wrap
+ * around. */
 int counts_add(struct counts *c, uint64_t cluster, uint64_t n,
                struct qcow2_error *err);
+int counts_add_range(struct counts *c, uint64_t cluster, uint64_t nr,
+                     uint64_t n, struct qcow2_error *err);
 int counts_set(struct counts *c, uint64_t cluster, uint64_t n,
                struct qcow2_error *err);
 

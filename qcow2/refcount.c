@@ -25,26 +25,55 @@ width_of(unsigned order)
     return (1u << order) / 8;
 }
 
-/* Are nr > 0 refcounts the same? In a row of clusters they mostly are. */
+/* A byte of narrow refcounts that are all 1. */
+static unsigned
+ones(unsigned order)
+{
+    return 0xff / ((1u << (1u << order)) - 1);
+}
+
+/* Do nr narrow refcounts fill bytes? */
+static bool
+fills_bytes(unsigned order, uint64_t idx, uint64_t nr)
+{
+    return is_aligned(idx | nr, 8u >> order);
+}
+
+/* Are nr > 0 refcounts known to be the same? In a row of clusters they mostly
+ * are. */
 static bool
 all_same(const void *table, unsigned order, uint64_t idx, uint64_t nr)
 {
-    size_t width = width_of(order);
+    size_t width = width_of(order), nr_bytes = nr * width;
     const unsigned char *first = (const unsigned char *)table + idx * width;
 
-    return width > 0 && memcmp(first, first + width, (nr - 1) * width) == 0;
+    if (width == 0) {
+        width = 1;
+        nr_bytes = nr << order >> 3;
+        first = (const unsigned char *)table + (idx << order >> 3);
+        if (!fills_bytes(order, idx, nr)
+            || *first != ones(order) * refcount_get(first, order, 0))
+            return false;
+    }
+    return memcmp(first, first + width, nr_bytes - width) == 0;
 }
 
-/* Makes nr refcounts, of whole bytes, what the first one is. */
+/* Makes nr refcounts, of which all_same is true, n. */
 static void
-repeat(void *table, unsigned order, uint64_t idx, uint64_t nr)
+set_all(void *table, unsigned order, uint64_t idx, uint64_t nr, uint64_t n)
 {
-    size_t width = width_of(order);
+    size_t width = width_of(order), nr_bytes = nr * width;
     unsigned char *first = (unsigned char *)table + idx * width;
 
-    for (uint64_t done = 1, n; done < nr; done += n) {
-        n = min_u64(done, nr - done);
-        memcpy(first + done * width, first, n * width);
+    if (width == 0) {
+        memset((unsigned char *)table + (idx << order >> 3),
+               ones(order) * n, nr << order >> 3);
+        return;
+    }
+    refcount_set(first, order, 0, n);
+    for (size_t done = width, more; done < nr_bytes; done += more) {
+        more = min_u64(done, nr_bytes - done);
+        memcpy(first + done, first, more);
     }
 }
 
@@ -82,9 +111,8 @@ refcount_add(void *table, unsigned order, uint64_t idx, uint64_t nr,
              int delta)
 {
     if (all_same(table, order, idx, nr)) {
-        refcount_set(table, order, idx,
-                     refcount_get(table, order, idx) + delta);
-        repeat(table, order, idx, nr);
+        set_all(table, order, idx, nr,
+                refcount_get(table, order, idx) + delta);
     } else if (order == USUAL_ORDER) {
         be16 *t = (be16 *)table + idx;
 

@@ -101,6 +101,41 @@ test_random_counts_agree_with_an_array(void **state)
 }
 
 static void
+test_ranges_are_what_each_cluster_of_them_is(void **state)
+{
+    enum { NR = 2000 };
+    uint64_t model[NR] = { 0 };
+    struct counts c = { 0 };
+    struct qcow2_error err;
+    struct rng rng;
+    uint64_t seed = rng_seed(2);
+
+    (void)state;
+    expect_case("seed %llu", (unsigned long long)seed);
+    rng_init(&rng, seed, 0);
+    for (unsigned i = 0; i < 300; i++) {
+        uint64_t from = rng_below(&rng, NR), n = rng_below(&rng, 3), number;
+        uint64_t nr = 1 + rng_below(&rng, NR - from), same;
+
+        EXPECT_OK(counts_add_range(&c, from, nr, n, &err), &err);
+        for (uint64_t k = from; k < from + nr; k++)
+            model[k] += n;
+        from = rng_below(&rng, NR);
+        same = counts_run(&c, from, NR - from, &number);
+        EXPECT(same > 0 && number == model[from], "number");
+        for (uint64_t k = from; k < from + same; k++)
+            EXPECT(model[k] == number, "run at %llu", (unsigned long long)k);
+    }
+    for (uint64_t k = 0; k < NR; k++)
+        EXPECT(counts_get(&c, k) == model[k], "%llu", (unsigned long long)k);
+    EXPECT_OK(counts_add_range(&c, 250, 20, UINT64_MAX, &err), &err);
+    assert_true(counts_get(&c, 250) == UINT64_MAX);
+    assert_true(counts_get(&c, 269) == UINT64_MAX);
+    assert_true(counts_get(&c, 270) == model[270]);
+    counts_free(&c);
+}
+
+static void
 test_memory_is_for_what_is_counted(void **state)
 {
     struct counts c = { 0 };
@@ -147,6 +182,7 @@ main(void)
         cmocka_unit_test(test_numbers_of_any_size_are_kept_apart),
         cmocka_unit_test(test_adding_stops_at_the_largest_number),
         cmocka_unit_test(test_random_counts_agree_with_an_array),
+        cmocka_unit_test(test_ranges_are_what_each_cluster_of_them_is),
         cmocka_unit_test(test_memory_is_for_what_is_counted),
         cmocka_unit_test(test_too_much_to_count_is_refused),
     };
