@@ -83,12 +83,15 @@ fix_cluster(struct check *c, const struct fix *f, uint64_t start,
     uint64_t owners = f->is_l1 ? 1 : counts_get(&c->l2, cluster);
     be64 *table = (be64 *)c->table;
     uint64_t from = 0, to = 0; /* changed and not written */
+    bool is_hole;
 
     /* Not in a cluster that is not only a table. */
     if (counts_get(&c->refs, cluster) > owners)
         return 0;
-    if (check_read(c, table, end - start, start, NULL, err) == -1)
+    if (check_read(c, table, end - start, start, &is_hole, err) == -1)
         return -1;
+    if (is_hole)
+        return 0;
     for (uint64_t i = 0; i < (end - start) / sizeof *table; i++) {
         uint64_t old = be64_get(table[i]);
         uint64_t entry = f->is_l1 ? fix_l1_entry(c, f, old)

@@ -287,6 +287,39 @@ test_a_file_of_holes_is_no_work(void **state)
     mem_free(image);
 }
 
+/* 512 of them: there is nothing in them that could be put right. */
+static void
+test_tables_in_holes_are_not_read_to_repair_entries(void **state)
+{
+    struct mem *image = image_of("cluster 4096; refcount-bits 1; size 1G;"
+                                 "data 0-9 1; leak 1");
+    const struct qcow2_check_options options = { .repair = QCOW2_REPAIR_ALL };
+    struct fault_plan plan = FAULT_PLAN_INIT;
+    const char *path = tmpdir_path("tables.qcow2");
+    struct qcow2_check_result r;
+    struct qcow2_error err;
+    struct disk_header h;
+    be64 l1[512];
+    struct io *io;
+
+    (void)state;
+    mem_save(image, path);
+    io = io_file_open(path, -1, false, IO_LOCK_NONE, &err);
+    EXPECT(io, "%s", err.text);
+    assert_int_equal(io_pread(io, &h, sizeof h, 0, NULL), 0);
+    for (unsigned i = 0; i < 512; i++)
+        l1[i] = be64_make(ENTRY_COPIED | (UINT64_C(64) << 20) | i << 12);
+    assert_int_equal(io_pwrite(io, l1, sizeof l1,
+                               be64_get(h.l1_table_offset), NULL), 0);
+    assert_int_equal(io_truncate(io, 128 << 20, NULL), 0);
+    io = io_fault_new(io, &plan);
+    EXPECT_OK(check_io(io, &options, &r, &err), &err);
+    EXPECT(fault_count(&plan, FAULT_READ) < 200, "%llu reads",
+           (unsigned long long)fault_count(&plan, FAULT_READ));
+    io_close(io);
+    mem_free(image);
+}
+
 static void
 test_refcounts_of_too_large_a_file_are_refused(void **state)
 {
@@ -614,6 +647,7 @@ main(void)
         cmocka_unit_test(test_figures_are_those_of_qemu_img),
         cmocka_unit_test(test_all_refcounts_can_be_written_anew),
         cmocka_unit_test(test_a_file_of_holes_is_no_work),
+        cmocka_unit_test(test_tables_in_holes_are_not_read_to_repair_entries),
         cmocka_unit_test(test_refcounts_of_too_large_a_file_are_refused),
         cmocka_unit_test(test_refcounts_are_not_put_where_lost_data_was),
         cmocka_unit_test(
