@@ -7,26 +7,28 @@ cd "$abs_top_srcdir"
 
 bad=0
 
-# exists NAME DIR...: relative to the top or one of the directories
+# exists NAME DIR...: relative to the top or one of the directories; tests
+# are named without .c
 exists ()
 {
     local name="${1#./}" dir
     shift
     for dir in . "$@"; do
-        [ ! -e "$dir/$name" ] || return 0
+        [ ! -e "$dir/$name" ] && [ ! -e "$dir/$name.c" ] || return 0
     done
     return 1
 }
 
 # In backquotes, or a link; what looks like a file of this tree.
-for document in README.md CONTRIBUTING.md qcow2/DESIGN.md; do
+for document in README.md CONTRIBUTING.md SECURITY.md qcow2/DESIGN.md \
+                tests/hostile.md; do
     names="$(sed -E 's/\]\(([^)]*)\)/ `\1` /g' "$document" \
         | grep -oE '`[A-Za-z0-9_./-]+`' | tr -d '`' \
         | grep -E '/|\.([ch]|sh|md|ac|am|in|pod)$' \
         | grep -vE '^/|^(./)?build(/|$)|^docs/interop' | sort -u)"
     [ -n "$names" ] || fail "$document names no files at all?"
     for name in $names; do
-        if ! exists "$name" "$(dirname "$document")" qcow2; then
+        if ! exists "$name" "$(dirname "$document")" qcow2 tests; then
             echo "$document names $name, which does not exist"
             bad=1
         fi

@@ -6,8 +6,8 @@
 . ./functions.sh
 cd "$abs_top_srcdir"
 
-sources="$(find qcow2 plugin tests man .ci README.md CONTRIBUTING.md quickstart \
-                configure.ac Makefile.am \
+sources="$(find qcow2 plugin tests man .ci README.md CONTRIBUTING.md SECURITY.md \
+                quickstart configure.ac Makefile.am \
                 \( -name '*.[ch]' -o -name '*.sh' -o -name '*.am' \
                    -o -name '*.in' -o -name '*.ac' -o -name '*.md' \
                    -o -name '*.pod' -o -name run -o -name quickstart \) \

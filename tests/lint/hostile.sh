@@ -1,0 +1,52 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Every class of hostile images in hostile.md has a test, which exists and is
+# run; and so has every promise of SECURITY.md.
+
+. ./functions.sh
+cd "$srcdir"
+
+bad=0
+complain ()
+{
+    echo "$*"
+    bad=1
+}
+
+# Its rows: 1 to 73, and the vulnerabilities of others.
+rows="$(grep -oE '^\| (CVE-[0-9]+-[0-9]+|[0-9]+) \|' hostile.md | tr -d '| ')"
+wanted="$(seq 73; printf 'CVE-2014-0%d\n' {142..150}; echo CVE-2024-4467
+          echo CVE-2024-32498; echo CVE-2026-24708)"
+diff <(echo "$wanted") <(echo "$rows") || complain "rows of hostile.md"
+while IFS= read -r row; do
+    [[ "$row" == *'`'*/*'`'* || "$row" == *"nothing to guard"* ]] \
+        || complain "no test: $row"
+done < <(grep -E '^\| (CVE|[0-9])' hostile.md)
+
+# exists TEST [PART]
+exists ()
+{
+    case "$1" in
+        *.sh)
+            [ -e "$1" ] && grep -qF "	$1 \\" Makefile.am ;;
+        check/*)
+            [ -e "$1/recipe" ] && [ -e "$1/expect" ] ;;
+        *)
+            [ -e "$1.c" ] && grep -qE "	$1( \\\\)?$" Makefile.am || return
+            [ -n "${2-}" ] || return 0
+            # Registered, on the line of its macro or on the next.
+            tr -d '\n' <"$1.c" | grep -qE "(TEST|cmocka_unit_test[a-z_]*)\(\
+ *$2[,)]" ;;
+    esac
+}
+
+nr=0
+while IFS=: read -r test part; do
+    nr=$((nr + 1))
+    exists "$test" "${part# }" || complain "there is no $test:$part"
+done < <(cat hostile.md ../SECURITY.md | tr '\n' ' ' \
+    | grep -oE '`(unit|data|fault|crash|stress|fuzz|check|shell|lint)/[^`]*`' \
+    | tr -d '`' | sort -u)
+[ "$nr" -gt 100 ] || complain "only $nr tests are named?"
+
+exit $bad
