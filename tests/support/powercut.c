@@ -57,7 +57,15 @@ remember(struct powercut *pc)
 void
 powercut_begin(struct powercut *pc)
 {
+    const unsigned char *bytes;
+    uint64_t nr_bytes;
+    struct audit a;
+
     rig_start(&pc->rig);
+    bytes = mem_bytes(pc->rig.mem, &nr_bytes);
+    audit_image(bytes, nr_bytes, &a);
+    pc->nr_old_leaks = a.nr_leaks;
+    pc->closed = UINT64_MAX;
     pc->log = crash_log_new(pc->rig.mem);
     remember(pc);
     pc->rig.play.disk = rig_open_disk(&pc->rig, io_crash_open(pc->log));
@@ -66,6 +74,7 @@ powercut_begin(struct powercut *pc)
 void
 powercut_begin_faulty(struct powercut *pc)
 {
+    pc->closed = UINT64_MAX;
     rig_open(&pc->rig);
     remember(pc);
 }
@@ -113,6 +122,8 @@ powercut_check(struct powercut *pc, struct mem *m, uint64_t moment)
 
     pc->nr_states++;
     before = audit_mem(m, "state");
+    EXPECT(before.nr_leaks <= pc->nr_old_leaks || moment < pc->closed,
+           "%u leaks, though it was closed before the cut", before.nr_leaks);
     pc->nr_leaky += before.nr_leaks > 0;
     if (before.nr_leaks > pc->max_leaks)
         pc->max_leaks = before.nr_leaks;
@@ -151,7 +162,8 @@ powercut_end(struct powercut *pc, const struct crash_options *options)
     uint64_t sent = now(pc, PLAY_SENT);
 
     EXPECT_OK(qcow2_close(pc->rig.play.disk, &err), &err);
-    model_flushed(&pc->rig.play.model, sent, now(pc, PLAY_DURABLE));
+    pc->closed = now(pc, PLAY_DURABLE);
+    model_flushed(&pc->rig.play.model, sent, pc->closed);
     crash_log_enumerate(pc->log, options, check_state, pc, &stats);
     if (stats.max_unsynced > pc->max_unsynced)
         pc->max_unsynced = stats.max_unsynced;

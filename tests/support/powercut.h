@@ -2,7 +2,8 @@
 /* powercut.h: a disk on a crash log (or on a backend that fails), and what
  * must hold of every state that a power cut (or a failure) may leave of it:
  *
- *   - the audit finds no corruption, at most leaks;
+ *   - the audit finds no corruption, at most leaks, and no new ones once the
+ *     disk is closed;
  *   - the engine opens the image for writing, without being asked to repair;
  *   - each sector is as the last flush left it, or as a later request did;
  *   - the snapshots hold what they held;
@@ -20,6 +21,8 @@ struct powercut {
     struct rig rig;
     struct crash_log *log;      /* NULL: moments are merely counted */
     uint64_t moment;
+    uint64_t closed;            /* the moment when the disk was */
+    unsigned nr_old_leaks;      /* of the scene */
 
     /* Over all workloads. */
     uint64_t nr_states, nr_workloads, nr_leaky;
