@@ -17,7 +17,7 @@ enum { C = 4096, INCOMPATIBLE_AT = 79, CORRUPT = 2 };
 /* Clusters 0-7 are data; the request meets what is wrong with cluster 1. */
 static const struct defect {
     const char *poke;
-    enum op_kind meets;  /* OP_READ or OP_WRITE */
+    enum op_kind meets;  /* OP_READ, OP_WRITE or OP_ZERO */
 } defects[] = {
     { "poke l2[1] | 2", OP_READ },                  /* reserved bits */
     { "poke l2[1] ^ 0x200", OP_READ },              /* misaligned */
@@ -33,6 +33,7 @@ static const struct defect {
     { "poke l2[1] = 0x8000000000000000 + @snapshots", OP_WRITE },
     { "poke l2[1] = 0x8000000000000000 + @snapshot-l1[0]", OP_WRITE },
     { "poke l2[1] = 1 + 0x8000000000000000 + @l1", OP_WRITE },
+    { "poke l2[1] = 0x8000000000000000 + @l2[0]", OP_ZERO },
 };
 
 static int
@@ -43,6 +44,8 @@ request(struct qcow2_disk *disk, enum op_kind kind, struct qcow2_error *err)
     memset(buf, 0x77, sizeof buf);
     if (kind == OP_READ)
         return qcow2_pread(disk, buf, sizeof buf, C, err);
+    if (kind == OP_ZERO) /* of a part: in place */
+        return qcow2_zero(disk, sizeof buf, C, 0, err);
     return qcow2_pwrite(disk, buf, sizeof buf, C, 0, err);
 }
 

@@ -111,6 +111,30 @@ operations_on_snapshots_do_not_count_metadata_as_data(void **state)
     }
 }
 
+/* An entry may point to a cluster that is free. Once that has become a table
+ * it is metadata as much as what was there when the image was opened. */
+static void
+what_became_a_table_is_not_written_as_data(void **state)
+{
+    struct qcow2_error err;
+    unsigned char got[C];
+    struct rig r;
+
+    (void)state;
+    start(&r, "cluster 4K; size 16M; data 0 1; gap 1; data 2 2;"
+          "poke l2[1] = 0x8000000000000000 + @data[2] - @cluster");
+    rig_play(&r, OP_WRITE, 512 * C, C, 0); /* makes a table in the gap */
+    rig_flush(&r);
+    EXPECT(qcow2_pwrite(r.play.disk, "x", 1, C, 0, &err) == -1
+           && err.errnum == EIO, "written");
+    EXPECT_OK(qcow2_pread(r.play.disk, got, C, 512 * C, &err), &err);
+    expect_same("cluster of the new table", got,
+                r.play.model.disk + 512 * C, C, 512 * C);
+    qcow2_close(r.play.disk, NULL);
+    rig_end(&r);
+    rig_free(&r);
+}
+
 /* COPIED in a table that is shared cannot be true. */
 static void
 what_a_shared_table_maps_is_not_written_in_place(void **state)
@@ -200,6 +224,7 @@ main(void)
         cmocka_unit_test(metadata_is_not_given_up_as_data),
         cmocka_unit_test(
             operations_on_snapshots_do_not_count_metadata_as_data),
+        cmocka_unit_test(what_became_a_table_is_not_written_as_data),
         cmocka_unit_test(what_a_shared_table_maps_is_not_written_in_place),
         cmocka_unit_test(
             what_the_copy_of_a_shared_table_maps_is_not_written_in_place),

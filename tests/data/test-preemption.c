@@ -89,8 +89,9 @@ static const struct request seconds[] = {
 };
 enum { NR_SECONDS = sizeof seconds / sizeof seconds[0] };
 
-/* What the second writes last, where no other does. */
-static const struct request elsewhere = { "-", WRITE, 180 * C, 4 * C };
+/* What the second writes last, where no other does: so much that it gets all
+ * that was freed. */
+static const struct request elsewhere = { "-", WRITE, 150 * C, 40 * C };
 
 /* Where the first is stopped. */
 struct stop {

@@ -222,6 +222,23 @@ finish(struct trial *t)
     mem_free(t->mem);
 }
 
+/* Whatever failed: what is written now and flushed is there in the file. An
+ * image that has failed refuses to. */
+static void
+expect_writes_last(struct trial *t)
+{
+    enum { OFF = 5 * C + 7, NR_BYTES = 100 };
+
+    expect_step("a write after the failure");
+    if (!t->disk || write_bytes(t, OFF, NR_BYTES, 60) == -1
+        || flush(t) == -1)
+        return;
+    EXPECT_OK(qcow2_close(t->disk, &t->err), &t->err);
+    EXPECT_OK(open_disk(t), &t->err);
+    EXPECT_OK(qcow2_pread(t->disk, t->got, NR_BYTES, OFF, &t->err), &t->err);
+    expect_same("what was written", t->got, t->want + OFF, NR_BYTES, OFF);
+}
+
 /* Step k failed for want of memory; now there is enough. */
 static void
 again(struct trial *t, unsigned k)
@@ -255,8 +272,10 @@ try(struct trial *t, unsigned k, uint64_t nth)
         memory_fail(0);
         EXPECT(r == 0 || (failed && t->err.errnum == ENOMEM), "%s",
                t->err.text);
-        if (r == -1)
+        if (r == -1) {
+            expect_writes_last(t);
             again(t, i);
+        }
     }
     finish(t);
     return failed;
