@@ -352,6 +352,16 @@ cache_peek(struct cache *c, const void *owner, uint64_t key)
     return b;
 }
 
+bool
+cache_has(struct cache *c, const void *owner, uint64_t key)
+{
+    uint64_t hash = hash_of(owner, key);
+    struct shard *s = shard_of(c, hash);
+    LOCK_SCOPE(&s->lock);
+
+    return find_block(c, s, hash, owner, key) != NULL;
+}
+
 void
 cache_pin(struct block *b)
 {

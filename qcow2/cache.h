@@ -68,6 +68,9 @@ struct block *cache_get(struct cache *c, const void *owner, uint64_t key,
 /* The block if it is there and loaded, pinned; otherwise NULL. No I/O. */
 struct block *cache_peek(struct cache *c, const void *owner, uint64_t key);
 
+/* Is it there, or being loaded? No I/O, and no pin. */
+bool cache_has(struct cache *c, const void *owner, uint64_t key);
+
 void cache_pin(struct block *b);    /* the caller has a pin already */
 void cache_put(struct block *b);    /* unpins; NULL is fine */
 

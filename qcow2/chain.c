@@ -42,7 +42,7 @@ qcow2_pool_new(uint64_t cache_bytes, struct qcow2_error *err)
     pthread_mutex_init(&pool->lock, NULL);
     pool->meta = cache_new(cache_bytes, err);
     if (pool->meta)
-        pool->clusters = cache_new(cache_bytes / 2, err);
+        pool->clusters = clusters_new(cache_bytes / 2, err);
     if (!pool->clusters) {
         qcow2_pool_free(pool);
         return NULL;
@@ -57,7 +57,7 @@ qcow2_pool_free(struct qcow2_pool *pool)
         return;
     assert(!pool->layers);
     cache_free(pool->meta);
-    cache_free(pool->clusters);
+    clusters_free(pool->clusters);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
 }

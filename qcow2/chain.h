@@ -32,7 +32,8 @@ struct layer {
 struct qcow2_pool {
     pthread_mutex_t lock;   /* guards layers; held over opening them */
     struct layer *layers;
-    struct cache *meta, *clusters;
+    struct cache *meta;
+    struct clusters *clusters;
 };
 
 /* A file at which a chain ends for who opens it: neither it nor what is

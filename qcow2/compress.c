@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* compress.c: deflate and zstd, buffer to buffer; see compress.h.
  *
- * Contexts are allocated for each call, so that there is nothing to share
- * between threads or to free when they end. That costs next to nothing, but
- * for zstd in virtual machines: it asks the CPU for its features each time,
- * which takes them some 20 microseconds.
+ * What libraries need beside the buffers is made when it is first used, and
+ * kept: zstd asks the CPU for its features each time, which takes virtual
+ * machines some 20 microseconds.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -14,6 +13,9 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 #include <zlib.h>
 #ifdef HAVE_LIBDEFLATE
 #include <libdeflate.h>
@@ -29,6 +31,19 @@ enum {
     /* The most deflate knows: other writers are less modest. */
     READ_WINDOW_BITS = 15,
     ZLIB_MEM_LEVEL = 9,
+};
+
+struct compress_context {
+    z_stream deflate;           /* writes at deflate_level */
+    bool has_deflate;
+    int deflate_level;
+#ifdef HAVE_LIBDEFLATE
+    struct libdeflate_decompressor *inflate;
+#endif
+#ifdef HAVE_ZSTD
+    ZSTD_DCtx *zstd_decoder;
+    ZSTD_CCtx *zstd_encoder;
+#endif
 };
 
 bool
@@ -59,22 +74,94 @@ compress_name(unsigned type)
     return "unknown";
 }
 
+struct compress_context *
+compress_context_new(void)
+{
+    return calloc(1, sizeof(struct compress_context));
+}
+
+void
+compress_context_free(struct compress_context *c)
+{
+    if (!c)
+        return;
+    if (c->has_deflate)
+        deflateEnd(&c->deflate);
 #ifdef HAVE_LIBDEFLATE
+    libdeflate_free_decompressor(c->inflate);
+#endif
+#ifdef HAVE_ZSTD
+    ZSTD_freeDCtx(c->zstd_decoder);
+    ZSTD_freeCCtx(c->zstd_encoder);
+#endif
+    free(c);
+}
+
+#ifdef HAVE_LIBDEFLATE
+static bool
+prepare_inflate(struct compress_context *c)
+{
+    if (!c->inflate)
+        c->inflate = libdeflate_alloc_decompressor();
+    return c->inflate != NULL;
+}
+
 /* Fast, but fails on streams that do not end exactly where out does. */
 static bool
-decode_libdeflate(const void *in, size_t in_len, void *out, size_t out_len)
+decode_libdeflate(struct compress_context *c, const void *in, size_t in_len,
+                  void *out, size_t out_len)
 {
-    struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
-    enum libdeflate_result r;
     size_t used;
 
-    if (!d)
-        return false;
     /* Without a place for the output's length it must be out_len. */
-    r = libdeflate_deflate_decompress_ex(d, in, in_len, out, out_len,
-                                         &used, NULL);
-    libdeflate_free_decompressor(d);
-    return r == LIBDEFLATE_SUCCESS;
+    return prepare_inflate(c)
+           && libdeflate_deflate_decompress_ex(c->inflate, in, in_len, out,
+                                               out_len, &used, NULL)
+                  == LIBDEFLATE_SUCCESS;
+}
+
+/* libdeflate gives up when a match, a literal or a stored block does not fit
+ * what is left of out, and does not say how far it got. Bytes a good way
+ * behind those wanted tell: they changed if it came that far. It writes at
+ * most 299 bytes ahead of what is sure, and a match has at most 258. Where
+ * it stopped at a stored block, they may not have changed.
+ */
+enum { AHEAD_BYTES = 512, MARK_BYTES = 16, MAX_MATCH_BYTES = 258 };
+
+static const unsigned char unlikely_mark[MARK_BYTES] = {
+    0x9c, 0x17, 0xe8, 0x5b, 0x03, 0xfd, 0x62, 0xa1,
+    0x4e, 0xb7, 0x28, 0xd3, 0x71, 0x86, 0xca, 0x3f,
+};
+
+static size_t
+room_for_start(size_t nr_wanted)
+{
+    return nr_wanted + AHEAD_BYTES + MARK_BYTES + MAX_MATCH_BYTES;
+}
+
+/* False: it is not known what out holds. */
+static bool
+decode_libdeflate_start(struct compress_context *c, const void *in,
+                        size_t in_len, unsigned char *out, size_t nr_wanted)
+{
+    unsigned char *mark = out + nr_wanted + AHEAD_BYTES;
+    size_t used, got;
+
+    if (!prepare_inflate(c))
+        return false;
+    memcpy(mark, unlikely_mark, MARK_BYTES);
+    switch (libdeflate_deflate_decompress_ex(c->inflate, in, in_len, out,
+                                             room_for_start(nr_wanted),
+                                             &used, &got)) {
+    case LIBDEFLATE_SUCCESS:
+        return got >= nr_wanted;
+    case LIBDEFLATE_INSUFFICIENT_SPACE:
+        return memcmp(mark, unlikely_mark, MARK_BYTES) != 0;
+    case LIBDEFLATE_BAD_DATA:
+    case LIBDEFLATE_SHORT_OUTPUT:
+        break;
+    }
+    return false;
 }
 #endif
 
@@ -106,41 +193,77 @@ decode_zlib(const void *in, size_t in_len, void *out, size_t out_len)
 }
 
 static int
-decode_deflate(const void *in, size_t in_len, void *out, size_t out_len)
+decode_deflate(struct compress_context *c, const void *in, size_t in_len,
+               void *out, size_t out_len)
 {
 #ifdef HAVE_LIBDEFLATE
-    if (decode_libdeflate(in, in_len, out, out_len))
+    if (decode_libdeflate(c, in, in_len, out, out_len))
         return 0;
     /* zlib decides what is damaged, so that every build agrees on it. */
+#else
+    (void)c;
 #endif
     return decode_zlib(in, in_len, out, out_len);
 }
 
-static long
-encode_deflate(int level, const void *in, size_t in_len,
-               void *out, size_t out_len)
+static int
+decode_deflate_start(struct compress_context *c, const void *in,
+                     size_t in_len, void *out, size_t nr_wanted)
 {
-    z_stream s = {
-        .next_in = (Bytef *)in,
-        .avail_in = in_len,
-        .next_out = out,
-        .avail_out = out_len,
-    };
+#ifdef HAVE_LIBDEFLATE
+    if (decode_libdeflate_start(c, in, in_len, out, nr_wanted))
+        return 0;
+#else
+    (void)c;
+#endif
+    return decode_zlib(in, in_len, out, nr_wanted);
+}
+
+static int
+prepare_deflate(struct compress_context *c, int level)
+{
     int r;
 
-    if (in_len > UINT_MAX || out_len > UINT_MAX) {
-        errno = ENOTSUP;
-        return -1;
-    }
-    r = deflateInit2(&s, level ? level : Z_DEFAULT_COMPRESSION, Z_DEFLATED,
-                     -WRITE_WINDOW_BITS, ZLIB_MEM_LEVEL, Z_DEFAULT_STRATEGY);
+    if (c->has_deflate && c->deflate_level == level)
+        return deflateReset(&c->deflate);
+    if (c->has_deflate)
+        deflateEnd(&c->deflate);
+    memset(&c->deflate, 0, sizeof c->deflate);
+    r = deflateInit2(&c->deflate, level ? level : Z_DEFAULT_COMPRESSION,
+                     Z_DEFLATED, -WRITE_WINDOW_BITS, ZLIB_MEM_LEVEL,
+                     Z_DEFAULT_STRATEGY);
+    c->has_deflate = r == Z_OK;
+    c->deflate_level = level;
+    return r;
+}
+
+static long
+encode_zlib(struct compress_context *c, int level, const void *in,
+            size_t in_len, void *out, size_t out_len)
+{
+    z_stream *s = &c->deflate;
+    int r = prepare_deflate(c, level);
+
     if (r != Z_OK) {
         errno = r == Z_MEM_ERROR ? ENOMEM : ENOTSUP;
         return -1;
     }
-    r = deflate(&s, Z_FINISH);
-    deflateEnd(&s);
-    return r == Z_STREAM_END ? (long)s.total_out : 0;
+    s->next_in = (Bytef *)in;
+    s->avail_in = in_len;
+    s->next_out = out;
+    s->avail_out = out_len;
+    return deflate(s, Z_FINISH) == Z_STREAM_END ? (long)s->total_out : 0;
+}
+
+static long
+encode_deflate(struct compress_context *c, int level, const void *in,
+               size_t in_len, void *out, size_t out_len)
+{
+    if (in_len > INT_MAX || out_len > INT_MAX) {
+        errno = ENOTSUP;
+        return -1;
+    }
+    return encode_zlib(c, level, in, in_len, out, out_len);
 }
 
 #ifdef HAVE_ZSTD
@@ -148,13 +271,15 @@ encode_deflate(int level, const void *in, size_t in_len,
  * however large the one a frame claims.
  */
 static int
-decode_zstd(const void *in, size_t in_len, void *out, size_t out_len)
+decode_zstd(struct compress_context *c, const void *in, size_t in_len,
+            void *out, size_t out_len)
 {
-    ZSTD_DCtx *ctx = ZSTD_createDCtx();
     const char *src = in;
     char *dst = out;
 
-    if (!ctx) {
+    if (!c->zstd_decoder)
+        c->zstd_decoder = ZSTD_createDCtx();
+    if (!c->zstd_decoder) {
         errno = ENOMEM;
         return -1;
     }
@@ -164,7 +289,7 @@ decode_zstd(const void *in, size_t in_len, void *out, size_t out_len)
 
         if (ZSTD_isError(frame))
             break;
-        got = ZSTD_decompressDCtx(ctx, dst, out_len, src, frame);
+        got = ZSTD_decompressDCtx(c->zstd_decoder, dst, out_len, src, frame);
         if (ZSTD_isError(got))
             break;
         src += frame;
@@ -172,7 +297,6 @@ decode_zstd(const void *in, size_t in_len, void *out, size_t out_len)
         dst += got;
         out_len -= got;
     }
-    ZSTD_freeDCtx(ctx);
     if (out_len == 0)
         return 0;
     errno = EIO;
@@ -180,11 +304,18 @@ decode_zstd(const void *in, size_t in_len, void *out, size_t out_len)
 }
 
 static long
-encode_zstd(int level, const void *in, size_t in_len,
-            void *out, size_t out_len)
+encode_zstd(struct compress_context *c, int level, const void *in,
+            size_t in_len, void *out, size_t out_len)
 {
-    size_t r = ZSTD_compress(out, out_len, in, in_len, level);
+    size_t r;
 
+    if (!c->zstd_encoder)
+        c->zstd_encoder = ZSTD_createCCtx();
+    if (!c->zstd_encoder) {
+        errno = ENOMEM;
+        return -1;
+    }
+    r = ZSTD_compressCCtx(c->zstd_encoder, out, out_len, in, in_len, level);
     if (!ZSTD_isError(r))
         return (long)r;
     switch ((int)ZSTD_getErrorCode(r)) {
@@ -200,15 +331,15 @@ encode_zstd(int level, const void *in, size_t in_len,
 #endif /* HAVE_ZSTD */
 
 int
-compress_decode(enum compress_type type, const void *in, size_t in_len,
-                void *out, size_t out_len)
+compress_decode(struct compress_context *c, enum compress_type type,
+                const void *in, size_t in_len, void *out, size_t out_len)
 {
     switch (type) {
     case COMPRESS_ZLIB:
-        return decode_deflate(in, in_len, out, out_len);
+        return decode_deflate(c, in, in_len, out, out_len);
     case COMPRESS_ZSTD:
 #ifdef HAVE_ZSTD
-        return decode_zstd(in, in_len, out, out_len);
+        return decode_zstd(c, in, in_len, out, out_len);
 #else
         break;
 #endif
@@ -217,16 +348,38 @@ compress_decode(enum compress_type type, const void *in, size_t in_len,
     return -1;
 }
 
+bool
+compress_can_stop_early(enum compress_type type, size_t out_len,
+                        size_t nr_wanted)
+{
+#ifdef HAVE_LIBDEFLATE
+    nr_wanted = room_for_start(nr_wanted);
+#endif
+    /* A block of zstd is as large as a cluster, and comes as a whole. */
+    return type == COMPRESS_ZLIB && nr_wanted < out_len - out_len / 8;
+}
+
+int
+compress_decode_start(struct compress_context *c, enum compress_type type,
+                      const void *in, size_t in_len, void *out,
+                      size_t out_len, size_t nr_wanted)
+{
+    if (compress_can_stop_early(type, out_len, nr_wanted))
+        return decode_deflate_start(c, in, in_len, out, nr_wanted);
+    return compress_decode(c, type, in, in_len, out, out_len);
+}
+
 long
-compress_encode(enum compress_type type, int level,
-                const void *in, size_t in_len, void *out, size_t out_len)
+compress_encode(struct compress_context *c, enum compress_type type,
+                int level, const void *in, size_t in_len, void *out,
+                size_t out_len)
 {
     switch (type) {
     case COMPRESS_ZLIB:
-        return encode_deflate(level, in, in_len, out, out_len);
+        return encode_deflate(c, level, in, in_len, out, out_len);
     case COMPRESS_ZSTD:
 #ifdef HAVE_ZSTD
-        return encode_zstd(level, in, in_len, out, out_len);
+        return encode_zstd(c, level, in, in_len, out, out_len);
 #else
         break;
 #endif

@@ -6,7 +6,7 @@
 #include "source.h"
 
 /* source_ops.read_compressed of a view. */
-int compressed_read(struct source *s, const struct mapping *m, uint32_t from,
-                    void *buf, size_t nr_bytes, struct qcow2_error *err);
+int compressed_read(struct source *s, const struct compressed_part *parts,
+                    unsigned nr, struct qcow2_error *err);
 
 #endif /* QCOW2_COMPRESSED_H */

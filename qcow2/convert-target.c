@@ -11,6 +11,7 @@
 
 #include "checked.h"
 #include "cleanup.h"
+#include "clusters.h"
 #include "compress.h"
 #include "error.h"
 #include "open-disk.h"
@@ -238,17 +239,13 @@ packed_of(const struct convert_target *t, const struct copy_chunk *c,
                              - sizeof(struct packed));
 }
 
-int
-convert_target_prepare(const struct convert_target *t, struct copy_chunk *c,
-                       struct qcow2_error *err)
+static int
+pack(const struct convert_target *t, struct copy_chunk *c,
+     struct compress_context *context, struct qcow2_error *err)
 {
     uint32_t size = qcow2_get_cluster_size(t->disk);
-    uint64_t end = round_up(c->nr_bytes, size);
 
-    if (!t->compress)
-        return 0;
-    memset(c->buf + c->nr_bytes, 0, end - c->nr_bytes);
-    for (uint64_t pos = 0; pos < end; pos += size) {
+    for (uint64_t pos = 0; pos < c->nr_bytes; pos += size) {
         struct packed *p = packed_of(t, c, pos);
         long n = 0;
 
@@ -256,7 +253,8 @@ convert_target_prepare(const struct convert_target *t, struct copy_chunk *c,
             p->kind = PACKED_ZERO;
             continue;
         }
-        n = compress_encode(t->disk->file->image->hdr.compression_type,
+        n = compress_encode(context,
+                            t->disk->file->image->hdr.compression_type,
                             t->compress_level, c->buf + pos, size,
                             c->space + pos, size - sizeof *p);
         if (n < 0)
@@ -265,6 +263,28 @@ convert_target_prepare(const struct convert_target *t, struct copy_chunk *c,
         p->nr_bytes = n;
     }
     return 0;
+}
+
+int
+convert_target_prepare(const struct convert_target *t, struct copy_chunk *c,
+                       struct qcow2_error *err)
+{
+    struct clusters *clusters;
+    struct workspace *w;
+    uint64_t end;
+    int r;
+
+    if (!t->compress)
+        return 0;
+    end = round_up(c->nr_bytes, qcow2_get_cluster_size(t->disk));
+    memset(c->buf + c->nr_bytes, 0, end - c->nr_bytes);
+    clusters = t->disk->file->image->clusters;
+    w = clusters_take_space(clusters, 0, 0, err);
+    if (!w)
+        return -1;
+    r = pack(t, c, w->context, err);
+    clusters_put_space(clusters, w);
+    return r;
 }
 
 static int

@@ -119,7 +119,7 @@ load_tables(struct image *img, struct qcow2_error *err)
 
 struct image *
 image_open(struct io *io, bool readonly, struct cache *meta,
-           struct cache *clusters, struct qcow2_error *err)
+           struct clusters *clusters, struct qcow2_error *err)
 {
     struct image *img = calloc(1, sizeof *img);
 
@@ -162,7 +162,7 @@ image_free(struct image *img)
     alloc_destroy(img);
     dirty_destroy(&img->l2_dirty);
     cache_drop_owner(img->meta, img);
-    cache_drop_owner(img->clusters, img);
+    cache_drop_owner(clusters_cache(img->clusters), img);
     range_lock_destroy(&img->tables);
     range_lock_destroy(&img->ranges);
     overlap_destroy(&img->overlap);

@@ -35,7 +35,7 @@
 #include <stdint.h>
 
 #include "cache.h"
-#include "compress.h"
+#include "clusters.h"
 #include "header.h"
 #include "io.h"
 #include "overlap.h"
@@ -137,7 +137,7 @@ struct image {
     unsigned refblock_bits;     /* log2 of refcounts in a refblock */
 
     struct cache *meta;         /* slices; the pool's */
-    struct cache *clusters;     /* decompressed clusters; the pool's */
+    struct clusters *clusters;  /* the pool's */
 
     pthread_rwlock_t rwlock;
     pthread_mutex_t feature_lock; /* of hdr.incompatible and its place */
@@ -170,7 +170,7 @@ struct image {
  * failure. Does not repair: who opens for writing looks at the dirty bit.
  */
 struct image *image_open(struct io *io, bool readonly, struct cache *meta,
-                         struct cache *clusters, struct qcow2_error *err);
+                         struct clusters *clusters, struct qcow2_error *err);
 
 /* Frees the image and closes io. Writes nothing: flush_close came before. */
 void image_free(struct image *img);

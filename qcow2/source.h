@@ -42,15 +42,39 @@ struct mapping {
                               * cluster the first byte asked for is */
 };
 
+/* What is to be read of a compressed cluster of a source. */
+struct compressed_part {
+    uint64_t guest_off;      /* of the cluster */
+    uint64_t host_off;       /* as in its mapping, */
+    uint32_t compressed_len;
+    uint32_t skip;
+    size_t nr_bytes;         /* at most to the cluster's end */
+    void *buf;
+};
+
+/* All of a MAP_COMPRESSED mapping that a lookup of guest_off gave. */
+static inline struct compressed_part
+compressed_part_of(const struct mapping *m, uint64_t guest_off, void *buf)
+{
+    return (struct compressed_part){
+        .guest_off = guest_off - m->skip,
+        .host_off = m->host_off,
+        .compressed_len = m->compressed_len,
+        .skip = m->skip,
+        .nr_bytes = m->nr_bytes,
+        .buf = buf,
+    };
+}
+
 struct source_ops {
     /* Maps guest_off (< size), looking nr_bytes far, both inside size. */
     int (*lookup)(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
                   struct mapping *m, struct qcow2_error *err);
 
-    /* Reads buf from a MAP_COMPRESSED mapping that lookup gave, starting
-     * `from` bytes into the decompressed cluster. NULL: has none. */
-    int (*read_compressed)(struct source *s, const struct mapping *m,
-                           uint32_t from, void *buf, size_t nr_bytes,
+    /* Reads parts of compressed clusters that lookup gave, in ascending
+     * order. NULL: has none. */
+    int (*read_compressed)(struct source *s,
+                           const struct compressed_part *parts, unsigned nr,
                            struct qcow2_error *err);
 
     /* What lookups in [from, to) left in a cache is not needed again soon.

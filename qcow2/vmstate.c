@@ -203,6 +203,7 @@ static int
 read_run(struct view *v, uint64_t guest_off, size_t nr_bytes, void *buf,
          size_t *done, struct qcow2_error *err)
 {
+    struct compressed_part part;
     struct mapping m;
 
     if (map_lookup(v, guest_off, nr_bytes, &m, err) == -1)
@@ -216,7 +217,8 @@ read_run(struct view *v, uint64_t guest_off, size_t nr_bytes, void *buf,
     case MAP_DATA:
         return io_pread(v->img->io, buf, m.nr_bytes, m.host_off, err);
     case MAP_COMPRESSED:
-        return compressed_read(&v->src, &m, m.skip, buf, m.nr_bytes, err);
+        part = compressed_part_of(&m, guest_off, buf);
+        return compressed_read(&v->src, &part, 1, err);
     }
     __builtin_unreachable();
 }

@@ -93,9 +93,12 @@ compress_to(struct qcow2_disk *disk, const unsigned char *buf,
     struct image *img = disk_image(disk);
     unsigned char *packed = malloc(nr_bytes);
     struct qcow2_error err;
-    long n = compress_encode(img->hdr.compression_type, 0, buf, nr_bytes,
-                             packed, nr_bytes - 1);
+    struct workspace *w = clusters_take_space(img->clusters, 0, 0, &err);
+    long n = compress_encode(w->context, img->hdr.compression_type, 0, buf,
+                             nr_bytes, packed, nr_bytes - 1);
     int r = 0;
+
+    clusters_put_space(img->clusters, w);
 
     pthread_rwlock_rdlock(&img->rwlock);
     if (image_begin_write(img, &err) == -1)
@@ -143,6 +146,23 @@ one_request(struct trial *t)
     }
 }
 
+/* Any bytes, so that clusters are read in part, in a row, and again. */
+static void
+read_somewhere(struct trial *t, struct rng *rng, struct qcow2_disk *disk)
+{
+    uint64_t size = (uint64_t)NR_CLUSTERS * t->cluster_size;
+    uint64_t off = rng_below(rng, size);
+    size_t most = rng_percent(rng, 50) ? t->cluster_size / 4 : size;
+    size_t nr_bytes = 1 + rng_below(rng, size - off < most ? size - off
+                                                            : most);
+    unsigned char *got = malloc(nr_bytes);
+    struct qcow2_error err;
+
+    EXPECT_OK(qcow2_pread(disk, got, nr_bytes, off, &err), &err);
+    expect_same("part", got, t->model + off, nr_bytes, off);
+    free(got);
+}
+
 static void
 verify(struct trial *t)
 {
@@ -169,6 +189,7 @@ compressed_clusters_among_others_read_right(void **state)
         trial_begin(&t, seed, i);
         for (unsigned n = 0; n < 300; n++) {
             one_request(&t);
+            read_somewhere(&t, &t.rng, t.disk);
             if (n % 16 == 0)
                 verify(&t);
             if (n % 100 == 99) {
@@ -312,6 +333,68 @@ threads_pack_into_the_same_clusters(void **state)
     }
 }
 
+/* Reads a disk that nobody writes. */
+static void *
+read_all_ways(void *arg)
+{
+    struct worker *w = arg;
+    struct trial *t = w->t;
+    size_t step = t->cluster_size / 8;
+    unsigned char *got = malloc(step);
+    struct rng rng;
+
+    rng_init(&rng, 9, w->nr);
+    /* Together from the start, a part of a cluster after the other. */
+    for (uint64_t i = w->nr; i < NR_CLUSTERS * 8 && w->r == 0;
+         i += NR_THREADS) {
+        w->r = qcow2_pread(t->disk, got, step, i * step, NULL);
+        if (w->r == 0 && memcmp(got, t->model + i * step, step) != 0)
+            w->r = -1;
+    }
+    free(got);
+    for (unsigned i = 0; i < 100 && w->r == 0; i++)
+        read_somewhere(t, &rng, t->disk);
+    return NULL;
+}
+
+static void
+threads_read_the_same_clusters(void **state)
+{
+    uint64_t seed = rng_seed(3);
+
+    (void)state;
+    for (unsigned i = 0; i < 20; i++) {
+        struct qcow2_options options = QCOW2_OPTIONS_INIT;
+        struct worker workers[NR_THREADS];
+        pthread_t threads[NR_THREADS];
+        struct qcow2_error err;
+        struct trial t;
+
+        trial_begin(&t, seed, i);
+        for (unsigned n = 0; n < NR_CLUSTERS; n++) {
+            uint64_t off = (uint64_t)n * t.cluster_size;
+
+            fill(t.model + off, t.cluster_size, seed + n);
+            EXPECT(compress_to(t.disk, t.model + off, t.cluster_size, off)
+                   == 0, "-");
+        }
+        EXPECT_OK(qcow2_close(t.disk, &err), &err);
+        options.readonly = true;
+        t.disk = qcow2_open(tmpdir_path("image"), &options, &err);
+        EXPECT(t.disk, "%s", err.text);
+        for (unsigned n = 0; n < NR_THREADS; n++) {
+            workers[n] = (struct worker){ .t = &t, .nr = n };
+            EXPECT(pthread_create(&threads[n], NULL, read_all_ways,
+                                  &workers[n]) == 0, "pthread_create");
+        }
+        for (unsigned n = 0; n < NR_THREADS; n++)
+            pthread_join(threads[n], NULL);
+        for (unsigned n = 0; n < NR_THREADS; n++)
+            EXPECT(workers[n].r == 0, "thread %u failed", n);
+        trial_end(&t);
+    }
+}
+
 int
 main(void)
 {
@@ -320,6 +403,7 @@ main(void)
         cmocka_unit_test(clusters_are_shared),
         cmocka_unit_test(a_freed_cluster_is_packed_into_no_more),
         cmocka_unit_test(threads_pack_into_the_same_clusters),
+        cmocka_unit_test(threads_read_the_same_clusters),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

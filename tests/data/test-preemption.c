@@ -233,11 +233,17 @@ compress(struct worker *w, uint64_t seed)
     const struct request *r = w->request;
     struct image *img = disk_image(w->disk);
     unsigned char packed[C];
+    struct workspace *space;
     long n;
     int ret = -1;
 
     content_of(r, w->buf, seed);
-    n = compress_encode(img->hdr.compression_type, 0, w->buf, C, packed, C);
+    space = clusters_take_space(img->clusters, 0, 0, &w->err);
+    if (!space)
+        abort();
+    n = compress_encode(space->context, img->hdr.compression_type, 0, w->buf,
+                        C, packed, C);
+    clusters_put_space(img->clusters, space);
     if (n <= 0)
         abort();
     pthread_rwlock_rdlock(&img->rwlock);

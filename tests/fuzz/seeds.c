@@ -255,6 +255,10 @@ bitmap_seeds(struct seeds *s)
 static void
 compressed_seeds(struct seeds *s)
 {
+    struct compress_context *context = compress_context_new();
+
+    if (!context)
+        abort();
     for (unsigned i = 0; i < 26; i++) {
         enum compress_type type = i & 1;
         size_t size = (size_t)512 << i / 2;
@@ -266,7 +270,7 @@ compressed_seeds(struct seeds *s)
         buf = malloc(2 * size);
         packed = buf + size;
         pattern_fill(buf, size, i / 4, 0);
-        n = compress_encode(type, 0, buf, size, packed, size);
+        n = compress_encode(context, type, 0, buf, size, packed, size);
         if (n > 0 && n < MAX_SEED_BYTES) {
             put(s, i, 1);
             put_bytes(s, packed, n);
@@ -274,6 +278,7 @@ compressed_seeds(struct seeds *s)
         }
         free(buf);
     }
+    compress_context_free(context);
 }
 
 void

@@ -77,6 +77,7 @@ do_compressed(struct session *s, const struct command *op)
     uint64_t size = qcow2_get_cluster_size(s->disk);
     uint64_t off = op->b * size, left = qcow2_get_size(s->disk);
     unsigned char *buf, *packed;
+    struct workspace *space;
     struct qcow2_error err;
     long n;
 
@@ -86,8 +87,12 @@ do_compressed(struct session *s, const struct command *op)
     buf = calloc(2, size);
     packed = buf + size;
     pattern_fill(buf, min_u64(size, left), op->c & 0xff, off);
-    n = compress_encode(img->hdr.compression_type, 0, buf, size, packed,
-                        size - 1);
+    space = clusters_take_space(img->clusters, 0, 0, &err);
+    if (!space)
+        abort();
+    n = compress_encode(space->context, img->hdr.compression_type, 0, buf,
+                        size, packed, size - 1);
+    clusters_put_space(img->clusters, space);
     if (n > 0) {
         RDLOCK_SCOPE(&img->rwlock);
 

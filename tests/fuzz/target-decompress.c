@@ -37,29 +37,54 @@ inflates_to(const uint8_t *in, size_t in_len, const uint8_t *out,
 }
 
 static void
-there_and_back(enum compress_type type, const uint8_t *data, size_t nr_bytes)
+there_and_back(struct compress_context *c, enum compress_type type,
+               const uint8_t *data, size_t nr_bytes)
 {
     uint8_t *packed = malloc(nr_bytes + 1), *out = malloc(nr_bytes + 1);
-    long n = compress_encode(type, 0, data, nr_bytes, packed, nr_bytes);
+    long n = compress_encode(c, type, 0, data, nr_bytes, packed, nr_bytes);
 
     MUST(n >= 0 && (size_t)n <= nr_bytes, "compressed to %ld bytes", n);
     if (n > 0)
-        MUST(compress_decode(type, packed, n, out, nr_bytes) == 0
+        MUST(compress_decode(c, type, packed, n, out, nr_bytes) == 0
              && memcmp(out, data, nr_bytes) == 0,
              "compressed data became something else");
     free(out);
     free(packed);
 }
 
+/* The start of it, however little is wanted, is what the whole begins with,
+ * where there is a whole. */
+static void
+start(struct compress_context *c, enum compress_type type, const uint8_t *in,
+      size_t in_len, const uint8_t *whole, size_t out_len)
+{
+    uint8_t *out = malloc(out_len);
+
+    for (size_t wanted = out_len; wanted > 0; wanted = wanted * 5 / 8) {
+        int r = compress_decode_start(c, type, in, in_len, out, out_len,
+                                      wanted);
+
+        if (whole)
+            MUST(r == 0 && memcmp(out, whole, wanted) == 0,
+                 "the first %zu bytes are others", wanted);
+    }
+    free(out);
+}
+
 void
 target_decompress(const uint8_t *data, size_t nr_bytes)
 {
     enum compress_type type = COMPRESS_ZLIB;
+    struct compress_context *c;
     uint8_t *out, *in;
     size_t out_len;
+    bool ok;
 
     if (nr_bytes < 2)
         return;
+    c = compress_context_new();
+    if (!c)
+        abort();
     if (data[0] & 1 && compress_supported(COMPRESS_ZSTD))
         type = COMPRESS_ZSTD;
     out_len = (size_t)512 << (data[0] >> 1) % 13;
@@ -68,10 +93,12 @@ target_decompress(const uint8_t *data, size_t nr_bytes)
     in = malloc(nr_bytes); /* so that nobody reads past its end unseen */
     memcpy(in, data, nr_bytes);
     out = calloc(1, out_len);
-    if (compress_decode(type, in, nr_bytes, out, out_len) == 0
-        && type == COMPRESS_ZLIB)
+    ok = compress_decode(c, type, in, nr_bytes, out, out_len) == 0;
+    if (ok && type == COMPRESS_ZLIB)
         MUST(inflates_to(in, nr_bytes, out, out_len), "zlib disagrees");
+    start(c, type, in, nr_bytes, ok ? out : NULL, out_len);
     free(out);
-    there_and_back(type, in, min_u64(nr_bytes, 64 << 10));
+    there_and_back(c, type, in, min_u64(nr_bytes, 64 << 10));
     free(in);
+    compress_context_free(c);
 }

@@ -121,13 +121,17 @@ compress_unit(struct worker *w, uint64_t off, uint64_t seed)
 {
     struct image *img = disk_image(w->t->disk);
     uint32_t size = w->t->scene->cluster_size;
+    struct workspace *space;
     struct qcow2_error err;
     long n;
 
     if (w->t->scene->unit != size)
         return;
     pattern_fill(w->buf, size, seed, 0);
-    n = compress_encode(COMPRESS_ZLIB, 1, w->buf, size, w->more, size - 1);
+    space = clusters_take_space(img->clusters, 0, 0, &err);
+    n = compress_encode(space->context, COMPRESS_ZLIB, 1, w->buf, size,
+                        w->more, size - 1);
+    clusters_put_space(img->clusters, space);
     if (n <= 0)
         return;
     pthread_rwlock_rdlock(&img->rwlock);
@@ -318,9 +322,9 @@ start(struct trial *t, const struct scene *s)
     t->saved = t->want + s->size;
     EXPECT(t->pool && t->want, "memory");
     cache_free(t->pool->meta);
-    cache_free(t->pool->clusters);
+    clusters_free(t->pool->clusters);
     t->pool->meta = cache_new(s->cache_bytes, NULL);
-    t->pool->clusters = cache_new(s->cache_bytes, NULL);
+    t->pool->clusters = clusters_new(s->cache_bytes, NULL);
     options.pool = t->pool;
     t->disk = disk_open_io(io_jitter_new(io_mem_open(t->mem, false)),
                            tmpdir_path("image"), &options, &err);

@@ -21,7 +21,7 @@ bare_start(struct bare *b, const char *recipe, uint64_t device_bytes)
     b->recipe = builder_new();
     builder_add(b->recipe, "%s", recipe);
     b->meta = cache_new(CACHE_BYTES, NULL);
-    b->clusters = cache_new(CACHE_BYTES, NULL);
+    b->clusters = clusters_new(CACHE_BYTES, NULL);
     EXPECT(b->meta && b->clusters, "caches");
     bytes = builder_bytes(b->recipe, &nr_bytes);
     if (device_bytes) {
@@ -74,7 +74,7 @@ bare_drop(struct bare *b)
     image_free(b->img);
     mem_free(b->mem);
     cache_free(b->meta);
-    cache_free(b->clusters);
+    clusters_free(b->clusters);
     builder_free(b->recipe);
 }
 

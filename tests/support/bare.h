@@ -13,7 +13,8 @@
 
 struct bare {
     struct builder *recipe;
-    struct cache *meta, *clusters;
+    struct cache *meta;
+    struct clusters *clusters;
     struct mem *mem;
     struct fault_plan plan;     /* counts what is done to it, and fails it */
     struct image *img;

@@ -15,6 +15,24 @@
     for (unsigned type = 0; type <= COMPRESS_ZSTD; type++)              \
         if (compress_supported(type))
 
+static struct compress_context *context;
+
+static int
+make_context(void **state)
+{
+    (void)state;
+    context = compress_context_new();
+    return context ? 0 : -1;
+}
+
+static int
+free_context(void **state)
+{
+    (void)state;
+    compress_context_free(context);
+    return 0;
+}
+
 /* Compressible content of a cluster, and what it becomes. */
 struct sample {
     size_t len, packed_len;
@@ -31,7 +49,7 @@ sample_make(struct sample *s, unsigned type, size_t len, uint64_t seed)
     s->packed = malloc(2 * len);
     s->out = malloc(len + 1);
     pattern_fill(s->plain, len, seed, 0);
-    n = compress_encode(type, 0, s->plain, len, s->packed, len - 1);
+    n = compress_encode(context, type, 0, s->plain, len, s->packed, len - 1);
     EXPECT(n > 0, "type %u, %zu bytes: %ld", type, len, n);
     s->packed_len = n;
 }
@@ -48,7 +66,8 @@ static void
 expect_plain(struct sample *s, unsigned type, size_t in_len)
 {
     memset(s->out, 0xee, s->len + 1);
-    EXPECT(compress_decode(type, s->packed, in_len, s->out, s->len) == 0,
+    EXPECT(compress_decode(context, type, s->packed, in_len, s->out, s->len)
+               == 0,
            "type %u, %zu of %zu bytes", type, in_len, s->packed_len);
     expect_same("decompressed", s->out, s->plain, s->len, 0);
     assert_int_equal(s->out[s->len], 0xee);
@@ -59,7 +78,7 @@ expect_damaged(unsigned type, const void *in, size_t in_len, void *out,
                size_t out_len)
 {
     errno = 0;
-    EXPECT(compress_decode(type, in, in_len, out, out_len) == -1,
+    EXPECT(compress_decode(context, type, in, in_len, out, out_len) == -1,
            "type %u, %zu bytes in, %zu out", type, in_len, out_len);
     assert_int_equal(errno, EIO);
 }
@@ -88,11 +107,11 @@ every_level_comes_back(void **state)
     pattern_fill(plain, sizeof plain, 5, 0);
     FOR_EACH_TYPE(type) {
         for (int level = 0; level <= 9; level++) {
-            long n = compress_encode(type, level, plain, sizeof plain,
+            long n = compress_encode(context, type, level, plain, sizeof plain,
                                      packed, sizeof packed);
 
             EXPECT(n > 0, "type %u, level %d", type, level);
-            assert_int_equal(compress_decode(type, packed, n, out,
+            assert_int_equal(compress_decode(context, type, packed, n, out,
                                              sizeof out), 0);
             expect_same("decompressed", out, plain, sizeof out, 0);
         }
@@ -127,16 +146,16 @@ what_does_not_fit_is_told(void **state)
         struct rng rng;
 
         sample_make(&s, type, 65536, 3);
-        assert_int_equal(compress_encode(type, 0, s.plain, s.len, s.out,
-                                         s.packed_len - 1), 0);
-        assert_int_equal(compress_encode(type, 0, s.plain, s.len, s.out,
-                                         1), 0);
+        assert_int_equal(compress_encode(context, type, 0, s.plain, s.len,
+                                         s.out, s.packed_len - 1), 0);
+        assert_int_equal(compress_encode(context, type, 0, s.plain, s.len,
+                                         s.out, 1), 0);
         sample_free(&s);
 
         rng_init(&rng, 1, 0);
         for (size_t i = 0; i < sizeof noise; i++)
             noise[i] = rng_next(&rng);
-        assert_int_equal(compress_encode(type, 0, noise, sizeof noise,
+        assert_int_equal(compress_encode(context, type, 0, noise, sizeof noise,
                                          packed, sizeof packed - 1), 0);
     }
 }
@@ -188,12 +207,179 @@ noise_is_damaged_or_harmless(void **state)
             memcpy(in, s.packed, len);
             for (int j = 0; j < 3; j++)
                 in[rng_below(&rng, len)] = rng_next(&rng);
-            compress_decode(type, in, len, out, sizeof out);
+            compress_decode(context, type, in, len, out, sizeof out);
+            compress_decode_start(context, type, in, len, out, sizeof out,
+                                  rng_below(&rng, sizeof out + 1));
             for (size_t j = 0; j < sizeof in; j++)
                 in[j] = rng_next(&rng);
-            compress_decode(type, in, sizeof in, out, sizeof out);
+            compress_decode(context, type, in, sizeof in, out, sizeof out);
+            compress_decode_start(context, type, in, sizeof in, out,
+                                  sizeof out,
+                                  rng_below(&rng, sizeof out + 1));
         }
         sample_free(&s);
+    }
+}
+
+/* Runs zlib itself, another way for each block, if `strategies` are given:
+ * 'd' usual, 'f' fixed codes, 'h' no matches, 's' stored.
+ */
+static size_t
+deflate_blocks(const char *strategies, const unsigned char *in, size_t in_len,
+               size_t block_len, unsigned char *out, size_t out_len)
+{
+    z_stream s = { .next_in = (void *)in, .next_out = out,
+                   .avail_out = out_len };
+
+    assert_int_equal(deflateInit2(&s, 9, Z_DEFLATED, -15, 9,
+                                  Z_DEFAULT_STRATEGY), Z_OK);
+    for (size_t pos = 0, i = 0; pos < in_len; pos += block_len, i++) {
+        char how = strategies[i % strlen(strategies)];
+        bool last = in_len - pos <= block_len;
+
+        deflateParams(&s, how == 's' ? 0 : 9,
+                      how == 'f' ? Z_FIXED
+                      : how == 'h' ? Z_HUFFMAN_ONLY : Z_DEFAULT_STRATEGY);
+        s.avail_in = last ? in_len - pos : block_len;
+        assert_int_equal(deflate(&s, last ? Z_FINISH : Z_FULL_FLUSH),
+                         last ? Z_STREAM_END : Z_OK);
+    }
+    deflateEnd(&s);
+    return s.total_out;
+}
+
+/* Whatever is asked for of the start of a cluster is right, and nothing is
+ * written behind it. */
+static void
+expect_starts(const char *what, unsigned type, struct sample *s,
+              struct rng *rng)
+{
+    for (int i = 0; i < 300; i++) {
+        size_t wanted = i < 64 ? (size_t)i * s->len / 64 + rng_below(rng, 2)
+                               : rng_below(rng, s->len + 1);
+
+        memset(s->out, 0xee, s->len + 1);
+        EXPECT(compress_decode_start(context, type, s->packed, s->packed_len,
+                                     s->out, s->len, wanted) == 0,
+               "%s: %zu of %zu bytes", what, wanted, s->len);
+        expect_same(what, s->out, s->plain, wanted, 0);
+        assert_int_equal(s->out[s->len], 0xee);
+    }
+}
+
+static void
+the_start_of_a_cluster_is_enough(void **state)
+{
+    uint64_t seed = rng_seed(1);
+
+    (void)state;
+    print_message("seed %llu\n", (unsigned long long)seed);
+    FOR_EACH_TYPE(type) {
+        for (size_t len = 512; len <= 65536; len *= 4) {
+            struct sample s;
+            struct rng rng;
+
+            rng_init(&rng, seed, len);
+            sample_make(&s, type, len, len);
+            expect_starts("start", type, &s, &rng);
+            sample_free(&s);
+        }
+    }
+}
+
+/* Noise and text in turns, in blocks of all kinds: stored ones hide where a
+ * decoder that is out of room has come to. */
+static void
+the_start_of_any_deflate_is_enough(void **state)
+{
+    static const char *const strategies[] = {
+        "d", "f", "h", "s", "ds", "sd", "fs", "hs", "dfhs", "sssd", "dddds",
+    };
+    uint64_t seed = rng_seed(1);
+    struct sample s = { .len = 65536 };
+
+    (void)state;
+    print_message("seed %llu\n", (unsigned long long)seed);
+    s.plain = malloc(s.len);
+    s.packed = malloc(4 * s.len);
+    s.out = malloc(s.len + 1);
+    for (size_t i = 0; i < sizeof strategies / sizeof strategies[0]; i++) {
+        for (size_t block = 100; block <= 100000; block *= 10) {
+            struct rng rng;
+
+            rng_init(&rng, seed, i * 8 + block);
+            pattern_fill(s.plain, s.len, seed + i, 0);
+            for (size_t pos = 0; pos < s.len; pos++)
+                if (pos / 1500 % 3 == 0)
+                    s.plain[pos] = rng_next(&rng);
+            s.packed_len = deflate_blocks(strategies[i], s.plain, s.len,
+                                          block, s.packed, 4 * s.len);
+            expect_starts(strategies[i], COMPRESS_ZLIB, &s, &rng);
+        }
+    }
+    sample_free(&s);
+}
+
+static void
+a_start_that_is_damaged_is_told(void **state)
+{
+    (void)state;
+    FOR_EACH_TYPE(type) {
+        struct sample s;
+
+        sample_make(&s, type, 65536, 3);
+        errno = 0;
+        assert_int_equal(compress_decode_start(context, type, s.packed,
+                                               s.packed_len / 2, s.out,
+                                               s.len, s.len - 1), -1);
+        assert_int_equal(errno, EIO);
+        memset(s.packed, 0xff, 64);
+        errno = 0;
+        assert_int_equal(compress_decode_start(context, type, s.packed,
+                                               s.packed_len, s.out, s.len,
+                                               4096), -1);
+        assert_int_equal(errno, EIO);
+        sample_free(&s);
+    }
+}
+
+/* Calls of all kinds in any order, failures among them. */
+static void
+a_context_serves_all_calls(void **state)
+{
+    uint64_t seed = rng_seed(1);
+    struct rng rng;
+
+    (void)state;
+    print_message("seed %llu\n", (unsigned long long)seed);
+    rng_init(&rng, seed, 0);
+    for (int i = 0; i < 300; i++) {
+        size_t len = 512 << rng_below(&rng, 8), wanted, packed_len;
+        unsigned type = rng_below(&rng, 2);
+        unsigned char *plain = malloc(len), *packed = malloc(len);
+        unsigned char *out = malloc(len);
+        long n;
+
+        if (!compress_supported(type))
+            type = COMPRESS_ZLIB;
+        pattern_fill(plain, len, i + 1, 0);
+        n = compress_encode(context, type, rng_below(&rng, 10), plain, len,
+                            packed, rng_percent(&rng, 80) ? len : len / 64);
+        packed_len = n > 0 ? n : 0;
+        wanted = rng_below(&rng, len + 1);
+        if (n == 0 || rng_percent(&rng, 20)) {
+            compress_decode(context, type, packed, packed_len / 2, out, len);
+        } else {
+            assert_int_equal(compress_decode_start(context, type, packed, n,
+                                                   out, len, wanted), 0);
+            expect_same("start", out, plain, wanted, 0);
+            assert_int_equal(compress_decode(context, type, packed, n, out,
+                                             len), 0);
+            expect_same("all", out, plain, len, 0);
+        }
+        free(plain);
+        free(packed);
+        free(out);
     }
 }
 
@@ -234,29 +420,58 @@ deflate_with_the_largest_window_is_read(void **state)
     n = deflate_with_window(-15, plain, sizeof plain, packed,
                             sizeof packed);
     assert_true(n < 30000);
-    assert_int_equal(compress_decode(COMPRESS_ZLIB, packed, n, out,
+    assert_int_equal(compress_decode(context, COMPRESS_ZLIB, packed, n, out,
                                      sizeof out), 0);
     expect_same("decompressed", out, plain, sizeof out, 0);
+}
+
+/* What a reader gets whose window is no larger than it must be: it looks
+ * into the window only where it comes to the end of the output at hand. */
+static void
+expect_window_of_4_kib(unsigned char *packed, size_t packed_len,
+                       const unsigned char *plain, size_t len)
+{
+    unsigned char *out = malloc(len);
+    z_stream s = { .next_in = packed, .avail_in = packed_len,
+                   .next_out = out };
+    int r = Z_OK;
+
+    assert_int_equal(inflateInit2(&s, -12), Z_OK);
+    while (r == Z_OK && s.total_out < len) {
+        s.avail_out = len - s.total_out < 61 ? len - s.total_out : 61;
+        r = inflate(&s, Z_NO_FLUSH);
+    }
+    if (r == Z_OK)
+        r = inflate(&s, Z_FINISH);
+    assert_int_equal(r, Z_STREAM_END);
+    assert_int_equal(s.total_out, len);
+    inflateEnd(&s);
+    expect_same("decompressed", out, plain, len, 0);
+    free(out);
 }
 
 static void
 deflate_is_written_for_a_window_of_4_kib(void **state)
 {
-    static unsigned char plain[65536], packed[131072], out[65536];
-    z_stream s = { .next_in = packed, .next_out = out,
-                   .avail_out = sizeof out };
-    long n;
+    static unsigned char plain[65536], packed[131072];
 
     (void)state;
-    fill_with_a_far_repetition(plain, sizeof plain);
-    n = compress_encode(COMPRESS_ZLIB, 9, plain, sizeof plain, packed,
-                        sizeof packed);
-    assert_true(n > 0);
-    s.avail_in = n;
-    assert_int_equal(inflateInit2(&s, -12), Z_OK);
-    assert_int_equal(inflate(&s, Z_NO_FLUSH), Z_STREAM_END);
-    inflateEnd(&s);
-    expect_same("decompressed", out, plain, sizeof out, 0);
+    for (int level = 0; level <= 9; level += 9) {
+        for (unsigned seed = 0; seed < 8; seed++) {
+            size_t len = 65536 >> seed % 4;
+            long n;
+
+            fill_with_a_far_repetition(plain, sizeof plain);
+            /* Distances around 4 KiB. */
+            for (size_t i = 4096 + seed - 4; seed > 0 && i < len; i++)
+                if (i / 50 % 3 != 0)
+                    plain[i] = plain[i - 4096 - seed + 4];
+            n = compress_encode(context, COMPRESS_ZLIB, level, plain, len,
+                                packed, sizeof packed);
+            EXPECT(n > 0, "level %d, seed %u", level, seed);
+            expect_window_of_4_kib(packed, n, plain, len);
+        }
+    }
 }
 
 /* Some writers compress more than the cluster; its part is what counts. */
@@ -286,16 +501,16 @@ zstd_in_several_frames_is_read(void **state)
     if (!compress_supported(COMPRESS_ZSTD))
         skip();
     pattern_fill(plain, sizeof plain, 4, 0);
-    n = compress_encode(COMPRESS_ZSTD, 0, plain, 10000, packed,
+    n = compress_encode(context, COMPRESS_ZSTD, 0, plain, 10000, packed,
                         sizeof packed);
     assert_true(n > 0);
     memcpy(packed + n, skipped, sizeof skipped);
     n += sizeof skipped;
-    m = compress_encode(COMPRESS_ZSTD, 0, plain + 10000,
+    m = compress_encode(context, COMPRESS_ZSTD, 0, plain + 10000,
                         sizeof plain - 10000, packed + n,
                         sizeof packed - n);
     assert_true(m > 0);
-    assert_int_equal(compress_decode(COMPRESS_ZSTD, packed, n + m, out,
+    assert_int_equal(compress_decode(context, COMPRESS_ZSTD, packed, n + m, out,
                                      sizeof out), 0);
     expect_same("decompressed", out, plain, sizeof out, 0);
     expect_damaged(COMPRESS_ZSTD, packed, n, out, sizeof out);
@@ -334,14 +549,14 @@ unknown_types_are_refused(void **state)
     char buf[512] = "", out[512];
 
     (void)state;
-    assert_int_equal(compress_decode(2, buf, sizeof buf, out, sizeof out),
-                     -1);
-    assert_int_equal(errno, ENOTSUP);
-    assert_int_equal(compress_encode(2, 0, buf, sizeof buf, out,
+    assert_int_equal(compress_decode(context, 2, buf, sizeof buf, out,
                                      sizeof out), -1);
     assert_int_equal(errno, ENOTSUP);
-    assert_int_equal(compress_encode(COMPRESS_ZLIB, 99, buf, sizeof buf, out,
+    assert_int_equal(compress_encode(context, 2, 0, buf, sizeof buf, out,
                                      sizeof out), -1);
+    assert_int_equal(errno, ENOTSUP);
+    assert_int_equal(compress_encode(context, COMPRESS_ZLIB, 99, buf,
+                                     sizeof buf, out, sizeof out), -1);
     assert_int_equal(errno, ENOTSUP);
 }
 
@@ -356,6 +571,10 @@ main(void)
         cmocka_unit_test(data_that_ends_early_is_damaged),
         cmocka_unit_test(data_for_less_than_a_cluster_is_damaged),
         cmocka_unit_test(noise_is_damaged_or_harmless),
+        cmocka_unit_test(the_start_of_a_cluster_is_enough),
+        cmocka_unit_test(the_start_of_any_deflate_is_enough),
+        cmocka_unit_test(a_start_that_is_damaged_is_told),
+        cmocka_unit_test(a_context_serves_all_calls),
         cmocka_unit_test(deflate_with_the_largest_window_is_read),
         cmocka_unit_test(deflate_is_written_for_a_window_of_4_kib),
         cmocka_unit_test(deflate_that_goes_on_after_the_cluster_is_read),
@@ -365,5 +584,5 @@ main(void)
         cmocka_unit_test(unknown_types_are_refused),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_context, free_context);
 }
