@@ -20,6 +20,9 @@
 #ifdef HAVE_LIBDEFLATE
 #include <libdeflate.h>
 #endif
+#ifdef HAVE_ISAL
+#include <isa-l/igzip_lib.h>
+#endif
 #ifdef HAVE_ZSTD
 #include <zstd.h>
 #include <zstd_errors.h>
@@ -40,11 +43,23 @@ struct compress_context {
 #ifdef HAVE_LIBDEFLATE
     struct libdeflate_decompressor *inflate;
 #endif
+#ifdef HAVE_ISAL
+    struct isal *isal;
+#endif
 #ifdef HAVE_ZSTD
     ZSTD_DCtx *zstd_decoder;
     ZSTD_CCtx *zstd_encoder;
 #endif
 };
+
+#ifdef HAVE_ISAL
+struct isal {
+    struct isal_zstream stream;
+    unsigned char level_space[ISAL_DEF_LVL3_DEFAULT];
+    unsigned char *check;       /* space for check_bytes */
+    size_t check_bytes;
+};
+#endif
 
 bool
 compress_supported(unsigned type)
@@ -89,6 +104,11 @@ compress_context_free(struct compress_context *c)
         deflateEnd(&c->deflate);
 #ifdef HAVE_LIBDEFLATE
     libdeflate_free_decompressor(c->inflate);
+#endif
+#ifdef HAVE_ISAL
+    if (c->isal)
+        free(c->isal->check);
+    free(c->isal);
 #endif
 #ifdef HAVE_ZSTD
     ZSTD_freeDCtx(c->zstd_decoder);
@@ -255,6 +275,62 @@ encode_zlib(struct compress_context *c, int level, const void *in,
     return deflate(s, Z_FINISH) == Z_STREAM_END ? (long)s->total_out : 0;
 }
 
+#ifdef HAVE_ISAL
+static bool
+prepare_isal(struct compress_context *c, size_t in_len)
+{
+    struct isal *i = c->isal;
+
+    if (!i)
+        i = c->isal = calloc(1, sizeof *i);
+    if (i && i->check_bytes < in_len) {
+        free(i->check);
+        i->check = malloc(in_len);
+        i->check_bytes = i->check ? in_len : 0;
+    }
+    return i && i->check_bytes >= in_len;
+}
+
+/* Several times as fast as zlib, for some percent of size. Data are
+ * compressed once and kept for long, so what it makes is read back: if that
+ * is not what it was given, *usable is false.
+ */
+static long
+encode_isal(struct compress_context *c, const void *in, size_t in_len,
+            void *out, size_t out_len, bool *usable)
+{
+    struct isal_zstream *s;
+    size_t n;
+
+    *usable = false;
+    if (!prepare_isal(c, in_len))
+        return 0;
+    s = &c->isal->stream;
+    isal_deflate_init(s);
+    s->end_of_stream = 1;
+    s->flush = NO_FLUSH;
+    s->gzip_flag = IGZIP_DEFLATE;
+    s->hist_bits = WRITE_WINDOW_BITS;
+    s->level = 3;
+    s->level_buf = c->isal->level_space;
+    s->level_buf_size = sizeof c->isal->level_space;
+    s->next_in = (uint8_t *)in;
+    s->avail_in = in_len;
+    s->next_out = out;
+    s->avail_out = out_len;
+    if (isal_deflate(s) != COMP_OK)
+        return 0;
+    n = out_len - s->avail_out;
+    if (s->internal_state.state != ZSTATE_END) {
+        *usable = s->avail_out == 0; /* it does not fit */
+        return 0;
+    }
+    *usable = decode_deflate(c, out, n, c->isal->check, in_len) == 0
+              && memcmp(c->isal->check, in, in_len) == 0;
+    return n;
+}
+#endif
+
 static long
 encode_deflate(struct compress_context *c, int level, const void *in,
                size_t in_len, void *out, size_t out_len)
@@ -263,6 +339,15 @@ encode_deflate(struct compress_context *c, int level, const void *in,
         errno = ENOTSUP;
         return -1;
     }
+#ifdef HAVE_ISAL
+    if (level == 0) {
+        bool usable;
+        long n = encode_isal(c, in, in_len, out, out_len, &usable);
+
+        if (usable)
+            return n;
+    }
+#endif
     return encode_zlib(c, level, in, in_len, out, out_len);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* compress.h: one cluster, compressed or decompressed, buffer to buffer.
  *
- * The only place that knows zlib, libdeflate and zstd. Knows nothing of
- * images.
+ * The only place that knows zlib, libdeflate, ISA-L and zstd. Knows nothing
+ * of images.
  */
 #ifndef QCOW2_COMPRESS_H
 #define QCOW2_COMPRESS_H
@@ -53,7 +53,8 @@ bool compress_can_stop_early(enum compress_type type, size_t out_len,
 
 /* Compresses in[0, in_len) into out[0, out_len). Returns the compressed
  * length, 0 if it does not fit out_len (store it uncompressed then), or -1
- * on failure (errno ENOMEM or ENOTSUP). level 0 is the library's default.
+ * on failure (errno ENOMEM or ENOTSUP). level 0 is the default: for deflate,
+ * ISA-L where it is there.
  */
 long compress_encode(struct compress_context *c, enum compress_type type,
                      int level, const void *in, size_t in_len, void *out,

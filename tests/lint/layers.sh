@@ -61,7 +61,7 @@ only_in ()
     done
 }
 
-only_in '# *include *<(zlib|zstd|libdeflate)\.h>' compress.c
+only_in '# *include *<(zlib|zstd|libdeflate|isa-l.*)\.h>' compress.c
 only_in '\b(F_(OFD_)?(SET|GET)LKW?|flock|lockf)\b' io-file.c io-lock.c
 only_in '\bf(data)?sync *\(' io-file.c io-lock.c
 only_in '# *include *<libnbd\.h>' io-nbd.c

@@ -474,6 +474,41 @@ deflate_is_written_for_a_window_of_4_kib(void **state)
     }
 }
 
+/* Made-up words, the first of which come most often. */
+static void
+fill_with_text(unsigned char *buf, size_t len)
+{
+    struct rng rng;
+    size_t pos = 0;
+
+    rng_init(&rng, 1, 0);
+    while (pos < len) {
+        uint64_t word = rng_below(&rng, 1 + rng_below(&rng, 1000));
+
+        for (unsigned i = 0; i < 2 + word % 7 && pos < len; i++)
+            buf[pos++] = 'a' + (word * 31 + i * (word / 9 + 5)) % 26;
+        if (pos < len)
+            buf[pos++] = ' ';
+    }
+}
+
+/* The default may be another library's, but not a much worse one. */
+static void
+the_default_is_about_as_small_as_level_6(void **state)
+{
+    static unsigned char plain[65536], packed[65536];
+    long n, m;
+
+    (void)state;
+    fill_with_text(plain, sizeof plain);
+    n = compress_encode(context, COMPRESS_ZLIB, 0, plain, sizeof plain,
+                        packed, sizeof packed);
+    m = compress_encode(context, COMPRESS_ZLIB, 6, plain, sizeof plain,
+                        packed, sizeof packed);
+    print_message("default %ld, level 6 %ld bytes\n", n, m);
+    EXPECT(n > 0 && n <= m + m / 8, "%ld bytes, at level 6 %ld", n, m);
+}
+
 /* Some writers compress more than the cluster; its part is what counts. */
 static void
 deflate_that_goes_on_after_the_cluster_is_read(void **state)
@@ -577,6 +612,7 @@ main(void)
         cmocka_unit_test(a_context_serves_all_calls),
         cmocka_unit_test(deflate_with_the_largest_window_is_read),
         cmocka_unit_test(deflate_is_written_for_a_window_of_4_kib),
+        cmocka_unit_test(the_default_is_about_as_small_as_level_6),
         cmocka_unit_test(deflate_that_goes_on_after_the_cluster_is_read),
         cmocka_unit_test(zstd_in_several_frames_is_read),
         cmocka_unit_test(zstd_never_writes_past_the_cluster),
