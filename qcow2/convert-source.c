@@ -146,17 +146,46 @@ convert_source_read(const struct convert_source *s, void *buf,
     return 0;
 }
 
-bool
-convert_source_has_file(const struct convert_source *s, uint64_t dev,
-                        uint64_t ino)
+/* Calls ask for every layer until one is what it asks for. */
+static bool
+has_layer(const struct convert_source *s,
+          bool (*ask)(const struct io *io, const struct io *wanted),
+          const struct io *wanted)
 {
     for (size_t i = 0; i < s->nr_parts; i++) {
         const struct source_chain *chain = s->parts[i].disk->chain;
 
         for (unsigned n = 0; n < chain->nr_layers; n++)
-            if (chain->layers[n]->io->ino == ino
-                && chain->layers[n]->io->dev == dev)
+            if (ask(chain->layers[n]->io, wanted))
                 return true;
     }
     return false;
+}
+
+static bool
+is_file(const struct io *io, const struct io *wanted)
+{
+    return io->ino == wanted->ino && io->dev == wanted->dev;
+}
+
+bool
+convert_source_has_file(const struct convert_source *s, uint64_t dev,
+                        uint64_t ino)
+{
+    const struct io wanted = { .dev = dev, .ino = ino };
+
+    return has_layer(s, is_file, &wanted);
+}
+
+static bool
+is_no_file(const struct io *io, const struct io *wanted)
+{
+    (void)wanted;
+    return io->ino == 0;
+}
+
+bool
+convert_source_is_remote(const struct convert_source *s)
+{
+    return has_layer(s, is_no_file, NULL);
 }

@@ -165,6 +165,14 @@ convert_target_preallocate(struct convert_target *t, struct qcow2_error *err)
     return 1;
 }
 
+bool
+convert_target_is_file(const struct convert_target *t)
+{
+    const struct io *io = t->disk->chain->layers[0]->io;
+
+    return io->can_grow && io->ino != 0;
+}
+
 uint32_t
 convert_target_align(const struct convert_target *t)
 {

@@ -9,7 +9,9 @@
 #include "error.h"
 #include "job.h"
 
-enum { DEFAULT_THREADS = 8 };
+/* Writing to one file, the kernel does one at a time: more threads than this
+ * are in each other's way. Compressing wants a few more, and latency many. */
+enum { DEFAULT_THREADS = 4, THREADS_COMPRESSING = 8, THREADS_REMOTE = 16 };
 
 enum phase { PHASE_PREALLOCATE, PHASE_COPY, PHASE_END };
 
@@ -103,6 +105,13 @@ static const struct job_ops job_ops = {
     .free = convert_free,
 };
 
+static unsigned
+default_threads(const struct convert *c)
+{
+    return convert_source_is_remote(&c->source) ? THREADS_REMOTE
+           : c->target.compress ? THREADS_COMPRESSING : DEFAULT_THREADS;
+}
+
 static void
 set_up_copy(struct convert *c, const struct qcow2_convert_options *o)
 {
@@ -111,9 +120,10 @@ set_up_copy(struct convert *c, const struct qcow2_convert_options *o)
     c->copy.end = c->source.size;
     c->copy.align = convert_target_align(&c->target);
     c->copy.nr_threads = min_u64(o->nr_threads ? o->nr_threads
-                                               : DEFAULT_THREADS,
+                                               : default_threads(c),
                                  COPY_MAX_THREADS);
     c->copy.out_of_order = o->out_of_order;
+    c->copy.one_writer = convert_target_is_file(&c->target);
     c->copy.needs_space = o->compress;
 }
 

@@ -36,6 +36,9 @@ int convert_source_read(const struct convert_source *s, void *buf,
 bool convert_source_has_file(const struct convert_source *s, uint64_t dev,
                              uint64_t ino);
 
+/* Is some of it read over a network, or may be? */
+bool convert_source_is_remote(const struct convert_source *s);
+
 struct convert_target {
     struct qcow2_disk *disk;
     bool reads_zero;        /* what was not written */
@@ -72,6 +75,11 @@ struct qcow2_job *convert_new(struct qcow2_disk *const *sources,
 /* A step of preallocating the disk: 1 there is more, 0 it is done. */
 int convert_target_preallocate(struct convert_target *t,
                                struct qcow2_error *err);
+
+/* A regular file: the kernel lets one write at a time, and the others spin,
+ * where they could read.
+ */
+bool convert_target_is_file(const struct convert_target *t);
 
 /* Unit of whole blocks that chunks are made of. */
 uint32_t convert_target_align(const struct convert_target *t);

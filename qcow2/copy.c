@@ -2,8 +2,10 @@
 /* copy.c: copies chunks with several threads; see copy.h. */
 #include "copy.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "checked.h"
 #include "cleanup.h"
@@ -12,10 +14,22 @@
 enum {
     /* Chunks of a step, for each thread: the more, the less they wait for
      * the slowest at its end. */
-    CHUNKS_PER_THREAD = 4,
+    CHUNKS_PER_THREAD = 32,
+    /* After this long a step takes no more of its chunks. */
+    STEP_MS = 250,
     /* Questions to ops->plan in a step, so that a step through what needs no
      * copying ends some time. */
     MAX_PLANS = 4096,
+
+    NO_CHUNK = UINT_MAX,
+};
+
+struct worker {
+    struct batch *batch;
+    pthread_t thread;
+    unsigned char *buf;
+    pthread_cond_t turn;    /* next_write is waits_for, or it failed */
+    unsigned waits_for;     /* chunk, or NO_CHUNK */
 };
 
 /* The work of one step. */
@@ -23,12 +37,14 @@ struct batch {
     struct copy *copy;
     struct copy_chunk *chunks;
     unsigned nr, capacity;
-    uint64_t end;           /* where the next step begins */
-    uint64_t nr_data;       /* bytes of data chunks */
+    uint64_t end;           /* where the next step begins, if all are done */
+    struct timespec stop;   /* no chunk is begun after */
+    struct worker *workers;
+    unsigned nr_workers;
 
-    pthread_mutex_t lock;   /* of all below */
-    pthread_cond_t written; /* next_write changed, or something failed */
-    unsigned next_read, next_write, nr_workers;
+    pthread_mutex_t writing; /* copy.one_writer */
+    pthread_mutex_t lock;   /* of all below, and of workers' waits_for */
+    unsigned next_read, next_write;
     bool failed;
     struct qcow2_error error;
 };
@@ -143,72 +159,109 @@ plan(struct batch *b, struct qcow2_error *err)
             add_range(b, kind, b->end, &to);
         if (to == b->end)
             break;
-        if (kind == COPY_DATA)
-            b->nr_data += to - b->end;
         b->end = to;
     }
     return 0;
 }
 
+/* Under the lock. */
 static void
 fail(struct batch *b, const struct qcow2_error *error)
 {
     if (!b->failed)
         b->error = *error;
     b->failed = true;
-    pthread_cond_broadcast(&b->written);
+    for (unsigned i = 0; i < b->nr_workers; i++)
+        pthread_cond_signal(&b->workers[i].turn);
 }
 
 /* Waits until it is chunk i's turn to be written. */
 static bool
-wait_turn(struct batch *b, unsigned i)
+wait_turn(struct worker *w, unsigned i)
 {
+    struct batch *b = w->batch;
     LOCK_SCOPE(&b->lock);
 
+    w->waits_for = i;
     while (!b->copy->out_of_order && b->next_write < i && !b->failed)
-        pthread_cond_wait(&b->written, &b->lock);
+        pthread_cond_wait(&w->turn, &b->lock);
+    w->waits_for = NO_CHUNK;
     return !b->failed;
 }
 
 static int
-copy_chunk(struct batch *b, unsigned i, struct qcow2_error *err)
+copy_chunk(struct worker *w, unsigned i, struct qcow2_error *err)
 {
-    const struct copy_ops *ops = b->copy->ops;
-    struct copy_chunk *c = &b->chunks[i];
+    const struct copy *copy = w->batch->copy;
+    const struct copy_ops *ops = copy->ops;
+    struct copy_chunk *c = &w->batch->chunks[i];
 
-    if (c->kind == COPY_DATA && ops->read(b->copy->opaque, c, err) == -1)
+    c->buf = w->buf;
+    c->space = copy->needs_space ? w->buf + COPY_CHUNK_BYTES : NULL;
+    if (c->kind == COPY_DATA && ops->read(copy->opaque, c, err) == -1)
         return -1;
-    if (!wait_turn(b, i))
+    if (!wait_turn(w, i))
         return 0;
-    return ops->write(b->copy->opaque, c, err);
+    if (!copy->out_of_order || !copy->one_writer)
+        return ops->write(copy->opaque, c, err);
+    LOCK_SCOPE(&w->batch->writing);
+    return ops->write(copy->opaque, c, err);
+}
+
+static bool
+is_past(const struct timespec *t)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec > t->tv_sec
+           || (now.tv_sec == t->tv_sec && now.tv_nsec > t->tv_nsec);
+}
+
+/* Takes the next chunk; the first one is begun in any case. */
+static unsigned
+take_chunk(struct batch *b)
+{
+    bool late = is_past(&b->stop);
+    LOCK_SCOPE(&b->lock);
+
+    if (b->failed || b->next_read == b->nr || (b->next_read > 0 && late))
+        return NO_CHUNK;
+    return b->next_read++;
+}
+
+/* Chunk i is done: wakes who waits to write the next one, and nobody else. */
+static void
+end_chunk(struct batch *b, unsigned i)
+{
+    struct worker *next = NULL;
+
+    pthread_mutex_lock(&b->lock);
+    b->next_write = max_u64(b->next_write, i + 1);
+    for (unsigned n = 0; n < b->nr_workers && !next; n++)
+        if (b->workers[n].waits_for == i + 1)
+            next = &b->workers[n];
+    pthread_mutex_unlock(&b->lock);
+    if (next)
+        pthread_cond_signal(&next->turn);
 }
 
 static void *
 work(void *arg)
 {
-    struct batch *b = arg;
-    struct copy *c = b->copy;
-    size_t space = (size_t)COPY_CHUNK_BYTES * (c->needs_space ? 2 : 1);
+    struct worker *w = arg;
+    struct batch *b = w->batch;
     struct qcow2_error error;
-    unsigned char *buf;
     unsigned i;
-    int r;
 
-    pthread_mutex_lock(&b->lock);
-    buf = c->buffers + b->nr_workers++ * space;
-    while (!b->failed && b->next_read < b->nr) {
-        i = b->next_read++;
-        b->chunks[i].buf = buf;
-        b->chunks[i].space = c->needs_space ? buf + COPY_CHUNK_BYTES : NULL;
-        pthread_mutex_unlock(&b->lock);
-        r = copy_chunk(b, i, &error);
-        pthread_mutex_lock(&b->lock);
-        if (r == -1)
+    while ((i = take_chunk(b)) != NO_CHUNK) {
+        if (copy_chunk(w, i, &error) == -1) {
+            pthread_mutex_lock(&b->lock);
             fail(b, &error);
-        b->next_write++;
-        pthread_cond_broadcast(&b->written);
+            pthread_mutex_unlock(&b->lock);
+        }
+        end_chunk(b, i);
     }
-    pthread_mutex_unlock(&b->lock);
     return NULL;
 }
 
@@ -216,19 +269,47 @@ work(void *arg)
 static void
 run(struct batch *b)
 {
-    pthread_t threads[COPY_MAX_THREADS];
-    unsigned nr = 0, want = min_u64(b->copy->nr_threads, b->nr);
+    struct copy *c = b->copy;
+    struct worker workers[COPY_MAX_THREADS];
+    size_t space = (size_t)COPY_CHUNK_BYTES * (c->needs_space ? 2 : 1);
+    unsigned nr = 1;
 
+    clock_gettime(CLOCK_MONOTONIC, &b->stop);
+    b->stop.tv_nsec += STEP_MS * 1000000L;
+    b->stop.tv_sec += b->stop.tv_nsec / 1000000000L;
+    b->stop.tv_nsec %= 1000000000L;
+    b->workers = workers;
+    b->nr_workers = min_u64(c->nr_threads, b->nr);
     pthread_mutex_init(&b->lock, NULL);
-    pthread_cond_init(&b->written, NULL);
-    while (nr + 1 < want
-           && pthread_create(&threads[nr], NULL, work, b) == 0)
+    pthread_mutex_init(&b->writing, NULL);
+    for (unsigned i = 0; i < b->nr_workers; i++) {
+        workers[i] = (struct worker){ .batch = b, .waits_for = NO_CHUNK,
+                                      .buf = c->buffers + i * space };
+        pthread_cond_init(&workers[i].turn, NULL);
+    }
+    while (nr < b->nr_workers
+           && pthread_create(&workers[nr].thread, NULL, work, &workers[nr])
+                  == 0)
         nr++;
-    work(b);
-    while (nr > 0)
-        pthread_join(threads[--nr], NULL);
-    pthread_cond_destroy(&b->written);
+    if (b->nr > 0)
+        work(&workers[0]);
+    while (nr > 1)
+        pthread_join(workers[--nr].thread, NULL);
+    for (unsigned i = 0; i < b->nr_workers; i++)
+        pthread_cond_destroy(&workers[i].turn);
+    pthread_mutex_destroy(&b->writing);
     pthread_mutex_destroy(&b->lock);
+}
+
+/* What was done of the batch. */
+static void
+advance(struct copy *c, const struct batch *b)
+{
+    for (unsigned i = 0; i < b->next_read; i++)
+        if (b->chunks[i].kind == COPY_DATA)
+            c->nr_done += b->chunks[i].nr_bytes;
+    c->pos = b->next_read < b->nr ? b->chunks[b->next_read].guest_off
+                                  : b->end;
 }
 
 int
@@ -254,8 +335,7 @@ copy_step(struct copy *c, struct qcow2_error *err)
             *err = b.error;
         return -1;
     }
-    c->pos = b.end;
-    c->nr_done += b.nr_data;
+    advance(c, &b);
     return c->pos < c->end;
 }
 

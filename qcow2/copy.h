@@ -61,6 +61,7 @@ struct copy {
                          * is data as a whole if any of it is data */
     unsigned nr_threads;
     bool out_of_order;
+    bool one_writer;    /* out_of_order, but one at a time */
     bool needs_space;   /* ops use chunk.space */
 
     /* Where the steps have come to; zero at first. */

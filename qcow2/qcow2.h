@@ -467,7 +467,7 @@ struct qcow2_convert_options {
     bool allocate_all;        /* zeroes are allocated too (-S 0) */
     uint32_t sparse_bytes;    /* shortest run of zeroes in data that becomes
                                * a hole; 0: 4096 */
-    unsigned nr_threads;      /* 0: 8; at most 64 */
+    unsigned nr_threads;      /* 0: as many as make sense; at most 64 */
     bool out_of_order;        /* clusters land as they come */
     bool ignore_read_errors;  /* what cannot be read becomes zeroes */
 
