@@ -5,12 +5,14 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "checked.h"
 #include "cleanup.h"
 #include "error.h"
 
-enum { NR_SHARDS = 16, USUAL_BLOCK_BYTES = 4096 };
+enum { NR_SHARDS = 16, USUAL_BLOCK_BYTES = 4096, CHUNK_BLOCKS = 32 };
 
 enum block_state { BLOCK_LOADING, BLOCK_READY, BLOCK_UNLOADABLE };
 
@@ -22,7 +24,18 @@ struct shard {
     unsigned nr_blocks;
 } __attribute__((aligned(64)));
 
+/* Blocks of the usual size come in chunks: one by one they would make the
+ * heap of each thread grow by pages. */
+struct chunk {
+    struct chunk *next, **link; /* among those with free blocks */
+    struct block *free;
+    unsigned nr_free;
+    struct block blocks[];      /* each with its data behind it */
+};
+
 struct cache {
+    pthread_mutex_t chunk_lock; /* of chunks and their free blocks; a leaf */
+    struct chunk *chunks;       /* that have free blocks */
     uint64_t max_bytes;
     uint64_t used_bytes;        /* atomic */
     uint32_t bucket_mask;
@@ -64,6 +77,7 @@ cache_new(uint64_t max_bytes, struct qcow2_error *err)
     memset(c, 0, sizeof *c);
     while (nr_buckets < want && nr_buckets < (1u << 20))
         nr_buckets *= 2;
+    pthread_mutex_init(&c->chunk_lock, NULL);
     c->max_bytes = max_bytes;
     c->bucket_mask = nr_buckets - 1;
     for (unsigned i = 0; i < NR_SHARDS; i++) {
@@ -89,12 +103,128 @@ block_bytes(uint32_t size)
 }
 
 static void
-block_free(struct block *b)
+chunk_list(struct cache *c, struct chunk *ch)
+{
+    ch->next = c->chunks;
+    ch->link = &c->chunks;
+    if (ch->next)
+        ch->next->link = &ch->next;
+    c->chunks = ch;
+}
+
+static void
+chunk_unlist(struct chunk *ch)
+{
+    *ch->link = ch->next;
+    if (ch->next)
+        ch->next->link = ch->link;
+}
+
+/* One call for all pages of a chunk costs less than a fault for each. */
+static void
+populate(struct chunk *ch, uint64_t nr_bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    uint64_t page = sysconf(_SC_PAGESIZE);
+    uint64_t from = round_up((uintptr_t)ch, page);
+    uint64_t to = round_down((uintptr_t)ch + nr_bytes, page);
+
+    madvise((void *)from, to - from, MADV_POPULATE_WRITE);
+#else
+    (void)ch, (void)nr_bytes;
+#endif
+}
+
+static struct chunk *
+chunk_new(void)
+{
+    uint64_t step = block_bytes(USUAL_BLOCK_BYTES);
+    uint64_t nr_bytes = sizeof(struct chunk) + CHUNK_BLOCKS * step;
+    struct chunk *ch = malloc(nr_bytes);
+
+    if (!ch)
+        return NULL;
+    populate(ch, nr_bytes);
+    ch->free = NULL;
+    for (ch->nr_free = 0; ch->nr_free < CHUNK_BLOCKS; ch->nr_free++) {
+        struct block *b = (struct block *)((unsigned char *)ch->blocks
+                                           + ch->nr_free * step);
+
+        b->chunk = ch;
+        b->hash_next = ch->free;
+        ch->free = b;
+    }
+    return ch;
+}
+
+static struct block *
+take_from_chunk(struct cache *c)
+{
+    LOCK_SCOPE(&c->chunk_lock);
+    struct chunk *ch = c->chunks;
+    struct block *b;
+
+    if (!ch) {
+        ch = chunk_new();
+        if (!ch)
+            return NULL;
+        chunk_list(c, ch);
+    }
+    b = ch->free;
+    ch->free = b->hash_next;
+    if (--ch->nr_free == 0)
+        chunk_unlist(ch);
+    return b;
+}
+
+/* The last chunk with free blocks stays, for who comes next. */
+static void
+give_to_chunk(struct cache *c, struct block *b)
+{
+    LOCK_SCOPE(&c->chunk_lock);
+    struct chunk *ch = b->chunk;
+
+    b->hash_next = ch->free;
+    ch->free = b;
+    if (ch->nr_free++ == 0)
+        chunk_list(c, ch);
+    if (ch->nr_free == CHUNK_BLOCKS && (c->chunks != ch || ch->next)) {
+        chunk_unlist(ch);
+        free(ch);
+    }
+}
+
+static struct block *
+block_new(struct cache *c, uint32_t size)
+{
+    struct block *b;
+
+    if (size == USUAL_BLOCK_BYTES) {
+        b = take_from_chunk(c);
+    } else {
+        b = malloc(block_bytes(size));
+        if (b)
+            b->chunk = NULL;
+    }
+    if (!b)
+        return NULL;
+    pthread_mutex_init(&b->lock, NULL);
+    b->is_dirty = false;
+    b->size = size;
+    b->data = (unsigned char *)(b + 1);
+    return b;
+}
+
+static void
+block_free(struct cache *c, struct block *b)
 {
     if (!b)
         return;
     pthread_mutex_destroy(&b->lock);
-    free(b);
+    if (b->chunk)
+        give_to_chunk(c, b);
+    else
+        free(b);
 }
 
 /* Takes b out of its shard, whose lock is held. */
@@ -193,7 +323,7 @@ make_room(struct cache *c, struct shard *own, uint32_t size)
             if (!spare && b->size == size)
                 spare = b;
             else
-                block_free(b);
+                block_free(c, b);
         }
         if (s != own)
             pthread_mutex_unlock(&s->lock);
@@ -214,12 +344,14 @@ cache_free(struct cache *c)
 
             assert(is_unused(b));
             unlink_block(c, s, b);
-            block_free(b);
+            block_free(c, b);
         }
         free(s->buckets);
         pthread_cond_destroy(&s->loaded);
         pthread_mutex_destroy(&s->lock);
     }
+    free(c->chunks); /* all of its blocks are free */
+    pthread_mutex_destroy(&c->chunk_lock);
     free(c);
 }
 
@@ -254,15 +386,11 @@ add_block(struct cache *c, struct shard *s, const void *owner, uint64_t key,
     struct block *b = make_room(c, s, size);
 
     if (!b) {
-        b = malloc(block_bytes(size));
+        b = block_new(c, size);
         if (!b) {
             error_nomem(err);
             return NULL;
         }
-        pthread_mutex_init(&b->lock, NULL);
-        b->is_dirty = false;
-        b->size = size;
-        b->data = (unsigned char *)(b + 1);
     }
     b->owner = owner;
     b->key = key;
@@ -273,8 +401,23 @@ add_block(struct cache *c, struct shard *s, const void *owner, uint64_t key,
     return b;
 }
 
-/* Loads a block that add_block made; s's lock is held before and after.
- * A block that could not be loaded goes with its last waiter. */
+/* A load ended; s's lock is held. A block that could not be loaded goes with
+ * its last waiter. */
+static void
+loaded(struct cache *c, struct shard *s, struct block *b, bool ok)
+{
+    if (ok) {
+        b->state = BLOCK_READY;
+    } else {
+        b->state = BLOCK_UNLOADABLE;
+        unlink_block(c, s, b);
+        if (__atomic_sub_fetch(&b->pins, 1, __ATOMIC_ACQ_REL) == 0)
+            block_free(c, b);
+    }
+    pthread_cond_broadcast(&s->loaded);
+}
+
+/* Loads a block that add_block made; s's lock is held before and after. */
 static int
 load_block(struct cache *c, struct shard *s, struct block *b,
            cache_load_fn *load, void *opaque, struct qcow2_error *err)
@@ -284,21 +427,13 @@ load_block(struct cache *c, struct shard *s, struct block *b,
     pthread_mutex_unlock(&s->lock);
     r = load(opaque, b->key, b->data, b->size, err);
     pthread_mutex_lock(&s->lock);
-    if (r == 0) {
-        b->state = BLOCK_READY;
-    } else {
-        b->state = BLOCK_UNLOADABLE;
-        unlink_block(c, s, b);
-        if (__atomic_sub_fetch(&b->pins, 1, __ATOMIC_ACQ_REL) == 0)
-            block_free(b);
-    }
-    pthread_cond_broadcast(&s->loaded);
+    loaded(c, s, b, r == 0);
     return r;
 }
 
 /* Waits for somebody else's load; s's lock is held before and after. */
 static bool
-await_block(struct shard *s, struct block *b)
+await_block(struct cache *c, struct shard *s, struct block *b)
 {
     __atomic_add_fetch(&b->pins, 1, __ATOMIC_RELAXED);
     while (b->state == BLOCK_LOADING)
@@ -306,7 +441,7 @@ await_block(struct shard *s, struct block *b)
     if (b->state == BLOCK_READY)
         return true;
     if (__atomic_sub_fetch(&b->pins, 1, __ATOMIC_ACQ_REL) == 0)
-        block_free(b);
+        block_free(c, b);
     return false;
 }
 
@@ -329,11 +464,65 @@ cache_get(struct cache *c, const void *owner, uint64_t key, uint32_t size,
                 return NULL;
             return b;
         }
-        if (await_block(s, b)) {
+        if (await_block(c, s, b)) {
             b->referenced = true;
             return b;
         }
     }
+}
+
+/* Those that are to be loaded together, each LOADING and pinned. */
+struct many {
+    struct block *blocks[CACHE_MAX_PRELOAD];
+    struct iovec vec[CACHE_MAX_PRELOAD];
+    int nr;
+};
+
+static void
+load_many(struct cache *c, struct many *m, cache_load_many_fn *load,
+          void *opaque)
+{
+    bool ok = m->nr > 0
+              && load(opaque, m->blocks[0]->key, m->vec, m->nr) == 0;
+
+    for (int i = 0; i < m->nr; i++) {
+        struct block *b = m->blocks[i];
+        struct shard *s = shard_of(c, hash_of(b->owner, b->key));
+        LOCK_SCOPE(&s->lock);
+
+        loaded(c, s, b, ok);
+        if (ok)
+            cache_put(b);
+    }
+    m->nr = 0;
+}
+
+/* Waits for nobody, as others may wait for what m has. */
+void
+cache_preload(struct cache *c, const void *owner, uint64_t key,
+              uint32_t size, unsigned nr, cache_load_many_fn *load,
+              void *opaque)
+{
+    struct many m = { .nr = 0 };
+
+    assert(nr <= CACHE_MAX_PRELOAD);
+    for (unsigned i = 0; i < nr; i++, key += size) {
+        uint64_t hash = hash_of(owner, key);
+        struct shard *s = shard_of(c, hash);
+        struct block *b = NULL;
+
+        pthread_mutex_lock(&s->lock);
+        if (!find_block(c, s, hash, owner, key))
+            b = add_block(c, s, owner, key, size, NULL);
+        pthread_mutex_unlock(&s->lock);
+        if (!b) {
+            load_many(c, &m, load, opaque);
+            continue;
+        }
+        m.blocks[m.nr] = b;
+        m.vec[m.nr++] = (struct iovec){ b->data, size };
+    }
+    load_many(c, &m, load, opaque);
 }
 
 struct block *
@@ -386,7 +575,7 @@ cache_drop(struct cache *c, const void *owner, uint64_t key)
     b = find_block(c, s, hash, owner, key);
     if (b && is_unused(b)) {
         unlink_block(c, s, b);
-        block_free(b);
+        block_free(c, b);
     }
 }
 
@@ -403,7 +592,7 @@ cache_drop_owner(struct cache *c, const void *owner)
 
             if (b->owner == owner && is_unused(b)) {
                 unlink_block(c, s, b);
-                block_free(b);
+                block_free(c, b);
             }
             b = next;
         }

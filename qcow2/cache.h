@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "qcow2.h"
 
@@ -38,8 +39,9 @@ struct block {
     bool referenced;            /* for the clock */
     int pins;                   /* atomic; raised from 0 under the shard's
                                  * lock only, so 0 under it means free */
-    struct block *hash_next;
+    struct block *hash_next;    /* or the next free one of its chunk */
     struct block *clock_next, *clock_prev;
+    struct chunk *chunk;        /* that it is part of; NULL: of none */
 };
 
 /* Fills data[0, size). Called without any lock of the cache. */
@@ -64,6 +66,17 @@ uint64_t cache_used_bytes(struct cache *c);
 struct block *cache_get(struct cache *c, const void *owner, uint64_t key,
                         uint32_t size, cache_load_fn *load, void *opaque,
                         struct qcow2_error *err);
+
+/* Loads those of the nr blocks (owner, key + i * size) that are not there,
+ * neighbours with one call of load. Whoever needs a block that could not be
+ * loaded meets the error himself.
+ */
+enum { CACHE_MAX_PRELOAD = 16 };
+typedef int cache_load_many_fn(void *opaque, uint64_t key,
+                               const struct iovec *vec, int nr);
+void cache_preload(struct cache *c, const void *owner, uint64_t key,
+                   uint32_t size, unsigned nr, cache_load_many_fn *load,
+                   void *opaque);
 
 /* The block if it is there and loaded, pinned; otherwise NULL. No I/O. */
 struct block *cache_peek(struct cache *c, const void *owner, uint64_t key);

@@ -76,12 +76,38 @@ extents_get(const struct source_chain *chain, uint64_t guest_off,
     return 0;
 }
 
+enum {
+    /* Deeper chains would fill the cache with what is read ahead. */
+    MAX_PRELOAD_LAYERS = 16,
+    /* Who looked at so many bytes likely looks at the next. */
+    PRELOAD_AFTER_BYTES = 32 << 20,
+};
+
+/* Reads tables ahead of guest_off, and returns how far. */
+static uint64_t
+preload(const struct source_chain *chain, uint64_t guest_off, uint64_t to)
+{
+    uint64_t reach = guest_off + 1;
+
+    if (chain->nr_layers > MAX_PRELOAD_LAYERS)
+        return to;
+    for (unsigned i = 0; i < chain->nr_layers; i++) {
+        struct source *s = chain->layers[i];
+
+        if (s->ops->preload && guest_off < s->size)
+            reach = max_u64(reach, s->ops->preload(s, guest_off,
+                                                   min_u64(to, s->size)));
+    }
+    return reach;
+}
+
 int
 extents_walk(const struct source_chain *chain, struct image *img,
              uint64_t nr_bytes, uint64_t guest_off, qcow2_extent_fn *fn,
              void *opaque, struct qcow2_error *err)
 {
     struct walk w = { .fn = fn, .opaque = opaque };
+    uint64_t ahead = guest_off + PRELOAD_AFTER_BYTES;
 
     while (nr_bytes > 0 && !w.stopped) {
         uint64_t piece = img ? min_u64(nr_bytes,
@@ -91,6 +117,8 @@ extents_walk(const struct source_chain *chain, struct image *img,
         struct range r;
         int ret;
 
+        if (guest_off >= ahead)
+            ahead = preload(chain, guest_off, guest_off + nr_bytes);
         if (img)
             range_lock_shared(&img->ranges, &r, guest_off,
                               guest_off + piece);

@@ -26,8 +26,15 @@ forget(struct source *s, uint64_t from, uint64_t to)
     map_forget((struct view *)s, from, to);
 }
 
+static uint64_t
+preload(struct source *s, uint64_t from, uint64_t to)
+{
+    return map_preload((struct view *)s, from, to);
+}
+
 const struct source_ops map_source_ops = {
     .lookup = lookup,
+    .preload = preload,
     .forget = forget,
     .read_compressed = compressed_read,
 };
@@ -286,6 +293,39 @@ map_lookup(struct view *v, uint64_t guest_off, uint64_t nr_bytes,
                     (unsigned long long)m->nr_bytes, (int)m->kind,
                     (unsigned long long)m->host_off);
     return r;
+}
+
+/* What is wrong is told to whoever needs it. */
+static int
+load_slices(void *opaque, uint64_t key, const struct iovec *vec, int nr)
+{
+    struct image *img = opaque;
+    uint64_t end = __atomic_load_n(&img->known_end, __ATOMIC_RELAXED);
+
+    if (!range_inside(key, nr * (uint64_t)img->slice_size, end))
+        return -1;
+    return io_preadv(img->io, vec, nr, key, NULL);
+}
+
+uint64_t
+map_preload(struct view *v, uint64_t from, uint64_t to)
+{
+    struct image *img = v->img;
+    uint64_t reach = UINT64_C(1) << l1_bits(img);
+    uint64_t window = UINT64_C(1) << slice_window_bits(img);
+    uint64_t start = round_down(from, window);
+    uint64_t end = min_u64(to, round_down(from, reach) + reach);
+    struct l1_entry table = entry_decode_l1(l1_load(v, from >> l1_bits(img)),
+                                            img->cluster_bits);
+    uint64_t nr = min_u64(div_round_up(end - start, window),
+                          CACHE_MAX_PRELOAD);
+
+    if (table.host_off == 0 || table.flaws)
+        return end;
+    cache_preload(img->meta, img,
+                  table.host_off + slice_index(img, from) * img->slice_size,
+                  img->slice_size, nr, load_slices, img);
+    return min_u64(to, start + nr * window);
 }
 
 void

@@ -88,6 +88,10 @@ int map_take_l1(struct view *v, struct l1_change *change,
 void map_give_back_l1(struct view *v, struct l1_change *change);
 void l1_change_free(struct l1_change *change);
 
+/* Reads slices of the L2 table of `from` that lookups up to `to` will need,
+ * at most CACHE_MAX_PRELOAD of them; returns how far they reach. */
+uint64_t map_preload(struct view *v, uint64_t from, uint64_t to);
+
 /* Drops from the cache the clean slices that map nothing outside of
  * [from, to). */
 void map_forget(struct view *v, uint64_t from, uint64_t to);

@@ -77,6 +77,10 @@ struct source_ops {
                            const struct compressed_part *parts, unsigned nr,
                            struct qcow2_error *err);
 
+    /* Lookups from `from` on up to `to` will come: reads at once what they
+     * need, and tells how far that goes. NULL: nothing is to be read. */
+    uint64_t (*preload)(struct source *s, uint64_t from, uint64_t to);
+
     /* What lookups in [from, to) left in a cache is not needed again soon.
      * NULL: nothing is left. */
     void (*forget)(struct source *s, uint64_t from, uint64_t to);

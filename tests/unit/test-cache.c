@@ -40,6 +40,19 @@ load(void *opaque, uint64_t key, void *data, uint32_t size,
     return 0;
 }
 
+/* What cache_preload asks for: neighbours. */
+static int
+load_many(void *opaque, uint64_t key, const struct iovec *vec, int nr)
+{
+    struct loads *l = opaque;
+
+    for (int i = 0; i < nr; i++)
+        if (load(l, key + (uint64_t)i * SIZE, vec[i].iov_base,
+                 vec[i].iov_len, NULL) == -1)
+            return -1;
+    return 0;
+}
+
 static bool
 holds(const struct block *b, uint64_t value)
 {
@@ -276,6 +289,48 @@ what_is_given_back_stands_in_the_set_once(void **state)
 }
 
 /* A cache of far fewer blocks than are used. */
+static void
+what_is_preloaded_is_there_and_nothing_else(void **state)
+{
+    struct cache *c = make_cache(100);
+    struct loads l = { 0 };
+    struct block *b;
+
+    (void)state;
+    cache_put(get(c, &l, 3 * SIZE));
+    cache_preload(c, &owner, SIZE, SIZE, 5, load_many, &l);
+    assert_int_equal(l.nr, 5); /* one was there */
+    for (unsigned i = 0; i < 7; i++) {
+        b = cache_peek(c, &owner, i * SIZE);
+        EXPECT((b != NULL) == (i >= 1 && i <= 5), "%u", i);
+        EXPECT(!b || holds(b, i * SIZE), "%u", i);
+        cache_put(b);
+    }
+    cache_drop_owner(c, &owner); /* nothing was left pinned */
+    assert_int_equal(cache_used_bytes(c), 0);
+
+    l = (struct loads){ .nr_to_fail = 1 };
+    cache_preload(c, &owner, SIZE, SIZE, 5, load_many, &l);
+    assert_int_equal(cache_used_bytes(c), 0);
+    cache_put(get(c, &l, SIZE));
+    cache_free(c);
+}
+
+static void
+the_bound_holds_while_preloading(void **state)
+{
+    struct cache *c = make_cache(20);
+    struct loads l = { 0 };
+
+    (void)state;
+    for (uint64_t i = 0; i < 2000; i += CACHE_MAX_PRELOAD) {
+        cache_preload(c, &owner, i * SIZE, SIZE, CACHE_MAX_PRELOAD,
+                      load_many, &l);
+        assert_true(cache_used_bytes(c) <= cache_max_bytes(c));
+    }
+    cache_free(c);
+}
+
 struct user {
     struct cache *c;
     struct dirty_set *set;
@@ -292,7 +347,7 @@ use(void *opaque)
 
     rng_init(&r, rng_seed(1), u->index);
     for (unsigned i = 0; i < 4000; i++) {
-        uint64_t key = rng_below(&r, 64);
+        uint64_t key = rng_below(&r, 64) * SIZE;
         struct block *b = cache_get(u->c, &owner, key, SIZE, load, u->l,
                                     NULL);
 
@@ -308,7 +363,11 @@ use(void *opaque)
         }
         cache_put(b);
         if (rng_percent(&r, 5))
-            cache_drop(u->c, &owner, rng_below(&r, 64));
+            cache_drop(u->c, &owner, rng_below(&r, 64) * SIZE);
+        if (rng_percent(&r, 5))
+            cache_preload(u->c, &owner, rng_below(&r, 64) * SIZE, SIZE,
+                          1 + rng_below(&r, CACHE_MAX_PRELOAD), load_many,
+                          u->l);
     }
     return NULL;
 }
@@ -357,6 +416,8 @@ main(void)
         cmocka_unit_test(a_failed_load_is_tried_again),
         cmocka_unit_test(the_bound_holds_but_for_pinned_blocks),
         cmocka_unit_test(what_is_dropped_is_loaded_anew),
+        cmocka_unit_test(what_is_preloaded_is_there_and_nothing_else),
+        cmocka_unit_test(the_bound_holds_while_preloading),
         cmocka_unit_test(dirty_blocks_are_not_evicted),
         cmocka_unit_test(a_batch_is_what_was_dirty_when_it_was_taken),
         cmocka_unit_test(what_is_given_back_stands_in_the_set_once),
