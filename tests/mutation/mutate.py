@@ -24,6 +24,7 @@ made in turn, built and tested until the first test fails. One that is not
 noticed, no longer applies or does not build is an error.
 """
 import argparse
+import fnmatch
 import glob
 import os
 import re
@@ -41,11 +42,16 @@ SKIPPED = 77
 # A mutant may wait for ever. A test gets so many times what it took without,
 # and at least so many seconds.
 PATIENCE_TIMES, PATIENCE_SECONDS = 10, 60
-# What a build in the source tree leaves there.
-NOT_COPIED = shutil.ignore_patterns(
-    ".git", "build", "build-[!a]*", "autom4te.cache", "coverage", "*.o", "*.lo",
+# What builds in and below the source tree leave there.
+NOT_COPIED = (
+    ".git", "build", "build-*", "autom4te.cache", "coverage", "*.o", "*.lo",
     "*.la", "*.a", ".deps", ".libs", "Makefile", "config.h", "config.status",
     "config.log", "libtool", "stamp-h1", "*.log", "*.trs")
+
+
+def not_copied(_directory, names):
+    return {name for name in names if name != "build-aux"
+            and any(fnmatch.fnmatch(name, p) for p in NOT_COPIED)}
 
 
 class Stale(Exception):
@@ -162,7 +168,7 @@ class Build:
             sys.exit(f"{output}\n{' '.join(command)}: exit status {status}")
 
     def prepare(self):
-        shutil.copytree(TOP, self.source, ignore=NOT_COPIED)
+        shutil.copytree(TOP, self.source, ignore=not_copied)
         os.mkdir(self.build)
         if not os.path.exists(os.path.join(self.source, "configure")):
             self.must_run("autoreconf", "-i", cwd=self.source)
