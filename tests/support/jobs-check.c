@@ -59,24 +59,6 @@ audit_of(struct mem *m)
     return a;
 }
 
-/* At worst leaks; the dirty bit excuses what the next open settles. */
-static struct audit
-expect_sound(struct mem *m, bool repair)
-{
-    struct audit a = audit_of(m);
-    uint64_t nr_bytes;
-    bool version_2 = mem_bytes(m, &nr_bytes)[7] == 2;
-
-    if (repair)
-        return a;
-    EXPECT(a.nr_corruptions == a.nr_miscopied && !a.corrupt,
-           "%u corruptions: %s", a.nr_corruptions - a.nr_miscopied, a.first);
-    EXPECT(a.dirty || version_2 || a.nr_miscopied + a.nr_uncopied == 0,
-           "COPIED flags are wrong, and the image is not dirty: %s", a.first);
-    states_ask_qemu(m, a.dirty, version_2);
-    return a;
-}
-
 static unsigned char *
 read_all(struct qcow2_disk *disk, uint64_t size)
 {
@@ -174,7 +156,7 @@ is_zero(const unsigned char *p, uint64_t n)
 static void
 check_new_image(struct job_trial *t, struct mem *m)
 {
-    struct audit before = expect_sound(m, false);
+    struct audit before = states_expect_sound(m);
     struct qcow2_disk *disk = open_mem(t, m, false, true);
     unsigned char *got = read_all(disk, t->size);
     struct qcow2_error err;
@@ -269,7 +251,8 @@ check_image(struct job_trial *t, struct mem *m, bool done)
     bool repair = t->scene->kind == JOB_REPAIR
                   || t->scene->kind == JOB_OPEN_DIRTY;
     const struct builder *below = backing_of(t, m, done);
-    struct audit before = expect_sound(m, repair && !done);
+    struct audit before = repair && !done ? audit_of(m)
+                                          : states_expect_sound(m);
     struct qcow2_disk *disk = open_mem(t, m, true, !is_rebase(t));
     unsigned char *got = read_all(disk, t->size);
     struct qcow2_check_options options = { .repair = QCOW2_REPAIR_ALL };
@@ -305,7 +288,7 @@ check_image(struct job_trial *t, struct mem *m, bool done)
 static void
 check_base(struct job_trial *t, struct mem *m, bool done)
 {
-    struct audit before = expect_sound(m, false);
+    struct audit before = states_expect_sound(m);
     struct qcow2_disk *disk = open_mem(t, m, false, true);
     uint64_t size = qcow2_get_size(disk);
     unsigned char *got;
@@ -339,7 +322,7 @@ static void
 check_overlay(struct job_trial *t, struct mem *m, bool done)
 {
     bool *is_there = must_have(calloc(t->size, sizeof *is_there));
-    struct audit before = expect_sound(m, false);
+    struct audit before = states_expect_sound(m);
     struct qcow2_disk *disk = open_mem(t, m, false, true);
     unsigned char *got = read_all(disk, t->size);
     struct qcow2_error err;

@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 
-#include "audit.h"
 #include "expect.h"
 #include "oracle.h"
 #include "rng.h"
@@ -71,6 +70,23 @@ states_ask_qemu(struct mem *state, bool dirty, bool flags_may_be_wrong)
            && (c.corruptions == 0 || flags_may_be_wrong),
            "qemu-img check: exit status %d, %ld corruptions", c.exit_status,
            c.corruptions);
+}
+
+struct audit
+states_expect_sound(struct mem *state)
+{
+    uint64_t nr_bytes;
+    const unsigned char *bytes = mem_bytes(state, &nr_bytes);
+    bool version_2 = bytes[7] == 2;
+    struct audit a;
+
+    audit_image(bytes, nr_bytes, &a);
+    EXPECT(a.nr_corruptions == a.nr_miscopied && !a.corrupt,
+           "%u corruptions: %s", a.nr_corruptions - a.nr_miscopied, a.first);
+    EXPECT(a.dirty || version_2 || a.nr_miscopied + a.nr_uncopied == 0,
+           "COPIED flags are wrong, and the image is not dirty: %s", a.first);
+    states_ask_qemu(state, a.dirty, version_2);
+    return a;
 }
 
 void

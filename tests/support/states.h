@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+#include "audit.h"
 #include "io-crash.h"
 
 /* CRASH_LONG=1: many more workloads, and more states of each. */
@@ -20,6 +21,10 @@ void states_tried(const struct crash_stats *stats);
  * dirty bit is set that must hold after its repair; in version 2, which has
  * no such bit, COPIED flags may be wrong. */
 void states_ask_qemu(struct mem *state, bool dirty, bool flags_may_be_wrong);
+
+/* No corruption, at worst leaks; COPIED flags are wrong only where the dirty
+ * bit is set, or in version 2. Asks qemu-img, too. */
+struct audit states_expect_sound(struct mem *state);
 
 /* One line, whose figures `make crash-states` adds up. */
 void states_print(void);
