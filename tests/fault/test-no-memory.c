@@ -101,11 +101,55 @@ flush(struct trial *t)
     return qcow2_flush(t->disk, &t->err);
 }
 
+static int
+ignore_extent(void *opaque, const struct qcow2_extent *e)
+{
+    (void)opaque;
+    (void)e;
+    return 0;
+}
+
+static int
+map(struct trial *t)
+{
+    return qcow2_map(t->disk, t->size, 0, ignore_extent, NULL, &t->err);
+}
+
+static int
+read_snapshot(struct trial *t)
+{
+    struct qcow2_disk *disk = qcow2_open_snapshot(t->disk, "first", &t->err);
+    int r;
+
+    if (!disk)
+        return -1;
+    r = qcow2_pread(disk, t->got, SIZE, 0, &t->err);
+    qcow2_close(disk, NULL);
+    return r;
+}
+
+/* 3000 bytes in all, in portions. */
+static long
+vm_state(void *opaque, void *buf, size_t nr_bytes)
+{
+    unsigned *left = opaque;
+    size_t n = nr_bytes < 700 ? nr_bytes : 700;
+
+    if (n > *left)
+        n = *left;
+    memset(buf, 'v', n);
+    *left -= n;
+    return n;
+}
+
 /* Each of the next three finds out what an attempt before it came to. */
 static int
 create(struct trial *t)
 {
-    const struct qcow2_snapshot_create_options options = { 0 };
+    unsigned left = 3000;
+    const struct qcow2_snapshot_create_options options = {
+        .vm_state = vm_state, .opaque = &left,
+    };
 
     memcpy(t->saved, t->want, sizeof t->saved);
     if (qcow2_get_nr_snapshots(t->disk) == 2)
@@ -171,6 +215,8 @@ static const struct step {
     { "zero", zero },
     { "trim", trim },
     { "flush", flush },
+    { "map", map },
+    { "read a snapshot", read_snapshot },
     { "create a snapshot", create },
     { "write what is shared with two", write_what_is_shared },
     { "flush that", flush },

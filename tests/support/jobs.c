@@ -173,7 +173,6 @@ begin_commit(struct job_trial *t)
 static void
 begin_convert(struct job_trial *t)
 {
-    t->source = mem_of(t->other);
     memset(t->after, 0, builder_disk_size(t->other, -1));
     builder_overlay(t->other, -1, t->after,
                     builder_disk_size(t->other, -1));
@@ -219,7 +218,6 @@ job_end(struct job_trial *t)
 {
     for (unsigned i = 0; i < t->nr_files; i++)
         mem_free(t->files[i]);
-    mem_free(t->source);
     builder_free(t->image);
     builder_free(t->below);
     builder_free(t->other);
@@ -265,6 +263,16 @@ run_job(struct qcow2_job *job, struct qcow2_error *err)
     return r;
 }
 
+static struct qcow2_disk *
+open_other(struct job_trial *t, struct qcow2_error *err)
+{
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+
+    options.readonly = true;
+    options.pool = t->pool;
+    return qcow2_open(tmpdir_path("other"), &options, err);
+}
+
 static int
 run_convert(struct job_trial *t, struct io *io, struct qcow2_error *err)
 {
@@ -278,7 +286,7 @@ run_convert(struct job_trial *t, struct io *io, struct qcow2_error *err)
 
     if (!target)
         return -1;
-    source = open_io(t, io_mem_open(t->source, true), true, true, err);
+    source = open_other(t, err);
     if (source)
         r = run_job(convert_new(&source, 1, target, &options, err), err);
     else
@@ -313,15 +321,13 @@ run_rebase(struct job_trial *t, struct io *io, struct qcow2_error *err)
         .backing_format = t->other ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_AUTO,
         .header_only = t->scene->kind == JOB_REBASE_HEADER,
     };
-    struct qcow2_options options = QCOW2_OPTIONS_INIT;
     struct qcow2_disk *top = open_io(t, io, false, false, err);
     struct qcow2_disk *below = NULL;
 
     if (!top)
         return -1;
-    options.readonly = true;
     if (t->other && !rebase.header_only) {
-        below = qcow2_open(tmpdir_path("other"), &options, err);
+        below = open_other(t, err);
         if (!below) {
             qcow2_close(top, NULL);
             return -1;

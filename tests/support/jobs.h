@@ -35,7 +35,6 @@ struct job_trial {
     const struct job_scene *scene;
     struct qcow2_pool *pool;
     struct builder *image, *below, *other;
-    struct mem *source;             /* of a conversion */
     unsigned nr_files;
     struct mem *files[MAX_JOB_FILES]; /* as they are before; kept */
     uint64_t size, base_size;       /* bytes of the disks */

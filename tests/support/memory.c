@@ -11,6 +11,8 @@
 
 static __thread uint64_t left; /* 0: not armed */
 static __thread bool failed;
+static uint64_t left_anywhere;          /* atomic; 0: not armed */
+static bool failed_anywhere;            /* atomic */
 
 void
 memory_fail(uint64_t nth)
@@ -25,9 +27,41 @@ memory_has_failed(void)
     return failed;
 }
 
+void
+memory_fail_anywhere(uint64_t nth)
+{
+    __atomic_store_n(&failed_anywhere, false, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&left_anywhere, nth, __ATOMIC_SEQ_CST);
+}
+
+bool
+memory_has_failed_anywhere(void)
+{
+    return __atomic_load_n(&failed_anywhere, __ATOMIC_SEQ_CST);
+}
+
+/* Is this the nth of all threads? */
+static bool
+must_fail_anywhere(void)
+{
+    uint64_t n = __atomic_load_n(&left_anywhere, __ATOMIC_SEQ_CST);
+
+    while (n > 0)
+        if (__atomic_compare_exchange_n(&left_anywhere, &n, n - 1, false,
+                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            break;
+    if (n == 1)
+        __atomic_store_n(&failed_anywhere, true, __ATOMIC_SEQ_CST);
+    return n == 1;
+}
+
 static bool
 must_fail(void)
 {
+    if (must_fail_anywhere()) {
+        errno = ENOMEM;
+        return true;
+    }
     if (left == 0 || --left > 0)
         return false;
     failed = true;

@@ -14,4 +14,9 @@ void memory_fail(uint64_t nth);
 /* Has it? */
 bool memory_has_failed(void);
 
+/* The same for the nth allocation in any thread: also in those that an
+ * operation begins. */
+void memory_fail_anywhere(uint64_t nth);
+bool memory_has_failed_anywhere(void);
+
 #endif /* MEMORY_H */
