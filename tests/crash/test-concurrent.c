@@ -156,7 +156,7 @@ static const struct scene scene = {
     "threads",
     "cluster 2K; refcount-bits 64; size 61440; backing base.raw raw;"
     "data 0-5 1; zero 6; zero-alloc 7; compressed 8-11 2;"
-    "snapshot 1 first; data 2 4; zero-alloc 3; gap 3", 30000
+    "snapshot 1 first; data 2 4; zero-alloc 3; gap 3", 30000, 0
 };
 
 static void

@@ -112,7 +112,7 @@ growing_the_refcount_table(void **state)
     static const struct scene s = {
         "full refcount table",
         "version 3; cluster 512; refcount-bits 64; size 60000;"
-        "data 0-3 1; leak 3966; data 20-70 6; gap 3", 0
+        "data 0-3 1; leak 3966; data 20-70 6; gap 3", 0, 0
     };
     struct crash_options options = {
         .nr_random = 10, .nr_torn = 10, .seed = 1

@@ -5,11 +5,15 @@
 #include <stdlib.h>
 
 #include "audit.h"
+#include "check.h"
 #include "expect.h"
 #include "states.h"
 
 /* What is written over all of the disk at the end. */
 enum { LAST_CONTENT = 4711 };
+
+/* Of so many states one that leaks is repaired. */
+enum { REPAIR_EVERY = 10 };
 
 static void *
 must_have(void *p)
@@ -24,6 +28,7 @@ powercut_init(struct powercut *pc, const struct scene *scene)
 {
     memset(pc, 0, sizeof *pc);
     rig_init(&pc->rig, scene->recipe, scene->backing_bytes);
+    pc->rig.device_bytes = scene->device_bytes;
 }
 
 void
@@ -111,6 +116,38 @@ audit_mem(struct mem *m, const char *when)
     return a;
 }
 
+/* What leaked is given back by a repair, and nothing else changes. */
+static void
+repair_leaks(struct powercut *pc, struct mem *m)
+{
+    const struct qcow2_check_options options = {
+        .repair = QCOW2_REPAIR_LEAKS,
+    };
+    uint64_t size = pc->rig.play.model.size;
+    unsigned char *want = must_have(malloc(2 * size + 1));
+    struct io *io = io_mem_open(m, false);
+    struct qcow2_check_result result;
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+    struct audit a;
+
+    EXPECT_OK(check_io(io, &options, &result, &err), &err);
+    io_close(io);
+    EXPECT(result.corruptions + result.leaks + result.corruptions_fixed == 0,
+           "%llu corruptions and %llu leaks are left",
+           (unsigned long long)result.corruptions,
+           (unsigned long long)result.leaks);
+    a = audit_mem(m, "state without leaks");
+    EXPECT(audit_is_clean(&a), "%u leaks", a.nr_leaks);
+    pattern_fill(want, size, LAST_CONTENT, 0);
+    disk = rig_open_disk(&pc->rig, io_mem_open(m, false));
+    EXPECT_OK(qcow2_pread(disk, want + size, size, 0, &err), &err);
+    expect_same("disk without leaks", want + size, want, size, 0);
+    rig_expect_snapshots(&pc->rig, disk);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    free(want);
+}
+
 void
 powercut_check(struct powercut *pc, struct mem *m, uint64_t moment)
 {
@@ -143,6 +180,8 @@ powercut_check(struct powercut *pc, struct mem *m, uint64_t moment)
     after = audit_mem(m, "rewritten state");
     EXPECT(after.nr_leaks <= before.nr_leaks && !after.dirty,
            "%u leaks became %u", before.nr_leaks, after.nr_leaks);
+    if (after.nr_leaks > 0 && pc->nr_states % REPAIR_EVERY == 0)
+        repair_leaks(pc, m);
     free(content);
 }
 

@@ -8,7 +8,8 @@
  *   - each sector is as the last flush left it, or as a later request did;
  *   - the snapshots hold what they held;
  *   - all of the disk can be written, which changes no snapshot (it would if
- *     clusters had two owners), and closed without further leaks.
+ *     clusters had two owners), and closed without further leaks, which a
+ *     repair ends (of a part of the states).
  */
 #ifndef POWERCUT_H
 #define POWERCUT_H

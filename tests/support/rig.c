@@ -51,15 +51,30 @@ rig_free(struct rig *r)
     builder_free(r->image);
 }
 
+static struct mem *
+new_file(const struct rig *r)
+{
+    size_t nr_bytes;
+    const unsigned char *bytes = builder_bytes(r->image, &nr_bytes);
+    struct mem *m;
+    struct io *io;
+
+    if (r->device_bytes == 0)
+        return mem_new(bytes, nr_bytes);
+    m = mem_new_device(r->device_bytes);
+    io = io_mem_open(m, false);
+    EXPECT(io_pwrite(io, bytes, nr_bytes, 0, NULL) == 0, "device");
+    io_close(io);
+    return m;
+}
+
 void
 rig_start(struct rig *r)
 {
     uint64_t size = builder_disk_size(r->image, -1);
     unsigned char *content = must_have(malloc(size + 1));
-    size_t nr_bytes;
-    const unsigned char *bytes = builder_bytes(r->image, &nr_bytes);
 
-    r->mem = mem_new(bytes, nr_bytes);
+    r->mem = new_file(r);
     memcpy(content, r->below, size);
     builder_overlay(r->image, -1, content, size);
     memset(&r->play, 0, sizeof r->play);

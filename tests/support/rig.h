@@ -16,6 +16,7 @@ struct rig {
     unsigned char *below;        /* what the backing file shows */
     struct qcow2_options options;
     struct mem *mem;             /* the image's file */
+    uint64_t device_bytes;       /* it is a block device; 0: a file */
     struct fault_plan plan;      /* counts what is done to it, and fails it */
     struct play play;
 };

@@ -8,23 +8,27 @@ const struct scene scenes[] = {
       "version 3; cluster 512; refcount-bits 64; size 41000;"
       "backing base.raw raw;"
       "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
-      "snapshot 1 first; data 2 4; zero-alloc 3; gap 3", 9000 },
+      "snapshot 1 first; data 2 4; zero-alloc 3; gap 3", 9000, 0 },
     { "table shared with snapshot",
       "version 3; cluster 512; refcount-bits 64; size 41000;"
       "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-11 3;"
-      "data 70 5; snapshot 1 first", 0 },
+      "data 70 5; snapshot 1 first", 0, 0 },
     { "nearly full refcount block",
       "version 3; cluster 512; refcount-bits 64; size 41000;"
       "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
-      "data 20-57 6", 0 },
+      "data 20-57 6", 0, 0 },
     { "version 2 overlay",
       "version 2; cluster 512; size 41000; backing base.raw raw;"
-      "data 0-3 1; compressed 6-7 2; snapshot 1 first; data 2 4", 9000 },
+      "data 0-3 1; compressed 6-7 2; snapshot 1 first; data 2 4", 9000, 0 },
     { "clusters of four sectors",
       "version 3; cluster 2K; refcount-bits 16; size 60000;"
       "backing base.raw raw;"
       "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
-      "snapshot 1 first; data 2 4; zero-alloc 3", 30000 },
+      "snapshot 1 first; data 2 4; zero-alloc 3", 30000, 0 },
+    { "device",
+      "version 3; cluster 1K; refcount-bits 16; size 41000;"
+      "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
+      "snapshot 1 first; data 2 4; gap 3", 0, 160 << 10 },
 };
 
 const unsigned nr_scenes = sizeof scenes / sizeof scenes[0];

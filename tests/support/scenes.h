@@ -11,6 +11,7 @@ struct scene {
     const char *name;
     const char *recipe;
     uint64_t backing_bytes;
+    uint64_t device_bytes; /* on a block device full of junk; 0: in a file */
 };
 
 extern const struct scene scenes[];

@@ -10,34 +10,34 @@ const struct scene whole_scenes[] = {
       "backing base.raw raw;"
       "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
       "snapshot 1 first; data 2 4; zero-alloc 3; compressed 12 5; gap 3",
-      60000 },
+      60000, 0 },
     { "two snapshots, tables shared",
       "version 3; cluster 512; refcount-bits 16; size 40960;"
       "data 0-3 1; zero-alloc 5; data 70-79 5; snapshot 1 first; data 2 3;"
-      "snapshot 2 second", 0 },
+      "snapshot 2 second", 0, 0 },
     { "nearly full refcount block",
       "version 3; cluster 512; refcount-bits 64; size 41000;"
       "data 0-3 1; compressed 6-7 2; snapshot 1 first; data 8-9 3;"
-      "data 20-46 6", 0 },
+      "data 20-46 6", 0, 0 },
     { "version 2 overlay with snapshot",
       "version 2; cluster 512; size 41000; backing base.raw raw;"
-      "data 0-3 1; compressed 6-7 2; snapshot 1 first; data 2 4", 9000 },
+      "data 0-3 1; compressed 6-7 2; snapshot 1 first; data 2 4", 9000, 0 },
     { "version 2 overlay",
       "version 2; cluster 512; size 41000; backing base.raw raw;"
-      "data 0-3 1; compressed 6-7 2; data 79-80 5", 60000 },
+      "data 0-3 1; compressed 6-7 2; data 79-80 5", 60000, 0 },
     { "version 2, one snapshot without a size",
       "version 2; cluster 512; size 41000; data 0-3 1;"
       "snapshot 1 first extra=24 size=20000; data 2 4; snapshot 2 second;"
-      "data 5 6", 0 },
+      "data 5 6", 0, 0 },
     { "clusters of four sectors",
       "version 3; cluster 2K; refcount-bits 8; size 60000;"
       "backing base.raw raw;"
       "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
-      "snapshot 1 first; data 2 4; zero-alloc 3", 70000 },
+      "snapshot 1 first; data 2 4; zero-alloc 3", 70000, 0 },
     { "tables past the end",
       "version 3; cluster 512; refcount-bits 16; size 33000; l1-entries 4;"
       "data 0-3 1; data 63-66 2; data 130 3; snapshot 1 first; data 200 4",
-      0 },
+      0, 0 },
 };
 const unsigned nr_whole_scenes = sizeof whole_scenes / sizeof whole_scenes[0];
 
