@@ -12,12 +12,15 @@
 static void
 check_flag(struct check *c, bool copied, uint64_t host_off, uint64_t at)
 {
-    uint64_t stored = check_stored(c, host_off >> c->cluster_bits);
+    uint64_t cluster = host_off >> c->cluster_bits;
+    uint64_t stored = check_stored(c, cluster);
 
-    if (copied && stored != 1)
+    if (copied && stored != 1) {
         check_report(c, PROBLEM_COPIED_SET, at, stored, 0);
-    else if (!copied && stored == 1)
+        c->nr_true_when_lowered += check_settled(c, cluster) == 1;
+    } else if (!copied && stored == 1) {
         check_report(c, PROBLEM_COPIED_CLEAR, at, stored, 0);
+    }
 }
 
 static int

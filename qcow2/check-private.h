@@ -73,6 +73,7 @@ struct check {
 
     struct finding last;        /* not told yet: more may join it */
     uint64_t nr[NR_PROBLEMS];
+    uint64_t nr_true_when_lowered; /* COPIED flags, once refcounts are */
     bool quiet;                 /* problems are only counted */
     bool any_damage;            /* that no crash can do to an image */
     struct finding first_damage;

@@ -148,7 +148,8 @@ clear_features(struct check *c, struct qcow2_error *err)
     uint64_t features = c->hdr->incompatible
                         & ~(INCOMPAT_DIRTY | INCOMPAT_CORRUPT);
     bool whole = c->options.repair == QCOW2_REPAIR_ALL
-                 ? !any_lasting(c) : c->result.corruptions == 0;
+                 ? !any_lasting(c)
+                 : c->result.corruptions == c->nr_true_when_lowered;
     be64 field = be64_make(features);
 
     if (!whole || features == c->hdr->incompatible)

@@ -485,6 +485,9 @@ try_leaks(const struct defect *d)
                    problem_kinds[i].code, told->counts[i]);
     EXPECT(after.nr_corruptions <= before.nr_corruptions, "%s", after.first);
     told_free(told);
+    told = run_on(image, QCOW2_REPAIR_LEAKS, false);
+    EXPECT(told->nr_writes == 0, "a second repair wrote");
+    told_free(told);
     mem_free(image);
 }
 

@@ -4,6 +4,7 @@
  *   replay                     all seeds of all targets
  *   replay -w DIR              writes them: DIR/TARGET/NAME
  *   replay TARGET FILE...      these inputs; of directories, all in them
+ *   replay -x INPUT IMAGE      makes the file that an input stands for
  *
  * FUZZ_CPU_MS in the environment: each may take that much CPU time.
  * FUZZ_VERBOSE: their names.
@@ -16,10 +17,13 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "bounds.h"
+#include "input.h"
 #include "rng.h"
 #include "seeds.h"
+#include "session.h"
 #include "targets.h"
 #include "tmpdir.h"
 
@@ -109,6 +113,38 @@ run_path(const char *path)
         free(entries);
 }
 
+static void
+put_page(void *opaque, uint64_t off, const void *bytes, size_t nr_bytes)
+{
+    FILE *f = opaque;
+
+    if (fseeko(f, off, SEEK_SET) == -1 || fwrite(bytes, 1, nr_bytes, f) == 0)
+        abort();
+}
+
+static void
+extract(const char *path, const char *image)
+{
+    FILE *f = fopen(image, "wb");
+    struct input in;
+    size_t nr_bytes;
+    uint8_t *bytes = tmpdir_read_file(path, &nr_bytes);
+
+    input_decode(&in, bytes, nr_bytes);
+    if (!f)
+        abort();
+    sparse_each(in.file, put_page, f);
+    if (fflush(f) != 0 || ftruncate(fileno(f), sparse_size(in.file)) == -1)
+        perror(image);
+    fclose(f);
+    for (unsigned i = 0; i < in.nr_ops; i++)
+        printf("operation %u a=%02x b=%u c=%" PRIx64 "\n",
+               (in.ops[i].kind & 0x7f) % NR_OPERATIONS, in.ops[i].a,
+               in.ops[i].b, in.ops[i].c);
+    input_free(&in);
+    free(bytes);
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -117,6 +153,10 @@ main(int argc, char *argv[])
     if (argc == 3 && strcmp(argv[1], "-w") == 0) {
         directory = argv[2];
         each_seed(write_seed);
+        return 0;
+    }
+    if (argc == 4 && strcmp(argv[1], "-x") == 0) {
+        extract(argv[2], argv[3]);
         return 0;
     }
     if (getenv("FUZZ_CPU_MS"))

@@ -75,7 +75,8 @@ run_libfuzzer ()
     FUZZ_TARGET="$t" ASAN_OPTIONS=quarantine_size_mb=16 \
         "$dir/tests/fuzz/fuzz" -max_total_time="$seconds" -timeout=1200 \
         -max_len=65536 -malloc_limit_mb=256 -rss_limit_mb=1024 -reload=0 \
-        -print_final_stats=1 -artifact_prefix="$dir/findings/$t-" \
+        -print_final_stats=1 -report_slow_units=3600 \
+        -artifact_prefix="$dir/findings/$t-" \
         "$dir/corpus/$t" "$dir/seeds/$t"
 }
 
