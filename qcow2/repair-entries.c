@@ -60,6 +60,24 @@ fix_l2_entry(struct check *c, const struct fix *f, uint64_t entry)
     return fix_copied(c, f, entry, e.host_off);
 }
 
+static uint64_t
+fix_entry(struct check *c, const struct fix *f, uint64_t entry)
+{
+    return f->is_l1 ? fix_l1_entry(c, f, entry) : fix_l2_entry(c, f, entry);
+}
+
+/* What the table holds when COPIED is set: a plan has not written what is
+ * done before. */
+static void
+plan_first_pass(struct check *c, const struct fix *f, be64 *table, size_t nr)
+{
+    struct fix first = *f;
+
+    first.set_copied = false;
+    for (size_t i = 0; i < nr; i++)
+        table[i] = be64_make(fix_entry(c, &first, be64_get(table[i])));
+}
+
 /* Entries [from, to) of the table in c->table, which begins at start. */
 static int
 write_entries(struct check *c, const struct fix *f, uint64_t start,
@@ -92,10 +110,12 @@ fix_cluster(struct check *c, const struct fix *f, uint64_t start,
         return -1;
     if (is_hole)
         return 0;
+    if (f->set_copied && c->options.plan
+        && c->options.repair == QCOW2_REPAIR_ALL)
+        plan_first_pass(c, f, table, (end - start) / sizeof *table);
     for (uint64_t i = 0; i < (end - start) / sizeof *table; i++) {
         uint64_t old = be64_get(table[i]);
-        uint64_t entry = f->is_l1 ? fix_l1_entry(c, f, old)
-                                  : fix_l2_entry(c, f, old);
+        uint64_t entry = fix_entry(c, f, old);
 
         if (entry == old)
             continue;
