@@ -219,7 +219,8 @@ decode_deflate(struct compress_context *c, const void *in, size_t in_len,
 #ifdef HAVE_LIBDEFLATE
     if (decode_libdeflate(c, in, in_len, out, out_len))
         return 0;
-    /* zlib decides what is damaged, so that every build agrees on it. */
+    /* zlib says if it is damaged: libdeflate fails on more. It also takes
+     * some streams that zlib does not, with codes that have no meaning. */
 #else
     (void)c;
 #endif
