@@ -96,7 +96,8 @@ do_compressed(struct session *s, const struct command *op)
     if (n > 0) {
         RDLOCK_SCOPE(&img->rwlock);
 
-        if (write_compressed(img, packed, n, off, &err) == -1)
+        if (image_begin_write(img, &err) == -1
+            || write_compressed(img, packed, n, off, &err) == -1)
             session_failed(s, "compressed write", &err);
         else if (s->sound)
             memcpy(s->now.bytes + off, buf, min_u64(size, left));
