@@ -11,7 +11,7 @@
 #include "session.h"
 
 /* Of the first few, the content is compared. */
-enum { MAX_EXTENTS = 2000, MAX_COMPARED = 40, MAX_BYTES = 64 << 10 };
+enum { MAX_EXTENTS = 400, MAX_COMPARED = 40, MAX_BYTES = 64 << 10 };
 
 struct mapped {
     uint64_t pos, size;
