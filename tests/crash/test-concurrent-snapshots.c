@@ -481,7 +481,7 @@ threads_and_operations_on_the_whole_image(void **state)
         "cluster 512; refcount-bits 16; size 20480; backing base.raw raw;"
         "data 0-5 1; zero 6; compressed 8-11 2; gap 3",
     };
-    unsigned nr = states_are_many() ? 100 : 12;
+    unsigned nr = states_are_many() ? 60 : 12;
     struct trial *t = malloc(sizeof *t);
 
     (void)state;

@@ -165,7 +165,7 @@ run(uint64_t unit, const char *name)
     struct crash_options options = {
         .nr_random = 5, .nr_torn = 4, .seed = rng_seed(1)
     };
-    unsigned nr = states_are_many() ? 15 : 2;
+    unsigned nr = states_are_many() ? 8 : 2;
     struct powercut pc;
 
     powercut_init(&pc, &scene);

@@ -310,7 +310,7 @@ random_sequences(void **state)
         struct workload w;
 
         workload_init(&w, s);
-        for (unsigned n = 0; n < (is_long ? 25 : 1); n++) {
+        for (unsigned n = 0; n < (is_long ? 10 : 1); n++) {
             struct rng r;
 
             expect_case("TEST_SEED=%llu: %s, random sequence %u",

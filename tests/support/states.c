@@ -53,7 +53,7 @@ void
 states_ask_qemu(struct mem *state, bool dirty, bool flags_may_be_wrong)
 {
     uint64_t every = env_number("CRASH_QEMU_EVERY",
-                                states_are_many() ? 100 : 400);
+                                states_are_many() ? 200 : 400);
     const char *path = tmpdir_path("state");
     struct oracle_check c;
 

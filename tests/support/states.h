@@ -17,7 +17,7 @@ bool states_are_many(void);
 void states_tried(const struct crash_stats *stats);
 
 /* Has qemu-img check judge every CRASH_QEMU_EVERYth state (400; with
- * CRASH_LONG 100) it is called for: no corruption, at worst leaks. Where the
+ * CRASH_LONG 200) it is called for: no corruption, at worst leaks. Where the
  * dirty bit is set that must hold after its repair; in version 2, which has
  * no such bit, COPIED flags may be wrong. */
 void states_ask_qemu(struct mem *state, bool dirty, bool flags_may_be_wrong);
