@@ -7,13 +7,14 @@
 #include "audit.h"
 #include "check.h"
 #include "expect.h"
+#include "rng.h"
 #include "states.h"
 
 /* What is written over all of the disk at the end. */
 enum { LAST_CONTENT = 4711 };
 
-/* Of so many states one that leaks is repaired. */
-enum { REPAIR_EVERY = 10 };
+/* Of so many states one that leaks is repaired; one is used and cut again. */
+enum { REPAIR_EVERY = 10, CUT_AGAIN_EVERY = 4000 };
 
 static void *
 must_have(void *p)
@@ -185,9 +186,93 @@ powercut_check(struct powercut *pc, struct mem *m, uint64_t moment)
     free(content);
 }
 
+/* A state is used, and that is cut: what it held, and what is written. */
+struct second_cut {
+    struct powercut *pc;
+    const char *what; /* the first cut */
+    unsigned char *before, *after;
+};
+
+static int
+check_second(void *opaque, const struct crash_state *state)
+{
+    struct second_cut *c = opaque;
+    uint64_t size = c->pc->rig.play.model.size;
+    unsigned char *got = must_have(malloc(size + 1));
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+
+    expect_step("%s; then %s", c->what, state->what);
+    audit_mem(state->image, "second cut");
+    states_ask_qemu(state->image, false, false);
+    disk = rig_open_disk(&c->pc->rig, io_mem_open(state->image, false));
+    EXPECT_OK(qcow2_pread(disk, got, size, 0, &err), &err);
+    for (uint64_t off = 0; off < size; off += SECTOR) {
+        size_t n = size - off < SECTOR ? size - off : SECTOR;
+
+        EXPECT(memcmp(got + off, c->after + off, n) == 0
+               || (state->nr_marks == 0
+                   && memcmp(got + off, c->before + off, n) == 0),
+               "second cut: the sector at 0x%llx",
+               (unsigned long long)off);
+    }
+    rewrite_disk(c->pc, disk);
+    rig_expect_snapshots(&c->pc->rig, disk);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    audit_mem(state->image, "rewritten second cut");
+    free(got);
+    return 0;
+}
+
+static void
+change(struct second_cut *c, struct qcow2_disk *disk, bool zero,
+       uint64_t off, uint64_t nr_bytes)
+{
+    struct qcow2_error err;
+
+    pattern_fill(c->after + off, nr_bytes, zero ? 0 : LAST_CONTENT + 1, off);
+    if (zero)
+        EXPECT_OK(qcow2_zero(disk, nr_bytes, off, QCOW2_MAY_TRIM, &err),
+                  &err);
+    else
+        EXPECT_OK(qcow2_pwrite(disk, c->after + off, nr_bytes, off, 0, &err),
+                  &err);
+}
+
+static void
+cut_again(struct powercut *pc, const struct crash_state *state)
+{
+    const struct crash_options options = {
+        .nr_random = 5, .nr_torn = 5, .seed = rng_seed(1),
+    };
+    uint64_t size = pc->rig.play.model.size;
+    struct second_cut c = { .pc = pc, .what = state->what };
+    struct crash_log *log = crash_log_new(state->image);
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+
+    c.before = must_have(malloc(2 * size + 1));
+    c.after = c.before + size;
+    disk = rig_open_disk(&pc->rig, io_crash_open(log));
+    EXPECT_OK(qcow2_pread(disk, c.before, size, 0, &err), &err);
+    memcpy(c.after, c.before, size);
+    change(&c, disk, false, 512, 1536);
+    change(&c, disk, true, 3072, 3072);
+    change(&c, disk, false, 20 * 1024, 1024);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    crash_log_mark(log, CRASH_MARK_DEMANDS);
+    crash_log_enumerate(log, &options, check_second, &c, NULL);
+    crash_log_free(log);
+    free(c.before);
+}
+
 static int
 check_state(void *opaque, const struct crash_state *state)
 {
+    struct powercut *pc = opaque;
+
+    if (pc->nr_states % CUT_AGAIN_EVERY == CUT_AGAIN_EVERY / 2)
+        cut_again(pc, state);
     expect_step("%s", state->what);
     powercut_check(opaque, state->image, state->nr_marks);
     return 0;

@@ -10,6 +10,8 @@
  *   - all of the disk can be written, which changes no snapshot (it would if
  *     clusters had two owners), and closed without further leaks, which a
  *     repair ends (of a part of the states).
+ *
+ * Some states are used and cut once more, and it holds of what that leaves.
  */
 #ifndef POWERCUT_H
 #define POWERCUT_H
