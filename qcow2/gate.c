@@ -156,6 +156,13 @@ resolve_uri(const char *uri, struct gate_file *file, struct qcow2_error *err)
     return file->path ? 0 : error_nomem(err);
 }
 
+/* Could this part of a URI lead up again? Dots may hide as %2e. */
+static bool
+leads_up(const char *part)
+{
+    return strstr(part, "..") || strcasestr(part, "%2e");
+}
+
 /* Is uri the same as prefix, or something on the same server below it? */
 static bool
 uri_begins_with(const char *uri, const char *prefix)
@@ -164,7 +171,10 @@ uri_begins_with(const char *uri, const char *prefix)
 
     return starts_with(uri, prefix)
            && (uri[len] == '\0' || uri[len] == '/' || uri[len] == '?'
-               || prefix[len - 1] == '/');
+               || prefix[len - 1] == '/')
+           && !leads_up(uri + len)
+           /* "?socket=/a" is not overruled by "&socket=/b". */
+           && !(strchr(prefix, '?') && uri[len + strcspn(uri + len, "&;")]);
 }
 
 static int

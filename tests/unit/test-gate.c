@@ -191,6 +191,16 @@ test_uris_are_opened_only_below_an_allowed_one(void **state)
     stop(image, "nbd://host/disks2", "nbd://host/disks", EPERM, "allow=URI");
     stop(image, "nbd://host@evil/", "nbd://host", EPERM, "allow=URI");
     stop(image, "nbd://host:1/", "nbd://host", EPERM, "allow=URI");
+    stop(image, "nbd+unix:///?socket=/a/../b", "nbd+unix:///?socket=/a",
+         EPERM, "allow=URI");
+    stop(image, "nbd+unix:///?socket=/a/%2e./b", "nbd+unix:///?socket=/a",
+         EPERM, "allow=URI");
+    stop(image, "nbd+unix:///?socket=/a/x&socket=/b",
+         "nbd+unix:///?socket=/a", EPERM, "allow=URI");
+    stop(image, "nbd://host/disks/../x", "nbd://host/disks", EPERM,
+         "allow=URI");
+    stop(image, "nbd://host/disks/.%2E/x", "nbd://host/disks", EPERM,
+         "allow=URI");
     stop(image, "base", "ssh://host/", ENOTSUP, "allow=ssh://host/");
     EXPECT_OK(gate_resolve(image, "nbd://host/disks/a", allow, 1, &file,
                            &err), &err);
