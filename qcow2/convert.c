@@ -4,14 +4,15 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "checked.h"
 #include "error.h"
 #include "job.h"
 
 /* Writing to one file, the kernel does one at a time: more threads than this
- * are in each other's way. Compressing wants a few more, and latency many. */
-enum { DEFAULT_THREADS = 4, THREADS_COMPRESSING = 8, THREADS_REMOTE = 16 };
+ * are in each other's way. Compressing wants all CPUs, and latency many. */
+enum { DEFAULT_THREADS = 4, MAX_DEFAULT_THREADS = 16 };
 
 enum phase { PHASE_PREALLOCATE, PHASE_COPY, PHASE_END };
 
@@ -108,8 +109,13 @@ static const struct job_ops job_ops = {
 static unsigned
 default_threads(const struct convert *c)
 {
-    return convert_source_is_remote(&c->source) ? THREADS_REMOTE
-           : c->target.compress ? THREADS_COMPRESSING : DEFAULT_THREADS;
+    long nr_cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (convert_source_is_remote(&c->source))
+        return MAX_DEFAULT_THREADS;
+    if (!c->target.compress || nr_cpus < DEFAULT_THREADS)
+        return DEFAULT_THREADS;
+    return min_u64(nr_cpus, MAX_DEFAULT_THREADS);
 }
 
 static void
