@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* bounds.h: what an input may cost, whatever is in it.
  *
- * Memory: what is allocated at one time while it is worked on, counted under
- * a sanitizer; without one, what the whole process ever had in memory.
+ * Memory: what is allocated at one time while it is worked on, counted by
+ * AddressSanitizer; without it, what the whole process ever had in memory (but
+ * not with ThreadSanitizer, which has several times as much).
  *
  * Work: reads of the file, and bytes read. They stand for time where nothing
  * may be timed. While fuzzing, CPU time is limited as well: not time on the
