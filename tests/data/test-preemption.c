@@ -315,8 +315,8 @@ run_second(void *arg)
     return NULL;
 }
 
-/* Leaves something to flush: an entry, frees, and a cluster with room for
- * compressed data among them. What the disk reads as stays the same. */
+/* Leaves something to flush: entries of both levels, frees, and a cluster
+ * with room for compressed data among them. What the disk reads as stays the same. */
 static void
 prepare(struct worker *w)
 {
@@ -325,6 +325,7 @@ prepare(struct worker *w)
         { "-", WRITE, 25 * C, C }, { "-", ZERO, 25 * C, C },
         { "-", WRITE, 26 * C, C }, { "-", ZERO, 26 * C, C / 2 },
         { "-", ZERO, 26 * C + C / 2, C / 2 },
+        { "-", WRITE, 75 * C, C }, { "-", ZERO, 75 * C, C },
     };
 
     for (unsigned i = 0; i < sizeof requests / sizeof requests[0]; i++) {
