@@ -316,7 +316,8 @@ run_second(void *arg)
 }
 
 /* Leaves something to flush: entries of both levels, frees, and a cluster
- * with room for compressed data among them. What the disk reads as stays the same. */
+ * with room for compressed data among them. What the disk reads as stays the
+ * same. */
 static void
 prepare(struct worker *w)
 {
