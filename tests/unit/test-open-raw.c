@@ -189,6 +189,30 @@ test_guard_reports_a_failed_read(void **state)
     mem_free(m);
 }
 
+static void
+test_a_flush_is_one_and_sticks_when_it_fails(void **state)
+{
+    struct fault_plan plan = FAULT_PLAN_INIT;
+    struct mem *m = mem_new(NULL, 10000);
+    struct qcow2_disk *disk = open_mem(m, &plan, &said_raw);
+    struct qcow2_error err;
+
+    (void)state;
+    EXPECT_OK(qcow2_pwrite(disk, "x", 1, 0, 0, &err), &err);
+    fault_reset_counts(&plan);
+    EXPECT_OK(qcow2_flush(disk, &err), &err);
+    EXPECT(fault_count(&plan, FAULT_FLUSH) == 1, "no flush");
+    EXPECT_OK(qcow2_pwrite(disk, "x", 1, 0, QCOW2_FUA, &err), &err);
+    EXPECT(fault_count(&plan, FAULT_FLUSH) == 2, "no flush for FUA");
+    EXPECT_OK(qcow2_pwrite(disk, "y", 1, 0, 0, &err), &err);
+    fault_arm(&plan, FAULT_FLUSH, 1, EIO, FAULT_ONCE);
+    EXPECT_FAILS(qcow2_flush(disk, &err), &err, EIO, "");
+    EXPECT_FAILS(qcow2_flush(disk, &err), &err, EIO, "");
+    EXPECT(fault_count(&plan, FAULT_FLUSH) == 3, "it was tried again");
+    EXPECT(qcow2_close(disk, &err) == -1, "closing it succeeds");
+    mem_free(m);
+}
+
 int
 main(void)
 {
@@ -198,6 +222,7 @@ main(void)
         cmocka_unit_test(test_trim_of_what_cannot_punch_is_no_error),
         cmocka_unit_test(test_probed_raw_disk_does_not_become_another_format),
         cmocka_unit_test(test_guard_reports_a_failed_read),
+        cmocka_unit_test(test_a_flush_is_one_and_sticks_when_it_fails),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
