@@ -287,6 +287,7 @@ only_what_returned_before_a_flush_began_is_flushed(void **state)
     expect_flushes(&g, 0, 5, "after it failed");
     expect_flushes(&g, 0, 5, "nothing again");
     io_close(&g.io);
+    rig_end(&r);
     rig_free(&r);
 }
 
