@@ -15,17 +15,21 @@
  *                    unshared; held over I/O
  *     alloc.packing  while compressed data gets a place; held over I/O
  *     alloc.grow     while refblocks are made; held over I/O
- *   5 block.lock     a metadata slice's content; never held over I/O
- *   6 alloc.lock     refcounts, reftable, cursors; never held over I/O
+ *   5 alloc.lock     refcounts, reftable, cursors; never held over I/O
+ *   6 block.lock     a metadata slice's content; never held over I/O
  *   7 view.l1_lock, alloc.frees_lock, dirty_set.lock, overlap.lock,
  *     cache shards   leaves: nothing is taken under them, no I/O
+ *   8 a cache's chunk_lock: the one that is, under a shard
  *
  * image.feature_lock is a leaf with I/O under it: one header write, at most
- * twice in an image's life.
+ * twice in an image's life, which may come while any of them is held.
  *
  * flush.lock (the ticket counter) is a leaf too; the flush itself runs with
  * none of the above but 1 shared, so requests may call it while they hold
  * 1 to 4.
+ *
+ * Those that share a number are taken in this order too. Nobody holds locks
+ * of two images at a time. tests/support/lock-order.c asserts all of this.
  */
 #ifndef QCOW2_IMAGE_H
 #define QCOW2_IMAGE_H

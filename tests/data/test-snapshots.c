@@ -12,7 +12,6 @@
 #include "contents.h"
 #include "expect.h"
 #include "io-mem.h"
-#include "io-order.h"
 #include "open.h"
 #include "oracle.h"
 #include "play.h"
@@ -112,17 +111,6 @@ make_backing(struct trial *t, uint64_t *nr_bytes)
     return bytes;
 }
 
-/* The order of writes is watched where it is quick, and where the dirty bit
- * covers what is in between. */
-static struct io *
-open_mem(struct trial *t)
-{
-    struct io *io = io_mem_open(t->mem, false);
-
-    return t->g.version > 2 && t->g.cluster_bits < 12 ? io_order_new(io, NULL)
-                                                      : io;
-}
-
 static void
 open_disk(struct trial *t)
 {
@@ -130,7 +118,8 @@ open_disk(struct trial *t)
     struct qcow2_error err;
 
     if (t->mem)
-        t->play.disk = disk_open_io(open_mem(t), t->path, &options, &err);
+        t->play.disk = disk_open_io(io_mem_open(t->mem, false), t->path,
+                                    &options, &err);
     else
         t->play.disk = qcow2_open(t->path, &options, &err);
     EXPECT(t->play.disk, "open: %s", err.text);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test-operations: requests, reads of snapshots, and operations on the whole
- * image at the same time, on a deep chain, with caches that hold next to
- * nothing. Every unit of the disk belongs to one thread, which knows what it
- * must read there. TEST_SEED and TEST_ROUNDS make other and longer runs (the
- * order of threads is not the seed's).
+/* test-operations: requests, reads of snapshots, flushes, and operations on
+ * the whole image at the same time, on a deep chain, with caches that hold
+ * next to nothing; and on the same chain, with the same caches, another disk
+ * is written and committed again and again. Every unit of the disk belongs to
+ * one thread, which knows what it must read there. TEST_SEED and TEST_ROUNDS
+ * make other and longer runs (the order of threads is not the seed's).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -23,7 +24,8 @@
 #include "tmpdir.h"
 
 enum {
-    NR_WRITERS = 8, NR_READERS = 2, NR_OPS = 150, NR_OPERATIONS = 20,
+    NR_WRITERS = 16, NR_OPS = 100, NR_OPERATIONS = 20,
+    NR_COMMITS = 4, NR_FLUSHES = 20,
     NR_LAYERS = 5, MAX_CLUSTER = 65536,
 };
 
@@ -296,6 +298,102 @@ run_operations(void *opaque)
     return NULL;
 }
 
+/* One more who flushes, however busy the writers are. */
+static void *
+flush_often(void *opaque)
+{
+    struct worker *w = opaque;
+    struct qcow2_error err;
+
+    for (unsigned i = 0; i < NR_FLUSHES && !w->problem[0]; i++)
+        if (qcow2_flush(w->t->disk, &err) == -1)
+            complain(w, "flush", &err);
+    return NULL;
+}
+
+/* Another disk on the same layers: overlay on base. */
+static void
+make_overlay(const struct scene *s)
+{
+    struct builder *b = builder_new();
+
+    builder_add(b, "cluster %u; size %llu; backing layer-%u qcow2; data 1 7",
+                s->cluster_size, (unsigned long long)s->size, NR_LAYERS - 1);
+    builder_write(b, tmpdir_path("base"));
+    builder_free(b);
+    b = builder_new();
+    builder_add(b, "cluster %u; size %llu; backing base qcow2",
+                s->cluster_size, (unsigned long long)s->size);
+    builder_write(b, tmpdir_path("overlay"));
+    builder_free(b);
+}
+
+/* Opens the overlay; NULL if that failed. */
+static struct qcow2_disk *
+open_overlay(struct worker *w)
+{
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+
+    options.pool = w->t->pool;
+    disk = qcow2_open(tmpdir_path("overlay"), &options, &err);
+    if (!disk)
+        complain(w, "open overlay", &err);
+    return disk;
+}
+
+/* Writes here and there, and looks at all of it. */
+static void
+use_overlay(struct worker *w, unsigned char *want, uint64_t seed)
+{
+    uint64_t size = w->t->scene->size;
+    struct qcow2_disk *disk = open_overlay(w);
+    struct qcow2_error err;
+
+    if (!disk)
+        return;
+    if (qcow2_pread(disk, w->buf, size, 0, &err) == -1)
+        complain(w, "read overlay", &err);
+    else if (seed == 0)
+        memcpy(want, w->buf, size);
+    else if (memcmp(w->buf, want, size) != 0)
+        complain(w, "overlay", NULL);
+    for (unsigned i = 0; i < 5; i++) {
+        uint64_t off = rng_below(&w->rng, size);
+        uint64_t n = 1 + rng_below(&w->rng, size - off);
+
+        if (n > 3 * w->t->scene->cluster_size)
+            n = 3 * w->t->scene->cluster_size;
+        pattern_fill(want + off, n, seed + i + 1, off);
+        if (qcow2_pwrite(disk, want + off, n, off, 0, &err) == -1)
+            complain(w, "write overlay", &err);
+    }
+    if (qcow2_close(disk, &err) == -1)
+        complain(w, "close overlay", &err);
+}
+
+static void *
+commit_often(void *opaque)
+{
+    static const struct qcow2_commit_options plain;
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    struct worker *w = opaque;
+    unsigned char *want = w->more;
+    struct qcow2_error err;
+
+    for (unsigned i = 0; i < NR_COMMITS && !w->problem[0]; i++) {
+        struct qcow2_job *job;
+
+        use_overlay(w, want, i * 100);
+        job = qcow2_commit(tmpdir_path("overlay"), &options, &plain, &err);
+        if (!job || qcow2_job_run(job, NULL, NULL, &err) == -1)
+            complain(w, "commit", &err);
+        qcow2_job_free(job);
+    }
+    return NULL;
+}
+
 /* The disk on its chain, with caches of next to nothing. */
 static void
 start(struct trial *t, const struct scene *s)
@@ -308,6 +406,7 @@ start(struct trial *t, const struct scene *s)
     size_t nr_bytes;
 
     make_layers(s);
+    make_overlay(s);
     builder_add(b, "cluster %u; refcount-bits %u; size %llu;"
                 "backing layer-%u qcow2; data 0-1 1; compressed 2-5 2",
                 s->cluster_size, s->refcount_bits,
@@ -337,25 +436,36 @@ start(struct trial *t, const struct scene *s)
 }
 
 static void
+expect_clean(const char *name)
+{
+    struct mem *m = mem_load(tmpdir_path(name));
+    const unsigned char *bytes;
+    uint64_t nr_bytes;
+    struct audit a;
+
+    bytes = mem_bytes(m, &nr_bytes);
+    audit_image(bytes, nr_bytes, &a);
+    EXPECT(audit_is_clean(&a), "%s: %u corruptions (%s), %u without COPIED, "
+           "%u leaks%s", name, a.nr_corruptions, a.first, a.nr_uncopied,
+           a.nr_leaks, a.dirty ? ", dirty" : "");
+    oracle_expect_clean(tmpdir_path(name));
+    mem_free(m);
+}
+
+static void
 finish(struct trial *t)
 {
     unsigned char *got = malloc(t->scene->size);
-    const unsigned char *bytes;
     struct qcow2_error err;
-    uint64_t nr_bytes;
-    struct audit a;
 
     EXPECT(got, "memory");
     EXPECT_OK(qcow2_pread(t->disk, got, t->scene->size, 0, &err), &err);
     expect_same("disk", got, t->want, t->scene->size, 0);
     EXPECT_OK(qcow2_close(t->disk, &err), &err);
-    bytes = mem_bytes(t->mem, &nr_bytes);
-    audit_image(bytes, nr_bytes, &a);
-    EXPECT(audit_is_clean(&a), "%u corruptions (%s), %u without COPIED, %u "
-           "leaks%s", a.nr_corruptions, a.first, a.nr_uncopied, a.nr_leaks,
-           a.dirty ? ", dirty" : "");
     mem_save(t->mem, tmpdir_path("image"));
-    oracle_expect_clean(tmpdir_path("image"));
+    expect_clean("image");
+    expect_clean("base");
+    expect_clean("overlay");
     oracle_expect_content(tmpdir_path("image"), t->want, t->scene->size);
     free(got);
     free(t->want);
@@ -367,7 +477,11 @@ finish(struct trial *t)
 static void
 run(const struct scene *s, uint64_t stream)
 {
-    enum { NR = NR_WRITERS + NR_READERS + 1 };
+    static void *(*const others[])(void *) = {
+        read_snapshots, read_snapshots, run_operations, commit_often,
+        flush_often
+    };
+    enum { NR = NR_WRITERS + sizeof others / sizeof others[0] };
     struct worker workers[NR];
     pthread_t threads[NR];
     struct trial t;
@@ -386,7 +500,7 @@ run(const struct scene *s, uint64_t stream)
         workers[i].more = workers[i].buf + nr_bytes;
         EXPECT(pthread_create(&threads[i], NULL,
                               i < NR_WRITERS ? write_units
-                              : i < NR - 1 ? read_snapshots : run_operations,
+                                             : others[i - NR_WRITERS],
                               &workers[i]) == 0, "thread");
     }
     for (unsigned i = 0; i < NR; i++) {

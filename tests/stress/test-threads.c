@@ -10,27 +10,14 @@
 
 #include "expect.h"
 #include "io-jitter.h"
+#include "linear.h"
 #include "rig.h"
 
 enum {
-    BLOCK = 512,
+    BLOCK = LINEAR_BLOCK,
     NR_THREADS = 16,
     NR_OPS = 250,        /* of each thread */
     MAX_BLOCKS = 128,    /* of a request */
-    INITIAL = 1,         /* what a block holds at first, if not zeroes */
-};
-
-/* A request on one block: what was written, or what a read returned. */
-struct event {
-    uint64_t block;
-    uint64_t start, end;
-    uint64_t value;      /* 0: zeroes; INITIAL; else the request's number */
-    bool is_read;
-};
-
-struct history {
-    struct event *events;
-    size_t nr, capacity;
 };
 
 struct worker {
@@ -40,7 +27,7 @@ struct worker {
     pthread_barrier_t *go;
     unsigned index;
     struct rng rng;
-    struct history history;
+    struct linear_history history;
     unsigned char buf[MAX_BLOCKS * BLOCK];
     char problem[256];       /* empty: none */
 };
@@ -49,54 +36,6 @@ static uint64_t
 tick(struct worker *w)
 {
     return __atomic_add_fetch(w->clock, 1, __ATOMIC_SEQ_CST);
-}
-
-static void
-add_event(struct history *h, struct event e)
-{
-    if (h->nr == h->capacity) {
-        h->capacity = h->capacity ? 2 * h->capacity : 256;
-        h->events = realloc(h->events, h->capacity * sizeof *h->events);
-        if (!h->events)
-            abort();
-    }
-    h->events[h->nr++] = e;
-}
-
-/* A block says which request wrote it. */
-static void
-make_block(unsigned char *block, uint64_t value, uint64_t off)
-{
-    pattern_fill(block, BLOCK, value, off);
-    memcpy(block, &value, sizeof value);
-}
-
-static bool
-is_zero(const unsigned char *block)
-{
-    static const unsigned char zeroes[BLOCK];
-
-    return memcmp(block, zeroes, BLOCK) == 0;
-}
-
-/* The request that wrote the block; false if it is nobody's as a whole. */
-static bool
-value_of(const struct worker *w, const unsigned char *block, uint64_t off,
-         uint64_t *value)
-{
-    unsigned char want[BLOCK];
-
-    if (is_zero(block)) {
-        *value = 0;
-        return true;
-    }
-    if (memcmp(block, w->initial + off, BLOCK) == 0) {
-        *value = INITIAL;
-        return true;
-    }
-    memcpy(value, block, sizeof *value);
-    make_block(want, *value, off);
-    return memcmp(block, want, BLOCK) == 0;
 }
 
 static void
@@ -111,16 +50,17 @@ read_blocks(struct worker *w, const struct op *op)
     }
     end = tick(w);
     for (uint64_t i = 0; i < op->nr_bytes; i += BLOCK) {
-        struct event e = { .is_read = true, .start = start, .end = end };
+        struct linear_event e = { .is_read = true, .start = start, .end = end };
 
         e.block = (op->off + i) / BLOCK;
-        if (!value_of(w, w->buf + i, op->off + i, &e.value)) {
+        if (!linear_value_of(w->buf + i, op->off + i,
+                             w->initial + op->off + i, &e.value)) {
             snprintf(w->problem, sizeof w->problem,
                      "block %llu holds parts of several requests",
                      (unsigned long long)e.block);
             return;
         }
-        add_event(&w->history, e);
+        linear_add(&w->history, e);
     }
 }
 
@@ -128,12 +68,12 @@ static void
 change_blocks(struct worker *w, const struct op *op)
 {
     struct qcow2_disk *disk = w->rig->play.disk;
-    struct event e = { .value = op->kind == OP_WRITE ? op->seed : 0 };
+    struct linear_event e = { .value = op->kind == OP_WRITE ? op->seed : 0 };
     struct qcow2_error err;
     int r;
 
     for (uint64_t i = 0; i < op->nr_bytes; i += BLOCK)
-        make_block(w->buf + i, e.value, op->off + i);
+        linear_make_block(w->buf + i, e.value, op->off + i);
     e.start = tick(w);
     if (op->kind == OP_WRITE)
         r = qcow2_pwrite(disk, w->buf, op->nr_bytes, op->off, op->flags,
@@ -149,7 +89,7 @@ change_blocks(struct worker *w, const struct op *op)
     }
     for (uint64_t off = op->off; off < op->off + op->nr_bytes; off += BLOCK) {
         e.block = off / BLOCK;
-        add_event(&w->history, e);
+        linear_add(&w->history, e);
     }
 }
 
@@ -258,79 +198,6 @@ read_snapshots(void *arg)
     return NULL;
 }
 
-static int
-compare_events(const void *a, const void *b)
-{
-    const struct event *x = a, *y = b;
-
-    if (x->block != y->block)
-        return x->block < y->block ? -1 : 1;
-    return x->start < y->start ? -1 : x->start > y->start;
-}
-
-/* Can r have returned what w wrote? Not if w began after r ended, nor if
- * something else was written in between: begun after w ended, and seen to be
- * done (ended, or read by somebody) before r began. done[] tells when.
- */
-static bool
-explains(const struct event *events, const uint64_t *done, size_t nr,
-         const struct event *w, const struct event *r)
-{
-    if (w->start > r->end)
-        return false;
-    for (size_t i = 0; i < nr; i++) {
-        if (!events[i].is_read && events[i].start > w->end &&
-            done[i] < r->start)
-            return false;
-    }
-    return true;
-}
-
-/* The events of one block, the first of which wrote what it held. */
-static void
-check_block(const struct event *events, size_t nr)
-{
-    uint64_t *done = calloc(nr, sizeof *done);
-
-    if (!done)
-        abort();
-    for (size_t i = 0; i < nr; i++) {
-        done[i] = events[i].end;
-        for (size_t j = 0; j < nr && events[i].value > INITIAL; j++) {
-            if (events[j].is_read && events[j].value == events[i].value &&
-                events[j].end < done[i])
-                done[i] = events[j].end;
-        }
-    }
-    for (size_t i = 0; i < nr; i++) {
-        const struct event *r = &events[i];
-        bool explained = !r->is_read;
-
-        for (size_t j = 0; j < nr && !explained; j++)
-            explained = !events[j].is_read && events[j].value == r->value &&
-                        explains(events, done, nr, &events[j], r);
-        EXPECT(explained, "block %llu: what was read between %llu and %llu "
-               "(request %llu) was overwritten before, or never written",
-               (unsigned long long)r->block, (unsigned long long)r->start,
-               (unsigned long long)r->end, (unsigned long long)r->value);
-    }
-    free(done);
-}
-
-static void
-check_history(struct history *all)
-{
-    size_t first = 0;
-
-    qsort(all->events, all->nr, sizeof *all->events, compare_events);
-    for (size_t i = 1; i <= all->nr; i++) {
-        if (i == all->nr || all->events[i].block != all->events[first].block) {
-            check_block(all->events + first, i - first);
-            first = i;
-        }
-    }
-}
-
 static void
 run_threads(struct worker *workers, pthread_barrier_t *go)
 {
@@ -350,14 +217,17 @@ run_threads(struct worker *workers, pthread_barrier_t *go)
 static void
 check_workers(struct worker *workers, uint64_t size)
 {
-    struct history all = { NULL, 0, 0 };
+    struct linear_history all = { NULL, 0, 0 };
     struct op op = { .kind = OP_READ, .nr_bytes = MAX_BLOCKS * BLOCK };
+    const unsigned char *initial = workers[0].initial;
+    char why[256];
 
-    for (uint64_t off = 0; off < size; off += BLOCK)
-        add_event(&all, (struct event){
-            .block = off / BLOCK,
-            .value = is_zero(workers[0].initial + off) ? 0 : INITIAL
-        });
+    for (uint64_t off = 0; off < size; off += BLOCK) {
+        struct linear_event e = { .block = off / BLOCK };
+
+        linear_value_of(initial + off, off, initial + off, &e.value);
+        linear_add(&all, e);
+    }
     for (op.off = 0; op.off < size; op.off += op.nr_bytes) {
         if (op.nr_bytes > size - op.off)
             op.nr_bytes = size - op.off;
@@ -367,11 +237,11 @@ check_workers(struct worker *workers, uint64_t size)
         EXPECT(!workers[i].problem[0], "thread %u: %s", i,
                workers[i].problem);
         for (size_t j = 0; j < workers[i].history.nr; j++)
-            add_event(&all, workers[i].history.events[j]);
-        free(workers[i].history.events);
+            linear_add(&all, workers[i].history.events[j]);
+        linear_free(&workers[i].history);
     }
-    check_history(&all);
-    free(all.events);
+    EXPECT(linear_check(&all, why, sizeof why), "%s", why);
+    linear_free(&all);
 }
 
 static void

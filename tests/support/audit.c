@@ -4,6 +4,7 @@
  */
 #include "audit.h"
 
+#include <endian.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -63,6 +64,10 @@ number_at(const struct image_bytes *im, uint64_t off, unsigned nr_bytes)
 {
     uint64_t n = 0;
 
+    if (nr_bytes == 8 && im->nr_bytes >= 8 && off <= im->nr_bytes - 8) {
+        memcpy(&n, im->bytes + off, 8);
+        return be64toh(n);
+    }
     for (unsigned i = 0; i < nr_bytes; i++)
         n = n << 8 | (off + i < im->nr_bytes ? im->bytes[off + i] : 0);
     return n;

@@ -257,3 +257,9 @@ io_fault_new(struct io *below, struct fault_plan *plan)
     fi->plan = plan;
     return &fi->io;
 }
+
+struct io *
+io_fault_below(struct io *io)
+{
+    return io->ops == &fault_ops ? to_fault(io)->below : io;
+}

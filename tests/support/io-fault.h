@@ -69,4 +69,7 @@ uint64_t fault_retried(struct fault_plan *plan);
 /* Takes over below. */
 struct io *io_fault_new(struct io *below, struct fault_plan *plan);
 
+/* What it is on, where nothing fails or counts; io itself if it is none. */
+struct io *io_fault_below(struct io *io);
+
 #endif /* IO_FAULT_H */

@@ -23,9 +23,8 @@ enum {
     ROLE_COMPRESSED = 128,
     ROLE_RESERVED = 256,   /* place of a zero cluster: nobody sees it */
 
-    ROLES_TABLE = ROLE_REFTABLE | ROLE_L1 | ROLE_L2, /* of 8-byte entries */
-    ROLES_METADATA = ROLES_TABLE | ROLE_HEADER | ROLE_REFBLOCK
-                     | ROLE_SNAPSHOTS,
+    ROLES_METADATA = ROLE_HEADER | ROLE_REFTABLE | ROLE_REFBLOCK | ROLE_L1
+                     | ROLE_L2 | ROLE_SNAPSHOTS,
     /* A guest may see what it holds. */
     ROLES_SHOWN = ROLES_METADATA | ROLE_DATA | ROLE_COMPRESSED,
 };
@@ -49,7 +48,8 @@ struct op {
     enum op_kind kind;
     uint64_t off, nr_bytes;  /* truncate: off is the new size */
     unsigned char *data;     /* OP_WRITE */
-    uint64_t begin, end;     /* end 0: has not returned, or failed */
+    uint64_t begin, end;     /* end 0: has not returned */
+    bool failed;
 };
 
 struct order {
@@ -66,6 +66,8 @@ struct order {
                               * low as any of them, or the durable one */
 
     bool is_image;           /* durable has a header we understand */
+    bool is_settled;         /* and it has no dirty bit */
+    bool is_sound;           /* and had no corruption: the rules hold */
     unsigned version, cluster_bits, refcount_order;
     uint64_t cluster_size, nr_clusters;
     struct cluster *clusters;

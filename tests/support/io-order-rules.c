@@ -8,6 +8,7 @@
  */
 #include "io-order-private.h"
 
+#include <endian.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -70,6 +71,10 @@ number_at(const struct order *o, const unsigned char *world, uint64_t off,
 
     if (!range_inside(off, nr_bytes, o->capacity))
         return 0;
+    if (nr_bytes == 8) {
+        memcpy(&n, world + off, 8);
+        return be64toh(n);
+    }
     for (unsigned i = 0; i < nr_bytes; i++)
         n = n << 8 | world[off + i];
     return n;
@@ -124,6 +129,8 @@ walk_l2(const struct walk *w, uint64_t l2_off)
         uint64_t e = entry_at(w->o, w->world, l2_off, i);
         uint64_t off = e & OFFSET_MASK;
 
+        if (e == 0)
+            continue;
         if (e & COMPRESSED) {
             uint64_t at = e & ((UINT64_C(1) << bits) - 1);
             uint64_t sectors = (e & ~COMPRESSED & ~COPIED) >> bits;
@@ -246,6 +253,43 @@ carry_over(const struct order *o, struct cluster *new,
     }
 }
 
+static bool
+is_dirty(const struct order *o, const unsigned char *world)
+{
+    return o->version >= 3 && number_at(o, world, 72, 8) & 1;
+}
+
+/* COPIED on what nobody shares, with a refcount above 1: the next open mends
+ * that, if the dirty bit is set, and version 2 has no such bit. */
+static unsigned
+nr_tolerated(const struct order *o, const unsigned char *world,
+             const struct audit *a)
+{
+    return o->version == 2 || is_dirty(o, o->durable) || is_dirty(o, world)
+           ? a->nr_miscopied : 0;
+}
+
+static bool
+is_consistent(const struct order *o)
+{
+    struct audit a;
+
+    audit_image(o->durable, o->capacity, &a);
+    return a.nr_corruptions == nr_tolerated(o, o->durable, &a);
+}
+
+/* Damage that was there is not the writers': the rules hold for an image
+ * that is consistent when it is opened, or when its dirty bit goes. */
+static void
+judge(struct order *o)
+{
+    bool was_settled = o->is_settled;
+
+    o->is_settled = o->is_image && !is_dirty(o, o->durable);
+    if (o->is_settled && !was_settled && !o->is_sound)
+        o->is_sound = is_consistent(o);
+}
+
 void
 order_rescan(struct order *o)
 {
@@ -254,6 +298,7 @@ order_rescan(struct order *o)
     uint64_t nr_old = o->nr_clusters;
 
     o->is_image = understand_header(o);
+    judge(o);
     o->nr_clusters = o->is_image ? o->capacity >> o->cluster_bits : 0;
     o->clusters = must_have(calloc(o->nr_clusters + 1, sizeof *old));
     w.opaque = o->clusters;
@@ -334,9 +379,18 @@ lower_refcounts(struct order *o, uint64_t c, const unsigned char *before)
 {
     unsigned char *block = o->worst + (c << o->cluster_bits);
 
-    for (uint64_t i = 0; i < o->cluster_size * 8 >> o->refcount_order; i++) {
-        uint64_t was = get_refcount(o, before, i);
+    uint64_t per_word = 64 >> o->refcount_order;
 
+    for (uint64_t i = 0; i < o->cluster_size / 8 * per_word; i++) {
+        uint64_t was;
+
+        if (i % per_word == 0
+            && memcmp(before + i / per_word * 8, block + i / per_word * 8, 8)
+                   == 0) {
+            i += per_word - 1;
+            continue;
+        }
+        was = get_refcount(o, before, i);
         if (was < get_refcount(o, block, i))
             set_refcount(o, block, i, was);
     }
@@ -546,14 +600,51 @@ changes(const struct order *o, const struct op *op, uint64_t off,
     return false;
 }
 
+/* Does op do no more than set feature bits (dirty, corrupt)? That is safe in
+ * any order, and done when a change of the header failed. */
+static bool
+only_marks(const struct order *o, const struct op *op)
+{
+    if (op->kind != OP_WRITE || op->off != 72 || op->nr_bytes != 8)
+        return false;
+    for (unsigned i = 0; i < 8; i++)
+        if (o->durable[72 + i] & ~op->data[i])
+            return false;
+    return true;
+}
+
+/* Where the header's extensions end in the durable world. */
+static uint64_t
+extensions_end(const struct order *o)
+{
+    uint64_t off = o->version == 2 ? 72 : number_at(o, o->durable, 100, 4);
+
+    while (off < o->cluster_size && number_at(o, o->durable, off, 4) != 0)
+        off += 8 + round_up(number_at(o, o->durable, off + 4, 4), 8);
+    return off + 8;
+}
+
+/* What follows the first sector may be written as long as the header neither
+ * has it nor names it: for the next header, once it is durable. */
 static void
 check_header(struct order *o, const struct op *op)
 {
-    if (changes(o, op, SECTOR, o->cluster_size - SECTOR))
-        violation(o, op, "I5: changes the header's cluster past the first "
+    uint64_t name = number_at(o, o->durable, 8, 8);
+    uint64_t name_bytes = number_at(o, o->durable, 16, 4);
+    uint64_t end = extensions_end(o);
+
+    if (end > SECTOR && changes(o, op, SECTOR, end - SECTOR))
+        violation(o, op, "I5: changes header extensions past the first "
                   "sector");
+    if (name + name_bytes > SECTOR
+        && changes(o, op, max_u64(name, SECTOR),
+                   name + name_bytes - max_u64(name, SECTOR)))
+        violation(o, op, "I5: changes the backing file's name past the first "
+                  "sector");
+    if (!changes(o, op, 0, SECTOR) || only_marks(o, op))
+        return;
     for (const struct op *p = o->pending; p; p = p->next)
-        if (p->kind != OP_TRUNCATE && p->off < SECTOR)
+        if (p->kind != OP_TRUNCATE && p->off < o->cluster_size)
             violation(o, op, "I5: changes the header while an earlier "
                       "change is not durable");
 }
@@ -582,6 +673,32 @@ check_beside_packed(struct order *o, const struct op *op)
     walk_world(&w);
 }
 
+/* Whoever owns metadata writes it, not zeroes it; whole slices of L2 tables
+ * and refcount blocks, whole entries of the others; and no data with it. A
+ * write of anything else that looks alike is for the audit.
+ */
+static void
+check_owner(struct order *o, const struct op *op, uint64_t c)
+{
+    unsigned roles = o->clusters[c].roles;
+    uint64_t start = c << o->cluster_bits;
+    uint64_t unit = roles & ROLE_HEADER ? 1
+                    : roles & (ROLE_L2 | ROLE_REFBLOCK)
+                        ? min_u64(o->cluster_size, 4096) : 8;
+    struct span s = span_of(o, op);
+
+    if (op->kind == OP_ZERO)
+        violation(o, op, "I6: zeroes metadata in cluster 0x%" PRIx64, c);
+    if ((op->off > start && op->off % unit != 0)
+        || (op->off + op->nr_bytes < start + o->cluster_size
+            && (op->off + op->nr_bytes) % unit != 0))
+        violation(o, op, "I6: changes parts of entries or slices");
+    for (uint64_t i = s.first; i < s.end; i++)
+        if (o->clusters[i].roles & (ROLE_DATA | ROLE_COMPRESSED))
+            violation(o, op, "I6: metadata in cluster 0x%" PRIx64 ", and "
+                      "data in 0x%" PRIx64, c, i);
+}
+
 /* Cluster c is written over: may it be? */
 static void
 check_target(struct order *o, const struct op *op, uint64_t c)
@@ -606,17 +723,8 @@ check_target(struct order *o, const struct op *op, uint64_t c)
     if (cl->roles & (ROLE_L2 | ROLE_DATA) && cl->nr_refs > 1)
         violation(o, op, "I3: changes in place cluster 0x%" PRIx64 ", which "
                   "has %u references", c, cl->nr_refs);
-    if (cl->roles & ROLES_TABLE
-        && ((op->off > start && op->off % 8 != 0)
-            || (op->off + op->nr_bytes < start + o->cluster_size
-                && (op->off + op->nr_bytes) % 8 != 0)))
-        violation(o, op, "I6: changes parts of table entries");
-}
-
-static bool
-is_dirty(const struct order *o, const unsigned char *world)
-{
-    return o->version >= 3 && number_at(o, world, 72, 8) & 1;
+    if (cl->roles & ROLES_METADATA)
+        check_owner(o, op, c);
 }
 
 /* A world that a cut may leave, with op in it. */
@@ -629,12 +737,9 @@ check_world(struct order *o, const struct op *op, const unsigned char *world,
                       .op = op };
     struct audit a;
 
-    if (!is_dirty(o, o->durable) && !is_dirty(o, world)) {
-        audit_image(world, o->capacity, &a);
-        if (a.nr_corruptions > 0)
-            violation(o, op, "I1, I4: if a cut leaves %s: %s", which,
-                      a.first);
-    }
+    audit_image(world, o->capacity, &a);
+    if (a.nr_corruptions > nr_tolerated(o, world, &a))
+        violation(o, op, "I1, I4: if a cut leaves %s: %s", which, a.first);
     walk_world(&w);
 }
 
@@ -668,7 +773,7 @@ order_check(struct order *o, struct op *op)
     bool metadata = false;
     struct span s;
 
-    if (o->is_image) {
+    if (o->is_sound) {
         s = span_of(o, op);
         for (uint64_t c = s.first; c < s.end; c++) {
             check_target(o, op, c);

@@ -9,6 +9,7 @@
 
 #include "checked.h"
 #include "cleanup.h"
+#include "io-fault.h"
 
 static void *
 must_have(void *p)
@@ -65,14 +66,14 @@ begin_change(struct order *o, struct op proto)
     return op;
 }
 
-/* What failed may have been done in part: it stays pending. */
+/* What failed may have been done in part, until a flush settles it. */
 static int
 end_change(struct order *o, struct op *op, int result)
 {
     LOCK_SCOPE(&o->lock);
 
-    if (result == 0)
-        op->end = ++o->seq;
+    op->end = ++o->seq;
+    op->failed = result != 0;
     return result;
 }
 
@@ -137,6 +138,26 @@ order_truncate(struct io *io, uint64_t size, struct qcow2_error *err)
     return end_change(o, op, io_truncate(o->below, size, err));
 }
 
+/* What a failed operation left is durable, unless it is written anew. */
+static void
+settle_failed(struct order *o, struct op *op)
+{
+    uint64_t nr_bytes = op->kind == OP_TRUNCATE ? o->capacity - op->off
+                                                : op->nr_bytes;
+    struct op left = { .kind = OP_WRITE, .off = op->off,
+                       .nr_bytes = nr_bytes, .begin = op->begin };
+
+    for (const struct op *p = o->pending; p; p = p->next)
+        if (p != op && p->off < op->off + nr_bytes
+            && (p->kind == OP_TRUNCATE || op->off < p->off + p->nr_bytes))
+            return;
+    left.data = must_have(malloc(nr_bytes));
+    if (io_pread(io_fault_below(o->below), left.data, nr_bytes, op->off,
+                 NULL) == 0)
+        order_make_durable(o, &left);
+    free(left.data);
+}
+
 /* All that had ended before the flush began is durable. */
 static void
 settle(struct order *o, uint64_t flush_begin)
@@ -151,7 +172,10 @@ settle(struct order *o, uint64_t flush_begin)
             continue;
         }
         any = true;
-        metadata |= order_make_durable(o, op);
+        if (op->failed)
+            settle_failed(o, op);
+        else
+            metadata |= order_make_durable(o, op);
         *link = op->next;
         free(op->data);
         free(op);
@@ -254,12 +278,18 @@ io_order_new(struct io *below, struct order_report *report)
     o->report = report;
     o->pending_end = &o->pending;
     pthread_mutex_init(&o->lock, NULL);
-    if (io_get_size(below, &size, NULL) < 0)
+    if (io_get_size(io_fault_below(below), &size, NULL) < 0)
         abort();
     reserve(o, max_u64(size, 1));
-    if (io_pread(below, o->durable, size, 0, NULL) < 0)
+    if (io_pread(io_fault_below(below), o->durable, size, 0, NULL) < 0)
         abort();
     memcpy(o->worst, o->durable, o->capacity);
     order_rescan(o);
     return &o->io;
+}
+
+bool
+io_order_is(const struct io *io)
+{
+    return io->ops == &order_ops;
 }

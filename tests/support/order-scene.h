@@ -104,16 +104,29 @@ fill_cluster(struct scene *s, uint64_t off)
     assert_int_equal(io_pwrite(s->io, buf, sizeof buf, off, NULL), 0);
 }
 
+/* Slices are written as a whole: here they are clusters. */
+static inline void
+put_in_slice(struct scene *s, uint64_t off, unsigned nr_bytes, uint64_t n)
+{
+    unsigned char slice[CLUSTER];
+    uint64_t start = off / CLUSTER * CLUSTER;
+
+    assert_int_equal(io_pread(s->io, slice, CLUSTER, start, NULL), 0);
+    for (unsigned i = nr_bytes; i-- > 0; n >>= 8)
+        slice[off - start + i] = n;
+    assert_int_equal(io_pwrite(s->io, slice, CLUSTER, start, NULL), 0);
+}
+
 static inline void
 set_refcount(struct scene *s, uint64_t off, unsigned n)
 {
-    put(s, s->refblock + off / CLUSTER * 2, 2, n);
+    put_in_slice(s, s->refblock + off / CLUSTER * 2, 2, n);
 }
 
 static inline void
 set_l2(struct scene *s, unsigned index, uint64_t entry)
 {
-    put(s, s->l2 + 8 * index, 8, entry);
+    put_in_slice(s, s->l2 + 8 * index, 8, entry);
 }
 
 static inline void

@@ -9,6 +9,9 @@
 static void
 the_header_changes_in_single_durable_writes(void **state)
 {
+    static const char start[] = "cluster 1024; backing ";
+    static const char end[] = " raw; data 0-1 5";
+    char recipe[560] = "";
     struct scene s;
 
     (void)state;
@@ -24,8 +27,13 @@ the_header_changes_in_single_durable_writes(void **state)
     put(&s, 80, 8, 1);
     expect_violation(&s, "I5");
 
-    set_up(&s, "cluster 1024; data 0-1 5");
-    put(&s, 600, 1, 1);
+    memset(recipe, 'n', sizeof recipe - 1);
+    memcpy(recipe, start, sizeof start - 1);
+    memcpy(recipe + sizeof recipe - 1 - (sizeof end - 1), end, sizeof end);
+    set_up(&s, recipe);
+    put(&s, 1000, 1, 1); /* no part of the header */
+    assert_int_equal(s.report.nr_violations, 0);
+    put(&s, 520, 1, 1);
     expect_violation(&s, "past the first sector");
 }
 
@@ -42,7 +50,7 @@ a_refcount_block_is_durable_before_it_is_named(void **state)
     flush(&s);
     put(&s, s.reftable + 8, 8, block);
     flush(&s);
-    put(&s, block + 2, 2, 1);
+    put_in_slice(&s, block + 2, 2, 1);
     flush(&s);
     expect_in_order(&s);
 
@@ -92,14 +100,52 @@ what_is_in_use_is_not_cut_off(void **state)
 }
 
 static void
-tables_are_written_in_whole_entries(void **state)
+tables_are_written_in_whole_entries_and_slices(void **state)
 {
     struct scene s;
 
     (void)state;
     set_up(&s, TWO_CLUSTERS);
-    put(&s, s.l2 + 20, 1, 2);
+    put(&s, s.l1 + 8 * 3 + 4, 1, 2);
     expect_violation(&s, "I6");
+    set_up(&s, TWO_CLUSTERS);
+    put(&s, s.l2 + 8, 8, 0);
+    expect_violation(&s, "I6");
+    set_up(&s, TWO_CLUSTERS);
+    put(&s, s.refblock + 40, 2, 1);
+    expect_violation(&s, "I6");
+}
+
+static void
+metadata_is_not_zeroed(void **state)
+{
+    struct scene s;
+
+    (void)state;
+    set_up(&s, TWO_CLUSTERS);
+    io_zero(s.io, s.l2, CLUSTER, 0, NULL);
+    expect_violation(&s, "I6: zeroes");
+}
+
+/* Though each byte stays as it is but one, which may be the guest's. */
+static void
+one_write_is_of_metadata_or_of_data(void **state)
+{
+    unsigned char both[2 * CLUSTER];
+    struct scene s;
+    uint64_t first;
+
+    (void)state;
+    set_up(&s, TWO_CLUSTERS);
+    first = s.data[0] - CLUSTER;
+    assert_true(first == s.l2 || first == s.refblock || first == s.l1);
+    io_pread(s.io, both, sizeof both, first, NULL);
+    both[CLUSTER]++;
+    io_pwrite(s.io, both, sizeof both, first, NULL);
+    assert_int_equal(s.report.nr_violations, 0);
+    both[CLUSTER - 1] ^= 1;
+    io_pwrite(s.io, both, sizeof both, first, NULL);
+    expect_violation(&s, "I6: metadata");
 }
 
 static void
@@ -114,19 +160,59 @@ data_on_a_table_is_seen(void **state)
     tear_down(&s);
 }
 
+/* Whatever its flags say, a cluster that is not counted gets lost. */
 static void
-with_the_dirty_bit_refcounts_may_wait(void **state)
+the_dirty_bit_excuses_flags_but_no_refcounts(void **state)
 {
     struct scene s;
 
     (void)state;
+    for (int dirty = 0; dirty <= 1; dirty++) {
+        set_up(&s, TWO_CLUSTERS);
+        put(&s, 72, 8, dirty);
+        flush(&s);
+        set_refcount(&s, s.data[0], 2);
+        flush(&s);
+        if (dirty)
+            expect_in_order(&s);
+        else
+            expect_violation(&s, "COPIED");
+    }
     set_up(&s, TWO_CLUSTERS);
     put(&s, 72, 8, 1);
     flush(&s);
     fill_cluster(&s, s.fresh);
     flush(&s);
     set_l2(&s, 2, s.fresh | COPIED);
+    expect_violation(&s, "refcount 0");
+}
+
+/* Dirty and corrupt are set when something failed, whatever it was. */
+static void
+feature_bits_are_set_at_any_time(void **state)
+{
+    struct scene s;
+
+    (void)state;
+    set_up(&s, TWO_CLUSTERS);
+    put(&s, 72, 8, 1);
+    put(&s, 72, 8, 3);
+    assert_int_equal(s.report.nr_violations, 0);
     flush(&s);
+    put(&s, 72, 8, 2);
+    put(&s, 72, 8, 0);
+    expect_violation(&s, "I5");
+}
+
+static void
+damage_that_was_there_is_not_the_writers(void **state)
+{
+    struct scene s;
+
+    (void)state;
+    set_up(&s, TWO_CLUSTERS "; poke l2[3] = @l1");
+    fill_cluster(&s, s.fresh);
+    set_l2(&s, 2, s.fresh | COPIED);
     expect_in_order(&s);
 }
 
@@ -229,9 +315,13 @@ main(void)
         cmocka_unit_test(a_refcount_block_is_durable_before_it_is_named),
         cmocka_unit_test(a_moved_refcount_table_is_durable_before_it_is_named),
         cmocka_unit_test(what_is_in_use_is_not_cut_off),
-        cmocka_unit_test(tables_are_written_in_whole_entries),
+        cmocka_unit_test(tables_are_written_in_whole_entries_and_slices),
+        cmocka_unit_test(metadata_is_not_zeroed),
+        cmocka_unit_test(one_write_is_of_metadata_or_of_data),
         cmocka_unit_test(data_on_a_table_is_seen),
-        cmocka_unit_test(with_the_dirty_bit_refcounts_may_wait),
+        cmocka_unit_test(the_dirty_bit_excuses_flags_but_no_refcounts),
+        cmocka_unit_test(feature_bits_are_set_at_any_time),
+        cmocka_unit_test(damage_that_was_there_is_not_the_writers),
         cmocka_unit_test(what_is_no_image_is_left_alone),
         cmocka_unit_test(an_image_made_through_it_is_watched),
         cmocka_unit_test(threads_may_write_in_place_at_any_time),
