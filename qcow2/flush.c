@@ -311,7 +311,12 @@ static int
 switch_header(struct image *img, flush_change_fn *change, const void *what,
               struct qcow2_error *err)
 {
+    uint32_t before = img->hdr.version;
+
     if (change(img, what, err) == -1 || io_flush(img->io, err) == -1) {
+        /* Which header is there is unknown: a version 2 header has something
+         * else where the dirty bit would be set. */
+        img->hdr.version = min_u64(img->hdr.version, before);
         image_fail(img);
         return error_prefix(err, "%s: header", img->name);
     }

@@ -65,7 +65,8 @@ violation(const char *fmt, ...)
 
 /* The locks that are known: buckets of a hash, looked up without a lock. */
 
-enum { NR_BUCKETS = 1 << 15, PER_BUCKET = 16 };
+/* For chains as long as they may be. */
+enum { NR_BUCKETS = 1 << 17, PER_BUCKET = 16 };
 
 struct known {
     uintptr_t lock;             /* atomic; 0: never used, 1: free again */
