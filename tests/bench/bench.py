@@ -186,8 +186,8 @@ def main():
     p.add_argument("--tool", help="qcow2-img")
     p.add_argument("--dir", default=os.environ.get("TMPDIR", "/tmp"),
                    help="where images go: a disk, or /dev/shm")
-    p.add_argument("--runs", type=int, default=3)
-    p.add_argument("--quick", action="store_true", help="small, one round")
+    p.add_argument("--runs", type=int, help="rounds: 3, or 1 with --quick")
+    p.add_argument("--quick", action="store_true", help="small disks")
     p.add_argument("--only", help="rows with one of these words in their "
                    "names, separated by commas")
     p.add_argument("--json", help="write the figures to this file")
@@ -207,8 +207,7 @@ def main():
     if missing:
         sys.exit(f"bench: {', '.join(missing)} not found; on Debian: fio, "
                  "libnbd-bin, qemu-utils")
-    if args.quick:
-        args.runs = 1
+    args.runs = args.runs or (1 if args.quick else 3)
     size = (128 if args.quick else 512) << 20
     with tempfile.TemporaryDirectory(prefix="bench.", dir=args.dir) as d:
         rows = list(Bench(args, Images(d, size)).rows())
