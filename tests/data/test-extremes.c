@@ -198,7 +198,7 @@ any_field_of_a_snapshot_may_say_anything(void **state)
         "l1_table_offset", "l1_size", "id_size", "name_size",
         "vm_state_size", "extra_data_size",
     };
-    unsigned nr_served = 0;
+    unsigned nr = 0, nr_served = 0;
 
     (void)state;
     for (size_t f = 0; f < sizeof fields / sizeof fields[0]; f++)
@@ -208,8 +208,10 @@ any_field_of_a_snapshot_may_say_anything(void **state)
             snprintf(place, sizeof place, "snapshot[0].%s", fields[f]);
             nr_served += try_image(place, f == 0 ? values_64[v]
                                                  : values_32[v]);
+            nr++;
         }
-    print_message("snapshot[0]: %u of them served\n", nr_served);
+    print_message("snapshot[0]: %u images, %u of them served\n", nr,
+                  nr_served);
 }
 
 /* --- Places of compressed data ------------------------------------------ */
