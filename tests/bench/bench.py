@@ -152,7 +152,7 @@ def machine(args, size):
                     if line.startswith("model name")), "unknown CPU")
     return (f"{os.cpu_count()} cores ({cpu}), Linux {platform.release()}, "
             f"{file_system(args.dir)}; disks of {size >> 20} MiB, "
-            f"{args.runs} rounds.")
+            f"{args.runs} round{'s' * (args.runs > 1)}.")
 
 
 def file_system(path):
