@@ -24,19 +24,6 @@ run(struct job_trial *t, struct mem *const *files, struct fault_plan *plan,
     return job_run(t, ios, err);
 }
 
-static void
-check_files(struct job_trial *t, struct mem *const *files, bool done)
-{
-    job_check_together(t, files);
-    for (unsigned i = 0; i < t->nr_files; i++) {
-        struct mem *copy = mem_copy(files[i]);
-
-        expect_step("file %u, %s", i, done ? "done" : "failed");
-        job_check(t, i, copy, done);
-        mem_free(copy);
-    }
-}
-
 /* Fails the nth operation; false if there were fewer. */
 static bool
 try_fault(struct job_trial *t, const struct fault *fault, unsigned nth)
@@ -58,12 +45,12 @@ try_fault(struct job_trial *t, const struct fault *fault, unsigned nth)
     EXPECT(!fired || r == -1 || fault->kinds != FAULT_FLUSH,
            "nobody says that a flush has failed");
     EXPECT(fault_retried(&plan) == 0, "a flush after one that failed");
-    check_files(t, files, r == 0);
+    job_check_files(t, files, r == 0);
     if (r == -1) {
         fault_arm(&plan, 0, 0, 0, 0);
         expect_step("again");
         EXPECT_OK(run(t, files, &plan, &err), &err);
-        check_files(t, files, true);
+        job_check_files(t, files, true);
     }
     for (unsigned i = 0; i < t->nr_files; i++)
         mem_free(files[i]);

@@ -47,19 +47,6 @@ run(struct job_trial *t, struct mem *const *files, uint64_t nth,
     return r;
 }
 
-static void
-check_files(struct job_trial *t, struct mem *const *files, bool done)
-{
-    job_check_together(t, files);
-    for (unsigned i = 0; i < t->nr_files; i++) {
-        struct mem *copy = mem_copy(files[i]);
-
-        expect_step("file %u, %s", i, done ? "done" : "failed");
-        job_check(t, i, copy, done);
-        mem_free(copy);
-    }
-}
-
 /* False if there are not so many allocations. */
 static bool
 try(struct job_trial *t, uint64_t nth)
@@ -74,11 +61,11 @@ try(struct job_trial *t, uint64_t nth)
     r = run(t, files, nth, &failed, &err);
     EXPECT(r == 0 || (failed && err.errnum == ENOMEM), "errno %d: %s",
            err.errnum, err.text);
-    check_files(t, files, r == 0);
+    job_check_files(t, files, r == 0);
     if (r == -1) {
         expect_step("again");
         EXPECT_OK(run(t, files, 0, &again, &err), &err);
-        check_files(t, files, true);
+        job_check_files(t, files, true);
     }
     for (unsigned i = 0; i < t->nr_files; i++)
         mem_free(files[i]);

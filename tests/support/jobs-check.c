@@ -381,3 +381,16 @@ job_check_together(struct job_trial *t, struct mem *const *files)
     free(got);
     builder_write(t->below, tmpdir_path("below"));
 }
+
+void
+job_check_files(struct job_trial *t, struct mem *const *files, bool done)
+{
+    job_check_together(t, files);
+    for (unsigned i = 0; i < t->nr_files; i++) {
+        struct mem *copy = mem_copy(files[i]);
+
+        expect_step("file %u, %s", i, done ? "done" : "failed");
+        job_check(t, i, copy, done);
+        mem_free(copy);
+    }
+}

@@ -60,4 +60,8 @@ void job_check(struct job_trial *t, unsigned file, struct mem *m, bool done);
 /* Commit: the overlay on the base reads as ever. Nothing for the others. */
 void job_check_together(struct job_trial *t, struct mem *const *files);
 
+/* Both of all files, of which copies are used up. */
+void job_check_files(struct job_trial *t, struct mem *const *files,
+                     bool done);
+
 #endif /* JOBS_H */
