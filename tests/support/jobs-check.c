@@ -28,14 +28,7 @@ static struct qcow2_disk *
 try_open(struct job_trial *t, struct mem *m, bool readonly, bool alone,
          struct qcow2_error *err)
 {
-    struct qcow2_options options = QCOW2_OPTIONS_INIT;
-
-    options.format = QCOW2_FORMAT_QCOW2;
-    options.readonly = readonly;
-    options.backing_none = alone;
-    options.pool = t->pool;
-    return disk_open_io(io_mem_open(m, readonly), tmpdir_path("image"),
-                        &options, err);
+    return job_open_io(t, io_mem_open(m, readonly), readonly, alone, err);
 }
 
 static struct qcow2_disk *

@@ -228,10 +228,9 @@ job_end(struct job_trial *t)
     free(t->own);
 }
 
-/* As it is in the temporary directory; backing files lie there. */
-static struct qcow2_disk *
-open_io(struct job_trial *t, struct io *io, bool readonly, bool alone,
-        struct qcow2_error *err)
+struct qcow2_disk *
+job_open_io(struct job_trial *t, struct io *io, bool readonly, bool alone,
+            struct qcow2_error *err)
 {
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
 
@@ -280,7 +279,7 @@ run_convert(struct job_trial *t, struct io *io, struct qcow2_error *err)
         .no_create = true, .format = QCOW2_FORMAT_QCOW2,
         .compress = t->scene->kind == JOB_COMPRESS, .nr_threads = 3,
     };
-    struct qcow2_disk *target = open_io(t, io, false, true, err);
+    struct qcow2_disk *target = job_open_io(t, io, false, true, err);
     struct qcow2_disk *source;
     int r = -1;
 
@@ -299,13 +298,13 @@ static int
 run_commit(struct job_trial *t, struct io *const *io,
            struct qcow2_error *err)
 {
-    struct qcow2_disk *top = open_io(t, io[0], false, true, err), *base;
+    struct qcow2_disk *top = job_open_io(t, io[0], false, true, err), *base;
 
     if (!top) {
         io_close(io[1]);
         return -1;
     }
-    base = open_io(t, io[1], false, true, err);
+    base = job_open_io(t, io[1], false, true, err);
     if (!base) {
         qcow2_close(top, NULL);
         return -1;
@@ -321,7 +320,7 @@ run_rebase(struct job_trial *t, struct io *io, struct qcow2_error *err)
         .backing_format = t->other ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_AUTO,
         .header_only = t->scene->kind == JOB_REBASE_HEADER,
     };
-    struct qcow2_disk *top = open_io(t, io, false, false, err);
+    struct qcow2_disk *top = job_open_io(t, io, false, false, err);
     struct qcow2_disk *below = NULL;
 
     if (!top)
@@ -350,7 +349,7 @@ run_repair(struct io *io, struct qcow2_error *err)
 static int
 run_open(struct job_trial *t, struct io *io, struct qcow2_error *err)
 {
-    struct qcow2_disk *disk = open_io(t, io, false, true, err);
+    struct qcow2_disk *disk = job_open_io(t, io, false, true, err);
 
     return disk ? qcow2_close(disk, err) : -1;
 }

@@ -46,6 +46,12 @@ struct job_trial {
 void job_begin(struct job_trial *t, const struct job_scene *scene);
 void job_end(struct job_trial *t);
 
+/* The image on io as it is in the temporary directory; backing files lie
+ * there. alone: without them. */
+struct qcow2_disk *job_open_io(struct job_trial *t, struct io *io,
+                               bool readonly, bool alone,
+                               struct qcow2_error *err);
+
 /* Does it, on backends of the files, which it takes over. */
 int job_run(struct job_trial *t, struct io *const *io,
             struct qcow2_error *err);
