@@ -17,11 +17,12 @@
 #include "tmpdir.h"
 
 enum {
-    NR_WRITERS = 8,
+    NR_WRITERS = 16,
     NR_READERS = 2,
-    MAX_REQUESTS = 20000, /* of each writer */
     NR_WHOLE = 40,        /* snapshots created and deleted */
-    NR_UNITS = 12,        /* that each writer has */
+    NR_AHEAD = 30,        /* requests of each writer before each of these */
+    MAX_REQUESTS = NR_WHOLE * NR_AHEAD,
+    NR_UNITS = 6,         /* that each writer has */
     MAX_UNIT = 8192,      /* bytes */
     MAX_SAVED = 4,
 };
@@ -60,6 +61,9 @@ struct stress {
     struct writer writers[NR_WRITERS];
     bool end;                      /* atomic: the others are to end */
 
+    pthread_mutex_t pace_lock;     /* of what writers may do so far: as */
+    pthread_cond_t pace;           /* many requests however slow the rest */
+    unsigned nr_allowed;
     pthread_mutex_t turn;          /* keeps readers from starving writers */
     pthread_rwlock_t saved_lock;   /* of the list; readers hold it shared */
     struct saved saved[MAX_SAVED];
@@ -130,14 +134,36 @@ is_ended(const struct stress *s)
     return __atomic_load_n(&s->end, __ATOMIC_ACQUIRE);
 }
 
+static bool
+may_go_on(struct stress *s, unsigned nr_done)
+{
+    bool may;
+
+    pthread_mutex_lock(&s->pace_lock);
+    while (nr_done == s->nr_allowed && !is_ended(s))
+        pthread_cond_wait(&s->pace, &s->pace_lock);
+    may = nr_done < s->nr_allowed && !is_ended(s);
+    pthread_mutex_unlock(&s->pace_lock);
+    return may;
+}
+
+static void
+allow_more(struct stress *s, bool end)
+{
+    pthread_mutex_lock(&s->pace_lock);
+    s->nr_allowed += end ? 0 : NR_AHEAD;
+    __atomic_store_n(&s->end, end, __ATOMIC_RELEASE);
+    pthread_cond_broadcast(&s->pace);
+    pthread_mutex_unlock(&s->pace_lock);
+}
+
 static void *
 write_units(void *arg)
 {
     struct writer *w = arg;
     struct qcow2_error err;
 
-    for (unsigned i = 0; i < MAX_REQUESTS && !w->problem[0]
-                         && !is_ended(w->stress); i++) {
+    for (unsigned i = 0; !w->problem[0] && may_go_on(w->stress, i); i++) {
         change_unit(w, i);
         if (rng_percent(&w->rng, 40) && !w->problem[0])
             read_unit(w);
@@ -259,11 +285,15 @@ delete_saved(struct stress *s, unsigned i)
 static void
 let_writers_work(struct stress *s)
 {
+    unsigned nr[NR_WRITERS];
+
+    for (unsigned i = 0; i < NR_WRITERS; i++)
+        nr[i] = __atomic_load_n(&s->writers[i].nr_done, __ATOMIC_ACQUIRE);
+    allow_more(s, false);
     for (unsigned i = 0; i < NR_WRITERS; i++) {
         struct writer *w = &s->writers[i];
-        unsigned nr = __atomic_load_n(&w->nr_done, __ATOMIC_ACQUIRE);
 
-        while (__atomic_load_n(&w->nr_done, __ATOMIC_ACQUIRE) == nr
+        while (__atomic_load_n(&w->nr_done, __ATOMIC_ACQUIRE) == nr[i]
                && !__atomic_load_n(&w->ended, __ATOMIC_ACQUIRE))
             sched_yield();
     }
@@ -310,7 +340,7 @@ run_threads(struct stress *s)
         EXPECT(pthread_create(&readers[i], NULL, read_saved, s) == 0,
                "thread");
     make_and_delete(s);
-    __atomic_store_n(&s->end, true, __ATOMIC_RELEASE);
+    allow_more(s, true);
     for (unsigned i = 0; i < NR_WRITERS; i++)
         pthread_join(writers[i], NULL);
     for (unsigned i = 0; i < NR_READERS; i++)
@@ -372,6 +402,8 @@ run(const char *geometry, uint64_t unit, uint64_t stream)
              (unsigned long long)s->size);
     expect_case("TEST_SEED=%llu: %s", (unsigned long long)rng_seed(1),
                 recipe);
+    pthread_mutex_init(&s->pace_lock, NULL);
+    pthread_cond_init(&s->pace, NULL);
     pthread_mutex_init(&s->turn, NULL);
     pthread_rwlock_init(&s->saved_lock, NULL);
     rig_init(&s->rig, recipe, 0);
@@ -393,6 +425,8 @@ run(const char *geometry, uint64_t unit, uint64_t stream)
     rig_free(&s->rig);
     pthread_rwlock_destroy(&s->saved_lock);
     pthread_mutex_destroy(&s->turn);
+    pthread_cond_destroy(&s->pace);
+    pthread_mutex_destroy(&s->pace_lock);
     free(s);
 }
 
