@@ -103,7 +103,8 @@ struct nbd {
     bool can_flush, can_zero, can_fast_zero, can_extents;
 
     pthread_mutex_t lock;   /* of all below */
-    pthread_cond_t idle;
+    pthread_cond_t idle, first_idle;
+    unsigned nr_flushing;   /* waiting for the first connection */
     struct nbd_handle *handles[MAX_CONNECTIONS];
     bool busy[MAX_CONNECTIONS];
     unsigned nr_handles, max_handles;
@@ -194,7 +195,8 @@ take_connection(struct nbd *n)
     for (;;) {
         struct nbd_handle *h;
 
-        for (unsigned i = 0; i < n->nr_handles; i++)
+        for (unsigned i = n->max_handles > 1 && n->nr_flushing > 0;
+             i < n->nr_handles; i++)
             if (!n->busy[i]) {
                 n->busy[i] = true;
                 return i;
@@ -211,13 +213,28 @@ take_connection(struct nbd *n)
     }
 }
 
+/* The connection that was made first, for a flush. */
+static unsigned
+take_first_connection(struct nbd *n)
+{
+    LOCK_SCOPE(&n->lock);
+
+    n->nr_flushing++;
+    while (n->busy[0])
+        pthread_cond_wait(&n->first_idle, &n->lock);
+    n->nr_flushing--;
+    n->busy[0] = true;
+    return 0;
+}
+
 static void
 put_connection(struct nbd *n, unsigned i)
 {
     LOCK_SCOPE(&n->lock);
 
     n->busy[i] = false;
-    pthread_cond_signal(&n->idle);
+    pthread_cond_signal(i == 0 && n->nr_flushing > 0 ? &n->first_idle
+                                                     : &n->idle);
 }
 
 static void
@@ -230,6 +247,7 @@ nbd_io_close(struct io *io)
         n->lib.close(n->handles[i]);
     }
     pthread_mutex_destroy(&n->merge);
+    pthread_cond_destroy(&n->first_idle);
     pthread_cond_destroy(&n->idle);
     pthread_mutex_destroy(&n->lock);
     if (n->lib.handle)
@@ -371,7 +389,10 @@ nbd_io_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
     return 0;
 }
 
-/* A server with several connections flushes for all of them. */
+/* A server with several connections flushes for all of them. If it was
+ * started anew, what it had in memory is lost: a later connection would not
+ * know, but the first one is lost with it (I8).
+ */
 static int
 nbd_io_flush(struct io *io, struct qcow2_error *err)
 {
@@ -381,7 +402,7 @@ nbd_io_flush(struct io *io, struct qcow2_error *err)
 
     if (!n->can_flush)
         return 0;
-    c = take_connection(n);
+    c = take_first_connection(n);
     r = n->lib.flush(n->handles[c], 0);
     if (r == -1)
         error_set(err, EIO, "%s: cannot flush: %s", n->io.name,
@@ -654,6 +675,7 @@ io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
     n->uri = strdup(uri);
     pthread_mutex_init(&n->lock, NULL);
     pthread_cond_init(&n->idle, NULL);
+    pthread_cond_init(&n->first_idle, NULL);
     pthread_mutex_init(&n->merge, NULL);
     if (!n->io.name || !n->uri)
         error_nomem(err);
