@@ -3,6 +3,8 @@
  * written, every state of it shows what it held where the overlay leaves
  * that to it. The overlay changes only once all of the base is stable, and
  * in every state of it each cluster is there as it was, or left to the base.
+ * And one cut of both files leaves a disk that reads as before, whatever
+ * survives of either. CRASH_LONG=1 looks at more states of both.
  */
 #include <stdlib.h>
 
@@ -75,6 +77,7 @@ trial_begin(struct trial *t, const struct scene *scene)
     builder_add(t->top, "%s", scene->top);
     t->base_log = log_of(t->base);
     t->top_log = log_of(t->top);
+    crash_log_share_clock(t->top_log, t->base_log);
     t->base_size = builder_disk_size(t->base, -1);
     t->size = builder_disk_size(t->top, -1);
     t->held = calloc(1, t->size);
@@ -93,8 +96,8 @@ trial_end(struct trial *t)
 {
     print_message("%s: %llu states\n", t->scene->name,
                   (unsigned long long)t->nr_states);
-    crash_log_free(t->base_log);
     crash_log_free(t->top_log);
+    crash_log_free(t->base_log);
     builder_free(t->base);
     builder_free(t->top);
     free(t->held);
@@ -244,6 +247,85 @@ no_power_cut_changes_what_is_read(void **state)
         commit(&t);
         crash_log_enumerate(t.base_log, &options, check_base, &t, NULL);
         crash_log_enumerate(t.top_log, &options, check_top, &t, NULL);
+        trial_end(&t);
+    }
+}
+
+/* The overlay on the base: what the one does not have the other shows. */
+static void
+check_both(struct trial *t, struct mem *top, struct mem *base)
+{
+    unsigned char *is_there = calloc(1, t->size), *got = malloc(t->size);
+    unsigned char *below = calloc(1, t->size);
+    struct qcow2_disk *disk = open_disk(io_mem_open(top, true), true);
+    struct qcow2_error err;
+    uint64_t size;
+
+    EXPECT_OK(qcow2_map(disk, t->size, 0, check_extent, is_there, &err),
+              &err);
+    EXPECT_OK(qcow2_pread(disk, got, t->size, 0, &err), &err);
+    qcow2_close(disk, NULL);
+    disk = open_disk(io_mem_open(base, true), true);
+    size = qcow2_get_size(disk);
+    EXPECT_OK(qcow2_pread(disk, below, size < t->size ? size : t->size, 0,
+                          &err), &err);
+    qcow2_close(disk, NULL);
+    for (uint64_t i = 0; i < t->size; i++)
+        if (!is_there[i])
+            got[i] = below[i];
+    expect_same("disk", got, t->shows, t->size, 0);
+    free(is_there);
+    free(got);
+    free(below);
+    t->nr_states++;
+}
+
+static void
+cut_both_at(struct trial *t, uint64_t moment, unsigned nr_random,
+            struct rng *rng)
+{
+    static const enum crash_survival pairs[][2] = {
+        { CRASH_NOTHING, CRASH_NOTHING }, { CRASH_NOTHING, CRASH_ALL },
+        { CRASH_ALL, CRASH_NOTHING }, { CRASH_ALL, CRASH_ALL },
+        { CRASH_ANY, CRASH_NOTHING }, { CRASH_ANY, CRASH_ANY },
+    };
+
+    for (unsigned i = 0; i < 5 + nr_random; i++) {
+        const enum crash_survival *pair = pairs[i < 5 ? i : 5];
+        struct mem *top, *base;
+
+        expect_step("TEST_SEED=%llu: both at moment %llu, state %u",
+                    (unsigned long long)rng_seed(1),
+                    (unsigned long long)moment, i);
+        top = crash_log_state_at(t->top_log, moment, pair[0], rng);
+        base = crash_log_state_at(t->base_log, moment, pair[1], rng);
+        check_both(t, top, base);
+        mem_free(top);
+        mem_free(base);
+    }
+}
+
+static void
+one_cut_of_both_files_changes_nothing_that_is_read(void **state)
+{
+    unsigned nr_random = states_are_many() ? 1000 : 30;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++) {
+        struct crash_stats stats = { 0 };
+        uint64_t end;
+        struct trial t;
+        struct rng rng;
+
+        rng_init(&rng, rng_seed(1), i);
+        trial_begin(&t, &scenes[i]);
+        commit(&t);
+        end = crash_log_moment(t.base_log);
+        for (uint64_t moment = 0; moment <= end; moment++)
+            cut_both_at(&t, moment, nr_random, &rng);
+        stats.nr_points = stats.nr_sampled = end + 1;
+        stats.nr_states = stats.nr_distinct = t.nr_states;
+        states_tried(&stats);
         trial_end(&t);
     }
 }
@@ -400,6 +482,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_power_cut_changes_what_is_read),
+        cmocka_unit_test(one_cut_of_both_files_changes_nothing_that_is_read),
         cmocka_unit_test(the_overlay_changes_when_the_base_is_stable),
     };
 

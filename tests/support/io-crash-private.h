@@ -35,7 +35,7 @@ struct event {
 struct crash_log {
     pthread_mutex_t lock;
     struct mem *start, *now;
-    uint64_t seq;
+    uint64_t seq, *clock;   /* of this log, or of the one it shares: atomic */
     struct op *ops;
     unsigned nr_ops, max_ops;
     struct event *events;

@@ -612,3 +612,63 @@ crash_log_enumerate(struct crash_log *log,
     free(cut.seen);
     return r;
 }
+
+/* One state. */
+
+/* All that ended before this is stable at the moment. */
+static uint64_t
+last_flush_at(const struct crash_log *log, uint64_t moment)
+{
+    uint64_t begin = 0;
+
+    for (unsigned i = 0; i < log->nr_ops; i++) {
+        const struct op *op = &log->ops[i];
+
+        if (op->kind == OP_FLUSH && op->end && op->end <= moment)
+            begin = max_u64(begin, op->begin);
+    }
+    return begin;
+}
+
+/* Nothing, all, or any sectors of it. */
+static void
+apply_any(struct cut *cut, const struct op *op, struct rng *rng)
+{
+    uint64_t nr = nr_sectors(op);
+    bool *sectors;
+
+    if (nr == 1 || rng_percent(rng, 67)) {
+        if (rng_percent(rng, 50))
+            apply(cut, &cut->base, op);
+        return;
+    }
+    sectors = must_have(calloc(nr, sizeof *sectors));
+    for (uint64_t i = 0; i < nr; i++)
+        sectors[i] = rng_percent(rng, 50);
+    apply_torn(cut, &cut->base, op, sectors);
+    free(sectors);
+}
+
+struct mem *
+crash_log_state_at(const struct crash_log *log, uint64_t moment,
+                   enum crash_survival survival, struct rng *rng)
+{
+    uint64_t flushed = last_flush_at(log, moment);
+    struct cut cut = { .log = log };
+    struct mem *m;
+
+    load_base(&cut);
+    for (unsigned i = 0; i < log->nr_ops && log->ops[i].begin <= moment;
+         i++) {
+        const struct op *op = &log->ops[i];
+
+        if ((op->end && op->end < flushed) || survival == CRASH_ALL)
+            apply(&cut, &cut.base, op);
+        else if (survival == CRASH_ANY && op->kind != OP_FLUSH)
+            apply_any(&cut, op, rng);
+    }
+    m = mem_like(log->start, cut.base.bytes, cut.base.size);
+    free(cut.base.bytes);
+    free(cut.state.bytes);
+    return m;
+}

@@ -39,6 +39,12 @@ add_event(struct crash_log *log, struct event event)
     log->events[log->nr_events++] = event;
 }
 
+static uint64_t
+tick(struct crash_log *log)
+{
+    return __atomic_add_fetch(log->clock, 1, __ATOMIC_SEQ_CST);
+}
+
 static unsigned
 add_op(struct crash_log *log, struct op op)
 {
@@ -47,7 +53,7 @@ add_op(struct crash_log *log, struct op op)
         log->ops = must_have(reallocarray(log->ops, log->max_ops,
                                           sizeof log->ops[0]));
     }
-    op.begin = ++log->seq;
+    op.begin = tick(log);
     log->ops[log->nr_ops] = op;
     return log->nr_ops++;
 }
@@ -60,7 +66,7 @@ end_op(struct crash_log *log, unsigned index)
 {
     sched_yield();
     LOCK_SCOPE(&log->lock);
-    log->ops[index].end = ++log->seq;
+    log->ops[index].end = tick(log);
     if (log->ops[index].kind == OP_FLUSH)
         add_event(log, (struct event){ EVENT_FLUSH_ENDS, index, 0 });
 }
@@ -230,7 +236,20 @@ crash_log_new(struct mem *start)
     pthread_mutex_init(&log->lock, NULL);
     log->start = mem_copy(start);
     log->now = mem_copy(start);
+    log->clock = &log->seq;
     return log;
+}
+
+void
+crash_log_share_clock(struct crash_log *log, struct crash_log *other)
+{
+    log->clock = other->clock;
+}
+
+uint64_t
+crash_log_moment(struct crash_log *log)
+{
+    return __atomic_load_n(log->clock, __ATOMIC_SEQ_CST);
 }
 
 void

@@ -19,6 +19,7 @@
 
 #include "io-mem.h"
 #include "io.h"
+#include "rng.h"
 
 struct crash_log;
 
@@ -90,5 +91,21 @@ int crash_log_enumerate(struct crash_log *log,
                         const struct crash_options *options,
                         crash_state_fn *fn, void *opaque,
                         struct crash_stats *stats);
+
+/* Files that one power cut hits. Moments are numbers from 0 to the present
+ * one; of logs that share a clock, which they must before anything is done,
+ * the same ones. other lives longer. A flush of one file is none of another.
+ */
+void crash_log_share_clock(struct crash_log *log, struct crash_log *other);
+uint64_t crash_log_moment(struct crash_log *log);
+
+/* Of what is not stable. */
+enum crash_survival { CRASH_NOTHING, CRASH_ALL, CRASH_ANY };
+
+/* What a cut at that moment may leave of the file; rng: for CRASH_ANY, which
+ * tears, too. The caller frees it. */
+struct mem *crash_log_state_at(const struct crash_log *log, uint64_t moment,
+                               enum crash_survival survival,
+                               struct rng *rng);
 
 #endif /* IO_CRASH_H */
