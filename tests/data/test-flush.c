@@ -179,6 +179,27 @@ static const struct io_ops gate_ops = {
     .flush = gate_flush, .get_size = gate_get_size,
 };
 
+/* On the file of a rig without a disk yet. */
+static void
+gate_begin(struct gate *g, struct rig *r)
+{
+    memset(g, 0, sizeof *g);
+    rig_init(r, "cluster 64K; size 1M; data 0 1", 0);
+    rig_start(r);
+    g->below = io_mem_open(r->mem, false);
+    g->io = *g->below;
+    g->io.ops = &gate_ops;
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->changed, NULL);
+}
+
+static void
+gate_end(struct gate *g)
+{
+    pthread_cond_destroy(&g->changed);
+    pthread_mutex_destroy(&g->lock);
+}
+
 struct flusher {
     struct qcow2_disk *disk;
     unsigned index;
@@ -208,17 +229,11 @@ flushes_that_arrive_during_one_share_the_next(void **state)
     struct flusher flushers[NR_THREADS + 1];
     unsigned nr_called = 0;
     struct rig r;
-    struct gate g = { .nr_flushes = 0 };
+    struct gate g;
 
     (void)state;
     expect_case("shared flushes");
-    rig_init(&r, "cluster 64K; size 1M; data 0 1", 0);
-    rig_start(&r);
-    g.below = io_mem_open(r.mem, false);
-    g.io = *g.below;
-    g.io.ops = &gate_ops;
-    pthread_mutex_init(&g.lock, NULL);
-    pthread_cond_init(&g.changed, NULL);
+    gate_begin(&g, &r);
     r.play.disk = rig_open_disk(&r, &g.io);
     g.nr_flushes = 0;
     g.armed = true;
@@ -248,6 +263,7 @@ flushes_that_arrive_during_one_share_the_next(void **state)
            g.nr_flushes, NR_THREADS + 1);
     rig_close(&r);
     rig_free(&r);
+    gate_end(&g);
 }
 
 static void
@@ -262,17 +278,11 @@ static void
 only_what_returned_before_a_flush_began_is_flushed(void **state)
 {
     struct rig r;
-    struct gate g = { .nr_flushes = 0 };
+    struct gate g;
 
     (void)state;
     expect_case("flushes with nothing to do");
-    rig_init(&r, "cluster 64K; size 1M; data 0 1", 0);
-    rig_start(&r);
-    g.below = io_mem_open(r.mem, false);
-    g.io = *g.below;
-    g.io.ops = &gate_ops;
-    pthread_mutex_init(&g.lock, NULL);
-
+    gate_begin(&g, &r);
     expect_flushes(&g, 0, 1, "what others may have written");
     expect_flushes(&g, 0, 1, "nothing");
     EXPECT(io_pwrite(&g.io, "", 1, 0, NULL) == 0, "write");
@@ -289,6 +299,7 @@ only_what_returned_before_a_flush_began_is_flushed(void **state)
     io_close(&g.io);
     rig_end(&r);
     rig_free(&r);
+    gate_end(&g);
 }
 
 int
