@@ -300,6 +300,52 @@ a_server_that_does_not_allow_several_has_one_connection(void **state)
     end(&s);
 }
 
+/* A byte of its own, of a block that the others have, too. */
+struct neighbour {
+    struct qcow2_disk *disk;
+    uint64_t off;
+};
+
+static void *
+write_beside(void *arg)
+{
+    const struct neighbour *n = arg;
+    unsigned char got;
+
+    for (unsigned i = 0; i < 300; i++) {
+        unsigned char byte = i + 1;
+
+        if (qcow2_pwrite(n->disk, &byte, 1, n->off, 0, NULL) == -1
+            || qcow2_pread(n->disk, &got, 1, n->off, NULL) == -1
+            || got != byte)
+            return arg;
+    }
+    return NULL;
+}
+
+static void
+parts_of_a_block_do_not_undo_each_other(void **state)
+{
+    struct neighbour neighbours[NR_THREADS];
+    pthread_t threads[NR_THREADS];
+    struct qcow2_error err;
+    struct scene s;
+    void *failed;
+
+    (void)state;
+    begin(&s, NULL, NBD_SERVER_ALL | NBD_SERVER_BLOCKS);
+    for (unsigned i = 0; i < NR_THREADS; i++) {
+        neighbours[i] = (struct neighbour){ s.disk, 700 * i };
+        pthread_create(&threads[i], NULL, write_beside, &neighbours[i]);
+    }
+    for (unsigned i = 0; i < NR_THREADS; i++) {
+        pthread_join(threads[i], &failed);
+        EXPECT(!failed, "the byte of thread %u", i);
+    }
+    EXPECT_OK(qcow2_close(s.disk, &err), &err);
+    end(&s);
+}
+
 struct request {
     struct qcow2_disk *disk;
     bool started;           /* atomic */
@@ -370,6 +416,7 @@ main(void)
         cmocka_unit_test(zeroes_keep_their_space_unless_they_may_be_trimmed),
         cmocka_unit_test(
             a_server_that_does_not_allow_several_has_one_connection),
+        cmocka_unit_test(parts_of_a_block_do_not_undo_each_other),
         cmocka_unit_test(the_flush_of_a_server_started_anew_is_none),
     };
 

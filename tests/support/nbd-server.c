@@ -19,7 +19,8 @@
 enum {
     MAX_CONNECTIONS = 64,
     OPT_ABORT = 2, OPT_GO = 7,
-    REP_ACK = 1, REP_INFO = 3,
+    REP_ACK = 1, REP_INFO = 3, INFO_BLOCK_SIZE = 3,
+    BLOCK = 4096, MAX_BYTES = 32 << 20,
     HAS_FLAGS = 1, SEND_FLUSH = 4, SEND_TRIM = 32, SEND_WRITE_ZEROES = 64,
     CAN_MULTI_CONN = 256, SEND_FAST_ZERO = 2048,
     FLAG_NO_HOLE = 2, FLAG_FAST_ZERO = 16,
@@ -90,6 +91,11 @@ answer_go(const struct connection *c, uint32_t option)
         uint64_t size;
         uint16_t flags;
     } export = { 0 };
+    const struct __attribute__((packed)) {
+        uint16_t type;
+        uint32_t minimum, preferred, maximum;
+    } blocks = { htobe16(INFO_BLOCK_SIZE), htobe32(BLOCK), htobe32(BLOCK),
+                 htobe32(MAX_BYTES) };
     uint64_t size;
 
     if (io_get_size(c->server->io, &size, NULL) == -1)
@@ -101,6 +107,9 @@ answer_go(const struct connection *c, uint32_t option)
         | (can & NBD_SERVER_MULTI_CONN ? CAN_MULTI_CONN : 0)
         | (can & NBD_SERVER_ZERO ? SEND_WRITE_ZEROES | SEND_FAST_ZERO : 0));
     return answer_option(c->fd, option, REP_INFO, &export, sizeof export)
+           && (!(can & NBD_SERVER_BLOCKS)
+               || answer_option(c->fd, option, REP_INFO, &blocks,
+                                sizeof blocks))
            && answer_option(c->fd, option, REP_ACK, NULL, 0);
 }
 
@@ -142,6 +151,10 @@ do_request(struct nbd_server *s, const struct request *q, void *buf,
     uint64_t nr_bytes = be32toh(q->nr_bytes), off = be64toh(q->off);
     unsigned flags = be16toh(q->flags);
 
+    if (s->can & NBD_SERVER_BLOCKS && (nr_bytes | off) % BLOCK) {
+        err->errnum = EINVAL;
+        return -1;
+    }
     switch (be16toh(q->type)) {
     case NBD_READ:
         return io_pread(s->io, buf, nr_bytes, off, err);

@@ -17,6 +17,7 @@ enum {
     NBD_SERVER_MULTI_CONN = 2,
     NBD_SERVER_ZERO = 4,
     NBD_SERVER_ALL = 7,
+    NBD_SERVER_BLOCKS = 8, /* takes whole blocks of 4096 bytes alone */
 };
 
 /* Commands, by their numbers in the protocol. */
