@@ -27,6 +27,12 @@ set_geometry(struct image *img)
     img->refblock_bits = img->cluster_bits + 3 - img->hdr.refcount_order;
 }
 
+static uint64_t
+nr_windows(const struct image *img, uint32_t l1_entries)
+{
+    return (uint64_t)l1_entries << (img->l2_bits - img->slice_bits);
+}
+
 /* Loads an L1 table into v; header_read or snaptab_read checked its place
  * and size. */
 static int
@@ -55,7 +61,7 @@ load_l1(struct view *v, struct image *img, uint64_t l1_off,
     for (uint32_t i = 0; i < l1_entries; i++)
         v->l1[i] = be64_get(disk[i]);
     free(disk);
-    return 0;
+    return rows_init(&v->rows, nr_windows(img, l1_entries), err);
 }
 
 static int
@@ -172,6 +178,7 @@ image_free(struct image *img)
     pthread_mutex_destroy(&img->feature_lock);
     pthread_rwlock_destroy(&img->rwlock);
     source_chain_clear(&img->chain);
+    rows_destroy(&img->active.rows);
     free(img->active.l1);
     free(img->active.l1_dirty);
     free(img->active.l1_is_dirty);
@@ -217,6 +224,7 @@ image_free_snapshot(struct view *v)
         ;
     *p = v->next;
     pthread_mutex_unlock(&v->img->views_lock);
+    rows_destroy(&v->rows);
     free(v->l1);
     free(v);
 }
@@ -239,16 +247,20 @@ image_replace_active(struct image *img, uint64_t *l1, uint32_t l1_entries,
     struct view *v = &img->active;
     uint32_t *dirty = calloc(l1_entries ? l1_entries : 1, sizeof *dirty);
     uint8_t *is_dirty = calloc(l1_entries / 8 + 1, 1);
+    struct rows rows = { .nr = 0 };
 
-    if (!dirty || !is_dirty) {
+    if (!dirty || !is_dirty
+        || rows_init(&rows, nr_windows(img, l1_entries), err) == -1) {
         free(dirty);
         free(is_dirty);
         free(l1);
         return error_nomem(err);
     }
+    rows_destroy(&v->rows);
     free(v->l1);
     free(v->l1_dirty);
     free(v->l1_is_dirty);
+    v->rows = rows;
     v->l1 = l1;
     v->l1_dirty = dirty;
     v->l1_is_dirty = is_dirty;

@@ -45,6 +45,7 @@
 #include "overlap.h"
 #include "qcow2.h"
 #include "range.h"
+#include "rows.h"
 #include "snaptab.h"
 #include "source.h"
 
@@ -61,6 +62,7 @@ struct view {
     uint64_t l1_off;            /* host offset of the table */
     uint32_t l1_entries;
     uint64_t *l1;               /* CPU order; read and written atomically */
+    struct rows rows;
 
     /* Entries changed since the last flush took them. */
     pthread_mutex_t l1_lock;

@@ -60,6 +60,12 @@ map_piece(const struct view *v, uint64_t guest_off)
 }
 
 static uint64_t
+window_of(const struct image *img, uint64_t guest_off)
+{
+    return guest_off >> slice_window_bits(img);
+}
+
+static uint64_t
 l1_load(const struct view *v, uint64_t idx)
 {
     return idx < v->l1_entries ? __atomic_load_n(&v->l1[idx],
@@ -77,12 +83,14 @@ l1_remember(struct view *v, uint64_t idx)
     }
 }
 
-/* Changes an entry in memory. */
+/* Changes an entry in memory. Rows are of the table that was there before. */
 static void
 l1_store(struct view *v, uint64_t idx, uint64_t entry)
 {
+    unsigned bits = v->img->l2_bits - v->img->slice_bits;
     LOCK_SCOPE(&v->l1_lock);
 
+    rows_end(&v->rows, idx << bits, UINT64_C(1) << bits);
     __atomic_store_n(&v->l1[idx], entry, __ATOMIC_RELEASE);
     l1_remember(v, idx);
 }
@@ -170,15 +178,105 @@ slice_index(const struct image *img, uint64_t guest_off)
            & ((UINT64_C(1) << (img->l2_bits - img->slice_bits)) - 1);
 }
 
+/* Reads of an L2 table. */
+static int
+read_entries(struct image *img, uint64_t host_off, void *data, uint32_t size,
+             struct qcow2_error *err)
+{
+    if (image_check_inside(img, host_off, size, err) == -1
+        || io_pread(img->io, data, size, host_off, err) == -1)
+        return error_prefix(err, "L2 table");
+    return 0;
+}
+
+/* What the next entry of a row has more. */
+static uint64_t
+row_step(const struct image *img, uint64_t entry)
+{
+    return entry & L2_OFFSET_MASK ? img->cluster_size : 0;
+}
+
+/* Notes it if the slice just read, of a window, is a row: is it? */
+static bool
+note_row(struct view *v, uint64_t window, const be64 *slice)
+{
+    struct image *img = v->img;
+    uint64_t first = be64_get(slice[0]), step = row_step(img, first);
+    struct l2_entry e = entry_decode_l2(first, img->cluster_bits,
+                                        img->hdr.version);
+
+    if (e.kind == MAP_COMPRESSED || e.flaws)
+        return false;
+    /* Slices have 64 entries at least; who compares many at once is faster. */
+    for (uint64_t i = 0; i >> img->slice_bits == 0; i += 16) {
+        uint64_t differ = 0;
+
+        for (uint64_t j = i; j < i + 16; j++)
+            differ |= be64_get(slice[j]) ^ (first + j * step);
+        if (differ)
+            return false;
+    }
+    rows_note(&v->rows, window, first);
+    return true;
+}
+
+/* Slices to load: of v from window on; the first one's place is key. */
+struct load {
+    struct view *v;
+    uint64_t window;
+    uint64_t key;
+};
+
+/* What is wrong is told to whoever needs it. */
+static int
+load_slices(void *opaque, uint64_t key, const struct iovec *vec, int nr)
+{
+    const struct load *l = opaque;
+    struct image *img = l->v->img;
+    uint64_t end = __atomic_load_n(&img->known_end, __ATOMIC_RELAXED);
+    uint64_t window = l->window + (key - l->key) / img->slice_size;
+
+    if (!range_inside(key, nr * (uint64_t)img->slice_size, end)
+        || io_preadv(img->io, vec, nr, key, NULL) == -1)
+        return -1;
+    for (int i = 0; i < nr; i++)
+        note_row(l->v, window + i, vec[i].iov_base);
+    return 0;
+}
+
+/* Where one slice is a row, those beside it may well be, which one read tells;
+ * what was noted of them before says that it has. */
+static void
+note_neighbours(const struct load *l)
+{
+    struct image *img = l->v->img;
+    unsigned nr = min_u64(UINT64_C(1) << (img->l2_bits - img->slice_bits),
+                          CACHE_MAX_PRELOAD);
+    struct load all = { l->v, round_down(l->window, nr), 0 };
+    struct iovec vec[CACHE_MAX_PRELOAD];
+    CLEANUP_FREE unsigned char *buf = NULL;
+
+    all.key = l->key - (l->window - all.window) * img->slice_size;
+    if (nr == 1 || rows_any(&l->v->rows, all.window, nr, l->window))
+        return;
+    buf = malloc(nr * (size_t)img->slice_size);
+    if (!buf)
+        return;
+    for (unsigned i = 0; i < nr; i++)
+        vec[i] = (struct iovec){ buf + i * img->slice_size, img->slice_size };
+    load_slices(&all, all.key, vec, nr);
+}
+
 static int
 load_slice(void *opaque, uint64_t key, void *data, uint32_t size,
            struct qcow2_error *err)
 {
-    struct image *img = opaque;
+    const struct load *l = opaque;
 
-    if (image_check_inside(img, key, size, err) == -1
-        || io_pread(img->io, data, size, key, err) == -1)
-        return error_prefix(err, "L2 table");
+    if (read_entries(l->v->img, key, data, size, err) == -1)
+        return -1;
+    if (note_row(l->v, l->window, data))
+        note_neighbours(l);
     return 0;
 }
 
@@ -202,11 +300,13 @@ get_slice(struct view *v, uint64_t table_off, uint64_t guest_off,
           struct qcow2_error *err)
 {
     struct image *img = v->img;
-    uint64_t host_off = table_off
-                        + slice_index(img, guest_off) * img->slice_size;
+    struct load l = {
+        v, window_of(img, guest_off),
+        table_off + slice_index(img, guest_off) * img->slice_size,
+    };
 
-    return cache_get(img->meta, img, host_off, img->slice_size, load_slice,
-                     img, err);
+    return cache_get(img->meta, img, l.key, img->slice_size, load_slice, &l,
+                     err);
 }
 
 /* How many entries from idx on, at most nr, continue what idx begins. */
@@ -220,19 +320,46 @@ run_length(const struct block *b, uint64_t idx, uint64_t nr, uint64_t step)
     return n;
 }
 
-/* own_table: it is not shared. What a shared one points to is shared as well,
- * whatever its COPIED flags say (I4). */
+/* The entry of guest_off, and how many, at most nr (of its slice), continue
+ * it. */
 static int
-fill_mapping(struct view *v, const struct block *b, bool own_table,
+find_entries(struct view *v, uint64_t table_off, uint64_t guest_off,
+             uint64_t nr, uint64_t *entry, uint64_t *run_nr,
+             struct qcow2_error *err)
+{
+    struct image *img = v->img;
+    uint64_t idx = l2_index(img, guest_off), first, key;
+    struct block *b;
+
+    if (rows_find(&v->rows, window_of(img, guest_off), &first)) {
+        *entry = first + idx * row_step(img, first);
+        *run_nr = nr;
+        return 0;
+    }
+    b = get_slice(v, table_off, guest_off, err);
+    if (!b)
+        return -1;
+    *entry = l2_load(b, idx);
+    *run_nr = run_length(b, idx, nr, row_step(img, *entry));
+    key = b->key;
+    cache_put(b);
+    /* Where the row was noted just now, nobody needs the slice. */
+    if (rows_find(&v->rows, window_of(img, guest_off), &first))
+        cache_drop(img->meta, img, key);
+    return 0;
+}
+
+/* What an entry says that run_nr - 1 more continue. own_table: its table is
+ * not shared. What a shared one points to is shared as well, whatever its
+ * COPIED flags say (I4). */
+static int
+fill_mapping(struct view *v, uint64_t entry, uint64_t run_nr, bool own_table,
              uint64_t guest_off, uint64_t nr_bytes, struct mapping *m,
              struct qcow2_error *err)
 {
     struct image *img = v->img;
-    uint64_t idx = l2_index(img, guest_off);
     uint32_t in_cluster = guest_off & (img->cluster_size - 1);
-    uint64_t nr_clusters = div_round_up(in_cluster + nr_bytes,
-                                        img->cluster_size);
-    struct l2_entry e = entry_decode_l2(l2_load(b, idx), img->cluster_bits,
+    struct l2_entry e = entry_decode_l2(entry, img->cluster_bits,
                                         img->hdr.version);
 
     if (e.flaws & ~ENTRY_COPIED_COMPRESSED)
@@ -240,13 +367,11 @@ fill_mapping(struct view *v, const struct block *b, bool own_table,
                              "is invalid", (unsigned long long)guest_off);
     *m = (struct mapping){ .kind = e.kind, .source = &v->src };
     if (e.kind == MAP_COMPRESSED) {
-        nr_clusters = 1;
+        run_nr = 1;
         m->host_off = e.host_off;
         m->compressed_len = e.compressed_len;
         m->skip = in_cluster;
     } else {
-        nr_clusters = run_length(b, idx, nr_clusters,
-                                 e.host_off ? img->cluster_size : 0);
         m->has_host = e.host_off != 0;
         m->copied = e.copied && m->has_host && own_table;
         m->host_off = m->has_host ? e.host_off + in_cluster : 0;
@@ -254,12 +379,11 @@ fill_mapping(struct view *v, const struct block *b, bool own_table,
     if (e.host_off != 0
         && image_check_inside(img, e.host_off,
                               e.kind == MAP_COMPRESSED
-                                  ? 1 : nr_clusters * img->cluster_size,
+                                  ? 1 : run_nr * img->cluster_size,
                               err) == -1)
         return error_prefix(err, "guest offset 0x%llx",
                             (unsigned long long)guest_off);
-    m->nr_bytes = min_u64(nr_bytes,
-                          nr_clusters * img->cluster_size - in_cluster);
+    m->nr_bytes = min_u64(nr_bytes, run_nr * img->cluster_size - in_cluster);
     return 0;
 }
 
@@ -267,9 +391,9 @@ int
 map_lookup(struct view *v, uint64_t guest_off, uint64_t nr_bytes,
            struct mapping *m, struct qcow2_error *err)
 {
+    uint32_t in_cluster = guest_off & (v->img->cluster_size - 1);
     struct l1_entry table;
-    struct block *b;
-    int r;
+    uint64_t entry, nr;
 
     if (find_table(v, guest_off, &table, err) == -1)
         return -1;
@@ -280,31 +404,17 @@ map_lookup(struct view *v, uint64_t guest_off, uint64_t nr_bytes,
         m->nr_bytes = min_u64(nr_bytes, reach - (guest_off & (reach - 1)));
         return 0;
     }
-    b = get_slice(v, table.host_off, guest_off, err);
-    if (!b)
+    nr_bytes = min_u64(nr_bytes, map_piece(v, guest_off));
+    nr = div_round_up(in_cluster + nr_bytes, v->img->cluster_size);
+    if (find_entries(v, table.host_off, guest_off, nr, &entry, &nr, err) == -1
+        || fill_mapping(v, entry, nr, table.copied, guest_off, nr_bytes, m,
+                        err) == -1)
         return -1;
-    r = fill_mapping(v, b, table.copied, guest_off,
-                     min_u64(nr_bytes, map_piece(v, guest_off)), m, err);
-    cache_put(b);
-    if (r == 0)
-        IMAGE_DEBUG(v->img, QCOW2_DEBUG_MAP,
-                    "map 0x%llx+0x%llx: kind %d at 0x%llx",
-                    (unsigned long long)guest_off,
-                    (unsigned long long)m->nr_bytes, (int)m->kind,
-                    (unsigned long long)m->host_off);
-    return r;
-}
-
-/* What is wrong is told to whoever needs it. */
-static int
-load_slices(void *opaque, uint64_t key, const struct iovec *vec, int nr)
-{
-    struct image *img = opaque;
-    uint64_t end = __atomic_load_n(&img->known_end, __ATOMIC_RELAXED);
-
-    if (!range_inside(key, nr * (uint64_t)img->slice_size, end))
-        return -1;
-    return io_preadv(img->io, vec, nr, key, NULL);
+    IMAGE_DEBUG(v->img, QCOW2_DEBUG_MAP, "map 0x%llx+0x%llx: kind %d at 0x%llx",
+                (unsigned long long)guest_off,
+                (unsigned long long)m->nr_bytes, (int)m->kind,
+                (unsigned long long)m->host_off);
+    return 0;
 }
 
 uint64_t
@@ -314,17 +424,21 @@ map_preload(struct view *v, uint64_t from, uint64_t to)
     uint64_t reach = UINT64_C(1) << l1_bits(img);
     uint64_t window = UINT64_C(1) << slice_window_bits(img);
     uint64_t start = round_down(from, window);
-    uint64_t end = min_u64(to, round_down(from, reach) + reach);
+    uint64_t end = min_u64(to, round_down(from, reach) + reach), nr, first;
     struct l1_entry table = entry_decode_l1(l1_load(v, from >> l1_bits(img)),
                                             img->cluster_bits);
-    uint64_t nr = min_u64(div_round_up(end - start, window),
-                          CACHE_MAX_PRELOAD);
+    struct load l = { .v = v };
 
     if (table.host_off == 0 || table.flaws)
         return end;
-    cache_preload(img->meta, img,
-                  table.host_off + slice_index(img, from) * img->slice_size,
-                  img->slice_size, nr, load_slices, img);
+    while (start < end && rows_find(&v->rows, window_of(img, start), &first))
+        start += window;
+    if (start >= end)
+        return end;
+    l.window = window_of(img, start);
+    l.key = table.host_off + slice_index(img, start) * img->slice_size;
+    nr = min_u64(div_round_up(end - start, window), CACHE_MAX_PRELOAD);
+    cache_preload(img->meta, img, l.key, img->slice_size, nr, load_slices, &l);
     return min_u64(to, start + nr * window);
 }
 
@@ -417,6 +531,7 @@ map_prepare(struct view *v, uint64_t guest_off, struct map_slice *s,
     int ret;
 
     s->block = NULL;
+    rows_end(&v->rows, window_of(img, guest_off), 1);
     if (find_table(v, guest_off, &table, err) == -1)
         return -1;
     host_off = table.host_off;
@@ -445,7 +560,7 @@ int
 map_read_table(struct image *img, uint64_t table_off, be64 *table,
                struct qcow2_error *err)
 {
-    return load_slice(img, table_off, table, img->cluster_size, err);
+    return read_entries(img, table_off, table, img->cluster_size, err);
 }
 
 /* Readers of snapshots may be loading slices just now, from before the table

@@ -62,6 +62,8 @@ snapshot_end(struct image *img, int r, bool unsettled,
     if (flush_all(img, e) == -1
         || (!unsettled && flush_dirty_bit(img, false, e) == -1))
         r = -1;
+    else
+        rows_forget(&img->active.rows); /* flags changed */
     pthread_rwlock_unlock(&img->rwlock);
     return r;
 }

@@ -266,6 +266,127 @@ damaged_entries_are_refused(void **state)
     }
 }
 
+/* Two slices of one table, each a row: 512 clusters one behind the other. */
+enum { LARGE = 8192, WINDOW = 512 * LARGE };
+
+#define ROWS "cluster 8K; size 8M; data 0-1023 1;"
+
+static uint64_t
+slice_key(const struct bare *b, unsigned window)
+{
+    return (b->img->active.l1[0] & L1_OFFSET_MASK) + window * 4096;
+}
+
+/* Does a lookup do without the slice? Right it is in any case. */
+static bool
+is_row(struct bare *b, unsigned window, bool copied)
+{
+    uint64_t key = slice_key(b, window);
+    struct mapping first, m;
+
+    first = look_up(b, (uint64_t)window * WINDOW + 5 * LARGE, 100);
+    cache_drop(b->img->meta, b->img, key);
+    m = look_up(b, (uint64_t)window * WINDOW + 100 * LARGE + 3, 2 * WINDOW);
+    EXPECT(m.kind == MAP_DATA && m.copied == copied
+           && m.host_off == first.host_off + 95 * LARGE + 3
+           && m.nr_bytes == 412 * LARGE - 3, "mapped wrongly");
+    return !cache_has(b->img->meta, b->img, key);
+}
+
+static void
+rows_need_no_slice(void **state)
+{
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, ROWS);
+    EXPECT(is_row(&b, 0, true), "the slice is read");
+    EXPECT(is_row(&b, 1, true), "the slice is read");
+    bare_close(&b);
+    bare_open(&b, ROWS "zero 600;");
+    look_up(&b, WINDOW, LARGE);
+    cache_drop(b.img->meta, b.img, slice_key(&b, 1));
+    EXPECT(look_up(&b, 599 * LARGE, 3 * LARGE).nr_bytes == LARGE, "no row");
+    EXPECT(look_up(&b, 600 * LARGE, LARGE).kind == MAP_ZERO, "no row");
+    bare_close(&b);
+}
+
+static void
+neighbours_of_rows_are_noted_with_them(void **state)
+{
+    uint64_t host_off;
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, ROWS);
+    look_up(&b, 0, LARGE);
+    look_up(&b, WINDOW, LARGE);
+    EXPECT(!cache_has(b.img->meta, b.img, slice_key(&b, 1)), "read again");
+    bare_close(&b);
+    /* Not what the disk still has of one that changed. */
+    bare_open(&b, ROWS);
+    host_off = take(&b, 1);
+    set(&b, WINDOW, 1, MAP_TO_DATA, host_off);
+    EXPECT(is_row(&b, 0, true), "no row");
+    EXPECT(look_up(&b, WINDOW, LARGE).host_off == host_off, "from the disk");
+    bare_close(&b);
+}
+
+static void
+slices_without_anything_are_rows(void **state)
+{
+    struct mapping m;
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, "cluster 8K; size 8M; data 1 1;");
+    look_up(&b, WINDOW, LARGE);
+    cache_drop(b.img->meta, b.img, slice_key(&b, 1));
+    m = look_up(&b, WINDOW + 5, 2 * WINDOW);
+    EXPECT(m.kind == MAP_UNALLOCATED && m.nr_bytes == WINDOW - 5, "mapped");
+    EXPECT(!cache_has(b.img->meta, b.img, slice_key(&b, 1)), "read again");
+    bare_close(&b);
+}
+
+static void
+rows_end_before_they_change(void **state)
+{
+    uint64_t host_off;
+    struct qcow2_error err;
+    struct map_slice s;
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, ROWS);
+    EXPECT(is_row(&b, 0, true) && is_row(&b, 1, true), "no rows");
+    host_off = take(&b, 1);
+    set(&b, 7 * LARGE, 1, MAP_TO_DATA, host_off);
+    EXPECT(look_up(&b, 7 * LARGE, LARGE).host_off == host_off, "as before");
+    EXPECT_OK(flush_run(b.img, &err), &err);
+    cache_drop(b.img->meta, b.img, slice_key(&b, 0));
+    EXPECT(look_up(&b, 7 * LARGE, LARGE).host_off == host_off, "as before");
+    EXPECT(is_row(&b, 1, true), "the other slice did not change");
+    /* Not noted again once somebody is about to change it. */
+    s = prepare(&b, WINDOW);
+    map_done(&s);
+    EXPECT(!is_row(&b, 1, true), "noted again");
+    bare_close(&b);
+}
+
+/* Of a shared table COPIED flags say nothing, of its copy they would. */
+static void
+rows_end_with_their_table(void **state)
+{
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, ROWS "snapshot 1 one;");
+    EXPECT(is_row(&b, 1, false), "no row");
+    set(&b, 0, 1, MAP_TO_UNALLOCATED, 0);
+    EXPECT(!is_row(&b, 1, false), "the copy has a row of the table");
+    bare_close(&b);
+}
+
 int
 main(void)
 {
@@ -278,6 +399,11 @@ main(void)
         cmocka_unit_test(shared_tables_are_copied_before_they_change),
         cmocka_unit_test(changed_l1_entries_are_taken_once),
         cmocka_unit_test(damaged_entries_are_refused),
+        cmocka_unit_test(rows_need_no_slice),
+        cmocka_unit_test(neighbours_of_rows_are_noted_with_them),
+        cmocka_unit_test(slices_without_anything_are_rows),
+        cmocka_unit_test(rows_end_before_they_change),
+        cmocka_unit_test(rows_end_with_their_table),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
