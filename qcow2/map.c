@@ -178,7 +178,7 @@ slice_index(const struct image *img, uint64_t guest_off)
            & ((UINT64_C(1) << (img->l2_bits - img->slice_bits)) - 1);
 }
 
-/* Reads of an L2 table. */
+/* Reads a part of an L2 table, or all of it. */
 static int
 read_entries(struct image *img, uint64_t host_off, void *data, uint32_t size,
              struct qcow2_error *err)
