@@ -206,12 +206,14 @@ change_widths(struct image *img, struct header_form *form,
 }
 
 /* Version 2 has no zero clusters: those of the disk become unallocated where
- * nothing shows through, or clusters of zeroes. */
+ * nothing shows through, or clusters of zeroes. Tables may have some past its
+ * end as well: QEMU leaves them where a VM state was. */
 static int
 expand_zeroes(struct image *img, struct qcow2_error *err)
 {
     struct view *v = &img->active;
-    uint64_t off = 0, end = round_up(v->src.size, img->cluster_size);
+    uint64_t off = 0, end = (uint64_t)v->l1_entries
+                            << (img->l2_bits + img->cluster_bits);
     CLEANUP_FREE void *zeroes = calloc(1, img->cluster_size);
 
     if (!zeroes)
@@ -228,7 +230,7 @@ expand_zeroes(struct image *img, struct qcow2_error *err)
         }
         if (flush_make_room(img, err) == -1)
             return -1;
-        if (img->chain.nr_layers > 1 || m.has_host) {
+        if (off < v->src.size && (img->chain.nr_layers > 1 || m.has_host)) {
             uint64_t nr = min_u64(img->cluster_size, v->src.size - off);
 
             if (write_data(img, zeroes, nr, off, err) == -1)

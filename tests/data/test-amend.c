@@ -3,7 +3,9 @@
  * it held, in all its snapshots, and qemu-img finds nothing wrong with it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "expect.h"
 #include "header.h"
@@ -145,6 +147,63 @@ zeroes_over_a_backing_file_stay_zeroes_in_version_2(void **state)
     free(content);
 }
 
+static uint64_t
+get_number(int fd, uint64_t host_off)
+{
+    be64 number;
+
+    EXPECT(pread(fd, &number, 8, host_off) == 8, "cannot read");
+    return be64_get(number);
+}
+
+/* A cluster behind the end of the disk becomes zero, as QEMU leaves those
+ * that were a VM state's. */
+static void
+make_zero_past_end(const char *path, uint32_t l2_index)
+{
+    int fd = open(path, O_RDWR);
+    uint64_t l1 = get_number(fd, HEADER_AT_L1 + 4);
+    uint64_t l2 = get_number(fd, l1) & L1_OFFSET_MASK;
+    be64 entry = be64_make(L2_ZERO);
+
+    EXPECT(pwrite(fd, &entry, 8, l2 + l2_index * 8) == 8, "cannot write");
+    close(fd);
+}
+
+static void
+zeroes_past_the_end_do_not_stay_in_version_2(void **state)
+{
+    struct qcow2_create_options base = { .size = DISK_BYTES };
+    struct qcow2_create_options c = { .size = DISK_BYTES };
+    struct form v2 = { 2, 16 };
+    struct qcow2_error err;
+
+    (void)state;
+    for (int with_base = 0; with_base <= 1; with_base++) {
+        unsigned char *content;
+        struct qcow2_disk *disk;
+
+        tmpdir_clear();
+        EXPECT_OK(qcow2_create(tmpdir_path("base"), &base, &err), &err);
+        if (with_base) {
+            c.backing = "base";
+            c.backing_format = QCOW2_FORMAT_QCOW2;
+        }
+        EXPECT_OK(qcow2_create(tmpdir_path("i"), &c, &err), &err);
+        disk = open_image(tmpdir_path("i"));
+        content = fill_disk(disk, 6);
+        EXPECT_OK(qcow2_close(disk, &err), &err);
+        make_zero_past_end(tmpdir_path("i"), DISK_BYTES / 65536 + 10);
+        oracle_expect_clean(tmpdir_path("i"));
+        amend_and_check(tmpdir_path("i"), &v2, content);
+        /* Such an entry would be damage there, and growing would meet it. */
+        disk = open_image(tmpdir_path("i"));
+        EXPECT_OK(qcow2_resize(disk, 2 * DISK_BYTES, false, &err), &err);
+        EXPECT_OK(qcow2_close(disk, &err), &err);
+        free(content);
+    }
+}
+
 static void
 snapshots_survive_wider_refcounts(void **state)
 {
@@ -243,6 +302,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_form_becomes_every_other),
         cmocka_unit_test(zeroes_over_a_backing_file_stay_zeroes_in_version_2),
+        cmocka_unit_test(zeroes_past_the_end_do_not_stay_in_version_2),
         cmocka_unit_test(snapshots_survive_wider_refcounts),
         cmocka_unit_test(refusals_change_nothing),
         cmocka_unit_test(a_failure_leaves_nothing_behind_that_shows),
