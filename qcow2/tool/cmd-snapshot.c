@@ -255,6 +255,18 @@ load_state(const struct request *q)
     return disk_close(disk, status);
 }
 
+/* Is the file of VM state the image itself? Opening it for writing would empty
+ * the image, and reading it would not end as long as there is space. */
+static bool
+state_is_image(const struct request *q)
+{
+    struct stat state, image;
+
+    return q->state && stat(q->state, &state) == 0
+           && stat(q->path, &image) == 0 && state.st_dev == image.st_dev
+           && state.st_ino == image.st_ino;
+}
+
 /* Which action the words or letters ask for, and its operands. */
 static void
 settle(struct request *q, const struct args *a)
@@ -313,6 +325,8 @@ run(const struct verb *verb, int argc, char **argv)
     if (q.disk.options.no_lock && q.action != LIST
         && q.action != LOAD_STATE)
         usage_error(verb, "-U is for reading: changes need the locks");
+    if (state_is_image(&q))
+        usage_error(verb, "the file of VM state cannot be the image itself");
     switch (q.action) {
     case NO_ACTION:
         break;

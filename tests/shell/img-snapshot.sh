@@ -65,6 +65,13 @@ refuses 'has no VM state' qcow2_img snapshot load-state without no disk.qcow2
 [ ! -e no ] || fail "a file for no state"
 refuses 'cannot open' qcow2_img snapshot save-state x nowhere disk.qcow2
 refuses 'Is a directory' qcow2_img snapshot save-state x . disk.qcow2
+ln -s disk.qcow2 link.qcow2
+cp disk.qcow2 before.qcow2
+refuses 'the image itself' \
+    qcow2_img snapshot load-state with link.qcow2 disk.qcow2
+refuses 'the image itself' \
+    qcow2_img snapshot save-state x disk.qcow2 disk.qcow2
+cmp disk.qcow2 before.qcow2
 for name in with piped without; do
     qcow2_img snapshot -d "$name" disk.qcow2
 done
