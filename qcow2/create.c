@@ -15,6 +15,7 @@
 #include "escape.h"
 #include "gate.h"
 #include "header.h"
+#include "open-disk.h"
 #include "refcount.h"
 
 enum {
@@ -236,6 +237,32 @@ open_backing(const char *path, const struct qcow2_create_options *o,
     return disk;
 }
 
+/* A file cannot take the place of one that it is to stand on. Where the
+ * backing file is open, locks would see to that, but not tell why. */
+static int
+check_not_below(const char *path, const struct qcow2_create_options *o,
+                const struct qcow2_disk *backing, struct qcow2_error *err)
+{
+    struct gate_file file;
+    bool below = false;
+    struct stat st;
+
+    if (!o->backing || stat(path, &st) == -1)
+        return 0;
+    if (gate_trust_name(path, o->backing, &file, NULL) == 0) {
+        below = file.dev == st.st_dev && file.ino == st.st_ino;
+        gate_file_free(&file);
+    }
+    for (unsigned i = 0; backing && i < backing->chain->nr_layers; i++) {
+        const struct io *io = backing->chain->layers[i]->io;
+
+        below |= io->dev == st.st_dev && io->ino == st.st_ino;
+    }
+    if (!below)
+        return 0;
+    return error_set(err, EINVAL, "it would be in its own backing chain");
+}
+
 /* What is there may be an image, which must not be one any more before its
  * tables are written over. */
 static int
@@ -331,7 +358,9 @@ qcow2_create(const char *path, const struct qcow2_create_options *o,
         if (o->size_from_backing)
             size = qcow2_get_size(backing);
     }
-    r = make_plan(o, size, &p, err);
+    r = check_not_below(path, o, backing, err);
+    if (r == 0)
+        r = make_plan(o, size, &p, err);
     if (r == -1)
         error_prefix(err, "%s: cannot create", path);
     else

@@ -103,9 +103,15 @@ refuses 'one file name' qcow2_img create -f qcow2
 # What may not be replaced.
 cp base.qcow2 keep.qcow2
 refuses 'File exists' qcow2_img create --no-clobber -f qcow2 base.qcow2 1M
-refuses 'in use|loop|lock' qcow2_img create -f qcow2 \
-        -b base.qcow2 -F qcow2 base.qcow2
+qcow2_img create -q -f qcow2 -b base.qcow2 -F qcow2 over.qcow2
+for option in -q -u; do # -u: the backing file is not even opened
+    refuses 'own backing chain' qcow2_img create "$option" -f qcow2 \
+            -b ./base.qcow2 -F qcow2 base.qcow2 1M
+done
+refuses 'own backing chain' qcow2_img create -f qcow2 \
+        -b over.qcow2 -F qcow2 base.qcow2
 cmp base.qcow2 keep.qcow2
+rm over.qcow2
 
 # Backing files are named by the user, but must be such that the image that
 # names them can be opened.

@@ -430,10 +430,10 @@ test_image_does_not_replace_its_own_base(void **state)
                .backing_format = QCOW2_FORMAT_QCOW2 });
     refuse(mid, &(struct qcow2_create_options){
                .size = 512, .backing = "mid", .overwrite = true,
-               .backing_format = QCOW2_FORMAT_QCOW2 }, EBUSY, "mid");
+               .backing_format = QCOW2_FORMAT_QCOW2 }, EINVAL, "own");
     refuse(base, &(struct qcow2_create_options){
                .size = 512, .backing = "mid", .overwrite = true,
-               .backing_format = QCOW2_FORMAT_QCOW2 }, EBUSY, "base");
+               .backing_format = QCOW2_FORMAT_QCOW2 }, EINVAL, "own");
     expect_size(mid, 7 << 20);
     expect_size(base, 7 << 20);
     tmpdir_clear();
