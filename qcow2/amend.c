@@ -352,6 +352,8 @@ qcow2_amend(struct qcow2_disk *disk, const struct qcow2_amend_options *options,
     struct image *img;
     int r;
 
+    if (disk->file->raw)
+        return error_set(err, ENOTSUP, "a raw disk has nothing to amend");
     if (check_options(options, err) == -1
         || snapshot_begin(disk, &img, err) == -1)
         return -1;

@@ -48,6 +48,6 @@ refuses 'changed by rebase' qcow2_img amend -o backing_file=x disk.qcow2
 refuses 'can be changed' qcow2_img amend -o cluster_size=4k disk.qcow2
 refuses 'can be changed' qcow2_img amend -o compression_type=zlib disk.qcow2
 refuses '1, 2, 4' qcow2_img amend -o refcount_bits=7 disk.qcow2
-refuses 'raw' qcow2_img amend -f raw -o compat=1.1 base.raw
+refuses 'nothing to amend' qcow2_img amend -f raw -o compat=1.1 base.raw
 refuses 'one image' qcow2_img amend -o compat=1.1
 cmp disk.qcow2 before.qcow2
