@@ -4,8 +4,8 @@
  * Parts of clusters come through the cache of decompressed ones, so that two
  * readers of one cluster decompress it once; but where nothing says that
  * more of a cluster will be wanted, only its start is decompressed, as far as
- * it is. Whole clusters in a row are read in one I/O and decompressed in
- * place.
+ * it is. Whole clusters in a row are decompressed in place, and read in one
+ * I/O as long as they lie in that order.
  */
 #include "compressed.h"
 
@@ -77,6 +77,12 @@ read_run(struct image *img, const struct compressed_part *parts, unsigned nr,
     return r;
 }
 
+static bool
+is_whole(const struct image *img, const struct compressed_part *p)
+{
+    return p->nr_bytes == img->cluster_size;
+}
+
 /* How many whole clusters there are at the start of parts, near to each
  * other on the host; *host_end is behind them. */
 static unsigned
@@ -91,7 +97,7 @@ find_run(const struct image *img, const struct compressed_part *parts,
     for (i = 0; i < nr; i++) {
         uint64_t end = parts[i].host_off + parts[i].compressed_len;
 
-        if (parts[i].nr_bytes != img->cluster_size
+        if (!is_whole(img, &parts[i])
             || parts[i].host_off < start
             || parts[i].host_off > *host_end + MAX_GAP_BYTES
             || (i > 0 && end - start > most))
@@ -203,6 +209,21 @@ read_part(struct view *v, const struct compressed_part *p,
     return 0;
 }
 
+/* Several writers at work at once leave clusters in any order, so that no
+ * run is found. A row of them is read by somebody in sequence all the same,
+ * who will not come back: only what is there is taken from the cache.
+ */
+static bool
+bypasses_cache(const struct image *img, const struct compressed_part *parts,
+               unsigned nr, unsigned i)
+{
+    return is_whole(img, &parts[i])
+           && ((i > 0 && is_whole(img, &parts[i - 1]))
+               || (i + 1 < nr && is_whole(img, &parts[i + 1])))
+           && !cache_has(clusters_cache(img->clusters), img,
+                         parts[i].host_off);
+}
+
 int
 compressed_read(struct source *s, const struct compressed_part *parts,
                 unsigned nr, struct qcow2_error *err)
@@ -213,9 +234,10 @@ compressed_read(struct source *s, const struct compressed_part *parts,
         uint64_t host_end;
         unsigned n = find_run(v->img, parts + i, nr - i, &host_end);
 
-        if ((n > 1 ? read_run(v->img, parts + i, n, parts[i].host_off,
-                              host_end, err)
-                   : read_part(v, &parts[i], err)) == -1)
+        if ((n > 1 || bypasses_cache(v->img, parts, nr, i)
+                 ? read_run(v->img, parts + i, n, parts[i].host_off,
+                            host_end, err)
+                 : read_part(v, &parts[i], err)) == -1)
             return -1;
         i += max_u64(n, 1);
     }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "audit.h"
+#include "clusters.h"
 #include "compress.h"
 #include "expect.h"
 #include "image.h"
@@ -268,6 +269,46 @@ a_freed_cluster_is_packed_into_no_more(void **state)
     }
 }
 
+static uint64_t
+bytes_in_cache(struct qcow2_disk *disk)
+{
+    return cache_used_bytes(clusters_cache(disk_image(disk)->clusters));
+}
+
+/* As left by a writer that compresses several clusters at once. */
+static void
+rows_are_kept_out_of_the_cache_in_whatever_order_they_lie(void **state)
+{
+    struct qcow2_create_options create = { .size = 8 << 16 };
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    struct qcow2_error err;
+    struct qcow2_disk *disk;
+    unsigned char *model = malloc(create.size), *got = malloc(create.size);
+
+    (void)state;
+    tmpdir_clear();
+    expect_case("backwards");
+    EXPECT_OK(qcow2_create(tmpdir_path("image"), &create, &err), &err);
+    disk = qcow2_open(tmpdir_path("image"), &options, &err);
+    EXPECT(disk, "%s", err.text);
+    for (unsigned i = 8; i-- > 0;) {
+        fill(model + i * 65536, 65536, i + 1);
+        EXPECT(compress_to(disk, model + i * 65536, 65536, i * 65536) == 0,
+               "-");
+    }
+    EXPECT_OK(qcow2_pread(disk, got, create.size, 0, &err), &err);
+    expect_same("row", got, model, create.size, 0);
+    EXPECT(bytes_in_cache(disk) == 0, "rows are kept");
+
+    EXPECT_OK(qcow2_pread(disk, got, 65536, 65536, &err), &err);
+    EXPECT(bytes_in_cache(disk) > 0, "one alone is not kept");
+    EXPECT_OK(qcow2_pread(disk, got, create.size - 512, 0, &err), &err);
+    expect_same("some of it cached", got, model, create.size - 512, 0);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    free(model);
+    free(got);
+}
+
 struct worker {
     struct trial *t;
     unsigned nr;
@@ -402,6 +443,8 @@ main(void)
         cmocka_unit_test(compressed_clusters_among_others_read_right),
         cmocka_unit_test(clusters_are_shared),
         cmocka_unit_test(a_freed_cluster_is_packed_into_no_more),
+        cmocka_unit_test(
+            rows_are_kept_out_of_the_cache_in_whatever_order_they_lie),
         cmocka_unit_test(threads_pack_into_the_same_clusters),
         cmocka_unit_test(threads_read_the_same_clusters),
     };
