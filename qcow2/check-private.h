@@ -118,6 +118,8 @@ uint64_t check_stored_run(struct check *c, uint64_t cluster, uint64_t nr,
 
 /* The refcount that the repair under way leaves. */
 uint64_t check_settled(struct check *c, uint64_t cluster);
+uint64_t check_settled_run(struct check *c, uint64_t cluster, uint64_t nr,
+                           uint64_t *settled);
 
 /* check-walk.c */
 int check_count(struct check *c, struct qcow2_error *err);

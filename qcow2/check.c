@@ -138,15 +138,32 @@ check_stored_run(struct check *c, uint64_t cluster, uint64_t nr,
     return n;
 }
 
-uint64_t
-check_settled(struct check *c, uint64_t cluster)
+static uint64_t
+settle(const struct check *c, uint64_t stored, uint64_t refs)
 {
-    uint64_t stored = check_stored(c, cluster);
-    uint64_t want = min_u64(counts_get(&c->refs, cluster), c->refcount_max);
+    uint64_t want = min_u64(refs, c->refcount_max);
 
     if (stored < want)
         return c->options.repair == QCOW2_REPAIR_ALL ? want : stored;
     return c->options.repair == QCOW2_REPAIR_NONE || c->lost ? stored : want;
+}
+
+uint64_t
+check_settled(struct check *c, uint64_t cluster)
+{
+    return settle(c, check_stored(c, cluster), counts_get(&c->refs, cluster));
+}
+
+uint64_t
+check_settled_run(struct check *c, uint64_t cluster, uint64_t nr,
+                  uint64_t *settled)
+{
+    uint64_t stored, refs;
+    uint64_t n = check_stored_run(c, cluster, nr, &stored);
+
+    n = counts_run(&c->refs, cluster, n, &refs);
+    *settled = settle(c, stored, refs);
+    return n;
 }
 
 static int

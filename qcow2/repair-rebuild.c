@@ -125,6 +125,22 @@ lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
     return 0;
 }
 
+static void
+fill_block(struct check *c, uint64_t first)
+{
+    uint64_t nr = UINT64_C(1) << c->refblock_bits;
+
+    memset(c->table, 0, c->cluster_size);
+    for (uint64_t i = 0, n; i < nr; i += n) {
+        uint64_t settled;
+
+        n = check_settled_run(c, first + i, nr - i, &settled);
+        if (settled > 0)
+            for (uint64_t j = i; j < i + n; j++)
+                refcount_set(c->table, c->hdr->refcount_order, j, settled);
+    }
+}
+
 static int
 write_blocks(struct check *c, const struct rebuild *r, be64 *table,
              struct qcow2_error *err)
@@ -132,14 +148,9 @@ write_blocks(struct check *c, const struct rebuild *r, be64 *table,
     uint64_t place = (r->first + r->table_clusters) << c->cluster_bits;
 
     for (uint64_t idx = 0; idx < r->nr_entries; idx++) {
-        uint64_t first = idx << c->refblock_bits;
-
         if (!r->needed[idx])
             continue;
-        memset(c->table, 0, c->cluster_size);
-        for (uint64_t i = 0; i < UINT64_C(1) << c->refblock_bits; i++)
-            refcount_set(c->table, c->hdr->refcount_order, i,
-                         check_settled(c, first + i));
+        fill_block(c, idx << c->refblock_bits);
         if (repair_write(c, "new refcount block", c->table, c->cluster_size,
                          place, err) == -1)
             return -1;
