@@ -128,7 +128,7 @@ check_skip_zeroes(struct check *c, uint64_t first, uint64_t i,
     unsigned order = c->hdr->refcount_order, per_word = 64u >> order;
     uint64_t word;
 
-    while (i < end && i % per_word == 0) {
+    while (i < end && (i & (per_word - 1)) == 0) {
         memcpy(&word, c->table + ((i - first) << order) / 8, sizeof word);
         if (word != 0)
             break;
