@@ -179,6 +179,19 @@ recipe_seeds(struct seeds *s, const char *check_dir)
         free(entries);
 }
 
+/* What is not as we write it, but no damage. */
+static void
+odd_seeds(struct seeds *s)
+{
+    struct sparse *f = base_build("cluster 4K; size 1M; data 0-3 1;"
+                                  "poke l2[9] = 0x8000000000000000");
+
+    put_sparse(s, f);
+    put_operations(s, 300);
+    tell(s, "copied-without-a-place", 0);
+    sparse_free(f);
+}
+
 static void
 scene_seeds(struct seeds *s)
 {
@@ -193,9 +206,9 @@ scene_seeds(struct seeds *s)
 }
 
 /* Little in the file, and much that it claims: 60 refblocks with a leak
- * each among 16 million refcounts. */
+ * each among 16 million refcounts. In a table that has to be rebuilt, too. */
 static void
-large_seeds(struct seeds *s)
+large_seed(struct seeds *s, const char *name, bool rebuilt)
 {
     enum { CLUSTER = 2 << 20, NR = 60 };
     struct sparse *f = base_build("cluster 2M; refcount-bits 1; size 1M");
@@ -205,10 +218,19 @@ large_seeds(struct seeds *s)
         sparse_put(f, reftable + i * 8, 8, at);
         sparse_put(f, at + i * 9000, 1, 1);
     }
+    if (rebuilt)
+        sparse_put(f, reftable + (NR + 1) * 8, 8, 1);
     sparse_truncate(f, at);
     put_sparse(s, f);
-    tell(s, "refblocks", NR);
+    tell(s, name, NR);
     sparse_free(f);
+}
+
+static void
+large_seeds(struct seeds *s)
+{
+    large_seed(s, "refblocks", false);
+    large_seed(s, "rebuilt-refblocks", true);
 }
 
 /* The table alone, with what comes behind it in its cluster. */
@@ -298,6 +320,7 @@ seeds_each(const char *target, const char *check_dir, seed_fn *fn,
         recipe_seeds(s, check_dir);
         scene_seeds(s);
         large_seeds(s);
+        odd_seeds(s);
     }
     if (strcmp(target, "snapshots") == 0)
         snapshot_seeds(s);

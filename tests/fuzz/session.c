@@ -83,9 +83,9 @@ has_bitmaps(const struct sparse *file)
 }
 
 /* The tests' own checker, which knows no bitmaps, must agree. But it also
- * minds compressed data in a cluster that is data as well, which harms nobody
- * as long as the references are counted: then false, as what is written may
- * be as odd. */
+ * minds what we never write and what harms nobody: compressed data in a
+ * cluster that is data as well, as long as the references are counted, and
+ * COPIED of nothing. Then false, as what is written may be as odd. */
 static bool
 audit_agrees(const struct sparse *file)
 {
@@ -99,7 +99,8 @@ audit_agrees(const struct sparse *file)
     sparse_read(file, 0, bytes, size);
     audit_image(bytes, size, &a);
     free(bytes);
-    MUST(a.nr_corruptions == 0 || strstr(a.first, "compressed data"),
+    MUST(a.nr_corruptions == 0 || strstr(a.first, "compressed data")
+         || strstr(a.first, "without an offset"),
          "the audit finds what the check does not: %s", a.first);
     return a.nr_corruptions == 0;
 }
