@@ -150,8 +150,9 @@ parse_bytes(const struct args *a, const char *what, const char *s)
     if (!text_to_bytes(s, &nr_bytes)) {
         CLEANUP_FREE char *text = text_escape(s);
 
-        usage_error(a->verb, "%s: '%s' is not a size; write a number with "
-                    "one of the suffixes k, M, G, T, P and E, or none",
+        usage_error(a->verb, "%s: '%s' is not a size, or is too large; write a "
+                    "number with one of the suffixes k, M, G, T, P and E, or "
+                    "none",
                     what, text);
     }
     return nr_bytes;

@@ -43,27 +43,44 @@ find_size(const char *text, uint64_t now, uint64_t *size)
     return true;
 }
 
+/* Why a disk of `now` bytes cannot get `size`; NULL: nothing speaks against
+ * it. */
+static const char *
+objection(const struct request *q, uint64_t now, uint64_t size)
+{
+    if (size >= now)
+        return NULL;
+    if (!q->shrink)
+        return "is less than now; what lies beyond would be lost; --shrink "
+               "allows it";
+    if (q->prealloc != QCOW2_PREALLOC_OFF)
+        return "is less than now; --preallocation is for disks that grow";
+    return NULL;
+}
+
 static int
 resize(struct qcow2_disk *disk, const struct request *q,
        struct qcow2_error *err)
 {
+    CLEANUP_FREE char *path = text_escape(q->path);
     uint64_t now = qcow2_get_size(disk), size;
+    const char *why;
 
     if (!find_size(q->size, now, &size)) {
         CLEANUP_FREE char *text = text_escape(q->size);
 
-        snprintf(err->text, sizeof err->text, "'%s' leads to no size: it is "
-                 "%s now", text, EXACT_SIZE_TEXT(now));
+        snprintf(err->text, sizeof err->text, "%s: '%s' leads to no size: it "
+                 "is %s now", path, text, EXACT_SIZE_TEXT(now));
         return -1;
     }
     /* Other programs round it down. */
     if (qcow2_get_format(disk) == QCOW2_FORMAT_QCOW2
         && size <= UINT64_MAX - 511)
         size = (size + 511) / 512 * 512;
-    if (size < now && !q->shrink) {
-        snprintf(err->text, sizeof err->text, "%s is less than now, %" PRIu64
-                 " bytes; what lies beyond would be lost; --shrink allows it",
-                 EXACT_SIZE_TEXT(size), now);
+    why = objection(q, now, size);
+    if (why) {
+        snprintf(err->text, sizeof err->text, "%s: the disk has %" PRIu64
+                 " bytes; %s %s", path, now, EXACT_SIZE_TEXT(size), why);
         return -1;
     }
     if (qcow2_resize(disk, size, q->shrink, err) == -1)

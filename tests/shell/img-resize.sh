@@ -81,7 +81,11 @@ expect_output 'guessed to be raw' qcow2_img resize raw.raw 1k
 
 cp disk.qcow2 before.qcow2
 refuses '--shrink' qcow2_img resize disk.qcow2 1M
-refuses 'leads to no size' qcow2_img resize --shrink disk.qcow2 -1G
+refuses "disk.qcow2: '-1G' leads to no size" \
+    qcow2_img resize --shrink disk.qcow2 -1G
+refuses 'for disks that grow' \
+    qcow2_img resize --shrink --preallocation=full disk.qcow2 512
+refuses 'or is too large' qcow2_img resize disk.qcow2 16E
 refuses 'not a size' qcow2_img resize disk.qcow2 foo
 refuses 'not a size' qcow2_img resize disk.qcow2 --help2
 refuses 'expects one image and a size' qcow2_img resize disk.qcow2
