@@ -67,17 +67,18 @@ plan_widths(struct image *img, struct widths *w, struct qcow2_error *err)
     return 0;
 }
 
-/* The refcount of a host cluster after the switch, old refcounts still
- * counted. */
+/* The refcount of a host cluster below new_end after the switch, old
+ * refcounts still counted; and how many, at most *nr, have the same. */
 static int
 refcount_after(struct image *img, const struct widths *w, uint64_t cluster,
-               uint64_t *refcount, struct qcow2_error *err)
+               uint64_t *nr, uint64_t *refcount, struct qcow2_error *err)
 {
     if (cluster >= w->first) {
-        *refcount = cluster < new_end(w);
+        *refcount = 1;
         return 0;
     }
-    if (refcount_read(img, cluster, refcount, err) == -1)
+    *nr = min_u64(*nr, w->first - cluster);
+    if (refcount_read(img, cluster, nr, refcount, err) == -1)
         return -1;
     if (*refcount > refcount_max(w->order))
         return error_set(err, ENOTSUP, "%s: the cluster at 0x%" PRIx64 " has "
@@ -87,29 +88,42 @@ refcount_after(struct image *img, const struct widths *w, uint64_t cluster,
     return 0;
 }
 
+/* Fills the refblock that counts nr clusters from first on. */
+static int
+fill_block(struct image *img, const struct widths *w, unsigned char *block,
+           uint64_t first, uint64_t nr, struct qcow2_error *err)
+{
+    memset(block, 0, img->cluster_size);
+    for (uint64_t i = 0, n; i < nr; i += n) {
+        uint64_t refcount;
+
+        n = nr - i;
+        if (refcount_after(img, w, first + i, &n, &refcount, err) == -1)
+            return -1;
+        if (refcount > 0)
+            for (uint64_t j = i; j < i + n; j++)
+                refcount_set(block, w->order, j, refcount);
+    }
+    return 0;
+}
+
 static int
 write_blocks(struct image *img, const struct widths *w,
              struct qcow2_error *err)
 {
     CLEANUP_FREE unsigned char *block = malloc(img->cluster_size);
-    uint64_t per_block = UINT64_C(1) << w->block_bits;
 
     if (!block)
         return error_nomem(err);
     for (uint64_t i = 0; i < w->nr_blocks; i++) {
-        memset(block, 0, img->cluster_size);
-        for (uint64_t j = 0; j < per_block
-                             && i * per_block + j < new_end(w); j++) {
-            uint64_t refcount;
+        uint64_t first = i << w->block_bits;
+        uint64_t nr = min_u64(UINT64_C(1) << w->block_bits,
+                              new_end(w) - first);
 
-            if (refcount_after(img, w, i * per_block + j, &refcount, err)
-                == -1)
-                return -1;
-            refcount_set(block, w->order, j, refcount);
-        }
-        if (io_pwrite(img->io, block, img->cluster_size,
-                      (w->first + w->table_clusters + i)
-                          << img->cluster_bits, err) == -1)
+        if (fill_block(img, w, block, first, nr, err) == -1
+            || io_pwrite(img->io, block, img->cluster_size,
+                         (w->first + w->table_clusters + i)
+                             << img->cluster_bits, err) == -1)
             return -1;
     }
     return 0;

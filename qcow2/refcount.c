@@ -248,18 +248,21 @@ refcount_load(struct image *img, uint64_t host_cluster, struct block **b,
 }
 
 int
-refcount_read(struct image *img, uint64_t host_cluster, uint64_t *refcount,
-              struct qcow2_error *err)
+refcount_read(struct image *img, uint64_t host_cluster, uint64_t *nr,
+              uint64_t *refcount, struct qcow2_error *err)
 {
+    uint64_t per_slice = refcount_slice_entries(img);
+    uint64_t idx = host_cluster % per_slice;
     struct block *b;
 
     *refcount = 0;
+    *nr = min_u64(*nr, per_slice - idx);
     if (refcount_load(img, host_cluster, &b, err) == -1)
         return -1;
     if (b) {
         pthread_mutex_lock(&img->alloc.lock);
-        *refcount = refcount_get(b->data, img->hdr.refcount_order,
-                                 host_cluster % refcount_slice_entries(img));
+        *refcount = refcount_get(b->data, img->hdr.refcount_order, idx);
+        *nr = refcount_run(b->data, img->hdr.refcount_order, idx, *nr);
         pthread_mutex_unlock(&img->alloc.lock);
         cache_put(b);
     }

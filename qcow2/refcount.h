@@ -98,8 +98,9 @@ int refcount_peek(struct image *img, uint64_t host_cluster,
 int refcount_load(struct image *img, uint64_t host_cluster,
                   struct block **b, struct qcow2_error *err);
 
-/* The refcount of host_cluster as memory has it. */
-int refcount_read(struct image *img, uint64_t host_cluster,
+/* The refcount of host_cluster as memory has it; of *nr clusters from there
+ * on, at least the *nr that it leaves have the same. */
+int refcount_read(struct image *img, uint64_t host_cluster, uint64_t *nr,
                   uint64_t *refcount, struct qcow2_error *err);
 
 /* For operations that hold image.rwlock exclusively: the greatest refcount in

@@ -40,9 +40,9 @@ static uint64_t
 refcount(struct bare *b, uint64_t host_off)
 {
     struct qcow2_error err;
-    uint64_t n;
+    uint64_t n, nr = 1;
 
-    EXPECT_OK(refcount_read(b->img, host_off / C, &n, &err), &err);
+    EXPECT_OK(refcount_read(b->img, host_off / C, &nr, &n, &err), &err);
     return n;
 }
 

@@ -159,7 +159,7 @@ those_of_an_image_are_read(void **state)
     (void)state;
     for (unsigned i = 0; i < 7; i++) {
         struct qcow2_error err;
-        uint64_t gap, nr_bytes, n;
+        uint64_t gap, end, n, nr;
         struct mapping m;
         char recipe[128];
         struct bare b;
@@ -169,14 +169,21 @@ those_of_an_image_are_read(void **state)
         bare_open(&b, recipe);
         EXPECT_OK(map_lookup(&b.img->active, 10 << 13, 1, &m, &err), &err);
         gap = (m.host_off >> 13) - 1;
-        mem_bytes(b.mem, &nr_bytes);
-        for (uint64_t c = 0; c < nr_bytes >> 13; c++) {
-            EXPECT_OK(refcount_read(b.img, c, &n, &err), &err);
+        mem_bytes(b.mem, &end);
+        end >>= 13;
+        for (uint64_t c = 0; c < end; c++) {
+            nr = end - c;
+            EXPECT_OK(refcount_read(b.img, c, &nr, &n, &err), &err);
             EXPECT(n == (c != gap), "cluster %llu: %llu",
                    (unsigned long long)c, (unsigned long long)n);
+            EXPECT(nr == (c < gap ? gap - c : c == gap ? 1 : end - c),
+                   "cluster %llu: %llu are alike", (unsigned long long)c,
+                   (unsigned long long)nr);
         }
         /* Past all that is counted. */
-        EXPECT_OK(refcount_read(b.img, UINT64_C(1) << 40, &n, &err), &err);
+        nr = 1;
+        EXPECT_OK(refcount_read(b.img, UINT64_C(1) << 40, &nr, &n, &err),
+                  &err);
         EXPECT(n == 0, "far away: %llu", (unsigned long long)n);
         bare_close(&b);
     }
@@ -200,7 +207,7 @@ a_damaged_table_is_not_followed(void **state)
         snprintf(recipe, sizeof recipe, "cluster 4K; size 1M; data 0 1;"
                  "poke %s", pokes[i]);
         bare_open(&b, recipe);
-        EXPECT(refcount_read(b.img, 1, &n, &err) == -1
+        EXPECT(refcount_read(b.img, 1, &(uint64_t){ 1 }, &n, &err) == -1
                && err.errnum == EIO, "followed");
         bare_drop(&b);
     }
