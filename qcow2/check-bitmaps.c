@@ -43,14 +43,32 @@ sweep_bitmap_table(struct check *c, uint64_t start, uint64_t end,
     return check_entries(c, start, end, weight, count_bitmap_cluster, err);
 }
 
+/* Can this be the table of the directory's entry at `at`? */
+static bool
+is_table(struct check *c, uint64_t at, uint64_t off, uint64_t nr_bytes)
+{
+    if (!check_inside(c, off, nr_bytes)) {
+        check_report_past_end(c, PROBLEM_BITMAP_TABLE, at, off, nr_bytes / 8);
+        return false;
+    }
+    if (!is_aligned(off, c->cluster_size)
+        || nr_bytes / 8 * c->cluster_size > MAX_BITMAP_BYTES) {
+        check_report(c, PROBLEM_BITMAP_TABLE, at, off, nr_bytes / 8);
+        c->lost = true;
+        return false;
+    }
+    return true;
+}
+
 /* Decodes the directory into the tables it names. What follows an entry that
- * makes no sense cannot be found. */
+ * makes no sense cannot be found, and is not looked for behind more tables
+ * than anybody has. */
 static void
 find_tables(struct check *c, const unsigned char *directory,
             struct span *tables, size_t *nr)
 {
     uint64_t len = c->hdr->bitmap_directory_size, pos = 0;
-    uint64_t start_at = c->hdr->bitmap_directory_offset;
+    uint64_t start_at = c->hdr->bitmap_directory_offset, clusters = 0;
 
     for (*nr = 0; *nr < c->hdr->nr_bitmaps; ) {
         struct disk_bitmap_entry d;
@@ -65,16 +83,11 @@ find_tables(struct check *c, const unsigned char *directory,
             break;
         off = be64_get(d.table_offset);
         nr_bytes = be32_get(d.table_size) * UINT64_C(8);
-        if (!check_inside(c, off, nr_bytes)) {
-            check_report_past_end(c, PROBLEM_BITMAP_TABLE, start_at + pos,
-                                  off, nr_bytes / 8);
+        if (!is_table(c, start_at + pos, off, nr_bytes))
             off = nr_bytes = 0;
-        } else if (!is_aligned(off, c->cluster_size)) {
-            check_report(c, PROBLEM_BITMAP_TABLE, start_at + pos, off,
-                         nr_bytes / 8);
-            c->lost = true;
-            off = nr_bytes = 0;
-        }
+        clusters += div_round_up(nr_bytes, c->cluster_size);
+        if (clusters > MAX_BITMAP_TABLE_CLUSTERS)
+            break;
         tables[(*nr)++] = (struct span){ off, off + nr_bytes };
         pos += entry_len;
     }

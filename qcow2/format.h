@@ -158,8 +158,12 @@ enum {
     /* Of their L1 tables together, in an image that is written: who writes
      * remembers each, and a sparse file could have any number of them. */
     MAX_SNAPSHOT_L1_CLUSTERS = 4 << 20,
+    /* QEMU's own. */
     MAX_BITMAPS = 65535,
     MAX_BITMAP_DIRECTORY_BYTES = 64 << 20,
+    MAX_BITMAP_BYTES = 512 << 20,
+    /* Of their tables together, in clusters, for the same reason. */
+    MAX_BITMAP_TABLE_CLUSTERS = 4 << 20,
     MAX_BACKING_NAME_BYTES = 1023, /* the specification's */
     /* Layers below the disk: 1,000 are promised. Each costs a file
      * descriptor, and processes commonly have a few thousand. */

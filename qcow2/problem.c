@@ -88,7 +88,7 @@ const struct problem_kind problem_kinds[NR_PROBLEMS] = {
     [PROBLEM_BITMAP_TABLE] = CORRUPTION(
         REMEDY_NONE, "bitmap-table",
         "bitmap directory entry at {at}: the table at {hex} with {b} entries "
-        "does not lie in clusters of the file"),
+        "does not lie in clusters of the file, or is too large"),
     [PROBLEM_BITMAP_ENTRY] = CORRUPTION(
         REMEDY_NONE, "bitmap-entry",
         "bitmap table entry at {at}: {hex} is not an entry"),
