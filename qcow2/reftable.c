@@ -42,7 +42,7 @@ struct extension {
     uint64_t first;             /* host cluster */
     uint64_t payload_clusters;  /* 0: only refblocks are wanted */
     uint32_t table_clusters;    /* 0: the table stays */
-    uint32_t index;             /* reftable index of the first refblock */
+    uint64_t index;             /* reftable index of the first refblock */
     uint32_t nr_refblocks;
     uint64_t *table;            /* the longer table */
     struct block **slices;      /* of the new refblocks, all pinned */
@@ -156,7 +156,7 @@ make_extension(struct image *img, struct extension *x, bool reads_zero,
             return -1;
     for (; slice * per_slice < extension_end(x); slice++) {
         uint64_t in_all = slice * per_slice
-                          - ((uint64_t)x->index << img->refblock_bits);
+                          - (x->index << img->refblock_bits);
         uint32_t i = in_all >> img->refblock_bits;
         uint64_t in_block = in_all
                             & ((UINT64_C(1) << img->refblock_bits) - 1);

@@ -10,6 +10,7 @@
 #include "expect.h"
 #include "map.h"
 #include "refcount.h"
+#include "reftable.h"
 #include "request.h"
 
 enum { C = 512 };
@@ -330,6 +331,24 @@ a_device_is_searched_no_further_than_its_end(void **state)
     bare_drop(&b);
 }
 
+/* An entry may point there in a sparse file: the index of its refblock has
+ * more than 32 bits. */
+static void
+there_are_no_refcounts_beyond_the_longest_table(void **state)
+{
+    struct qcow2_error err;
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, "cluster 512; refcount-bits 64; size 1M; data 0 1");
+    for (unsigned bits = 30; bits <= 47; bits++)
+        EXPECT(reftable_add_refblock(b.img, (UINT64_C(1) << bits) - 1, 0, &err)
+               == -1 && err.errnum == ENOSPC, "%u bits", bits);
+    EXPECT(reftable_add_refblock(b.img, UINT64_C(1) << 38, 0, &err) == -1
+           && err.errnum == ENOSPC, "taken for the first refblock");
+    bare_close(&b);
+}
+
 int
 main(void)
 {
@@ -342,6 +361,7 @@ main(void)
         cmocka_unit_test(tables_are_not_put_on_tables),
         cmocka_unit_test(lost_refcounts_are_not_taken_for_zeroes),
         cmocka_unit_test(refcounts_at_their_most_or_of_0_are_not_raised),
+        cmocka_unit_test(there_are_no_refcounts_beyond_the_longest_table),
         cmocka_unit_test(tables_are_contiguous),
         cmocka_unit_test(a_device_ends_where_it_ends),
         cmocka_unit_test(a_device_is_searched_no_further_than_its_end),
