@@ -142,9 +142,10 @@ void
 session_failed(struct session *s, const char *what,
                const struct qcow2_error *err)
 {
+    /* ENOSPC: a sparse file may be as long as the format allows. */
     if (s->sound && !sparse_was_full(s->file))
-        MUST(err->errnum == ENOTSUP || err->errnum == EINVAL,
-             "%s: %s", what, err->text);
+        MUST(err->errnum == ENOTSUP || err->errnum == EINVAL
+             || err->errnum == ENOSPC, "%s: %s", what, err->text);
     if (sparse_was_full(s->file))
         s->sound = false;
 }
