@@ -13,6 +13,7 @@
 #include "checked.h"
 #include "cleanup.h"
 #include "error.h"
+#include "flush.h"
 #include "header.h"
 #include "map.h"
 #include "open-disk.h"

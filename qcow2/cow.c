@@ -11,6 +11,7 @@
 #include "checked.h"
 #include "cleanup.h"
 #include "error.h"
+#include "flush.h"
 
 /* Reads twice rather than copy more than this to no purpose. */
 enum { SMALL_BYTES = 16384 };

@@ -2,7 +2,7 @@
 /* flush.c: the only place that orders writes to disk. What is taken in which
  * order, and why three stages suffice, is told in DESIGN.md, "The flush".
  */
-#include "request.h"
+#include "flush.h"
 
 #include <errno.h>
 #include <string.h>
@@ -11,6 +11,7 @@
 #include "checked.h"
 #include "cleanup.h"
 #include "error.h"
+#include "map.h"
 #include "reftable.h"
 
 enum {

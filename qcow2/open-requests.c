@@ -14,6 +14,7 @@
 #include "cleanup.h"
 #include "compress.h"
 #include "error.h"
+#include "flush.h"
 #include "io-nbd.h"
 #include "open-disk.h"
 #include "request.h"

@@ -10,9 +10,9 @@
 #include "checked.h"
 #include "cleanup.h"
 #include "error.h"
+#include "flush.h"
 #include "io-nbd.h"
 #include "open-disk.h"
-#include "request.h"
 
 enum { PROBE_BYTES = 512 };
 

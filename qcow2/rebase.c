@@ -17,6 +17,7 @@
 #include "copy.h"
 #include "error.h"
 #include "escape.h"
+#include "flush.h"
 #include "gate.h"
 #include "header.h"
 #include "job.h"

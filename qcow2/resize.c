@@ -14,6 +14,7 @@
 #include "checked.h"
 #include "entry.h"
 #include "error.h"
+#include "flush.h"
 #include "map.h"
 #include "open-disk.h"
 #include "request.h"

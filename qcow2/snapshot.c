@@ -22,9 +22,9 @@
 #include "entry.h"
 #include "error.h"
 #include "escape.h"
+#include "flush.h"
 #include "header.h"
 #include "open-disk.h"
-#include "request.h"
 #include "tree.h"
 #include "vmstate.h"
 

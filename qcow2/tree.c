@@ -12,9 +12,9 @@
 #include "counts.h"
 #include "entry.h"
 #include "error.h"
+#include "flush.h"
 #include "map.h"
 #include "refcount.h"
-#include "request.h"
 
 uint32_t
 tree_l1_entries(const struct image *img, uint64_t nr_bytes)

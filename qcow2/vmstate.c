@@ -13,9 +13,9 @@
 #include "compressed.h"
 #include "entry.h"
 #include "error.h"
+#include "flush.h"
 #include "map.h"
 #include "open-disk.h"
-#include "request.h"
 #include "tree.h"
 
 enum { STATE_BUFFER_BYTES = 1 << 20 };

@@ -5,6 +5,7 @@
 #include "alloc.h"
 #include "checked.h"
 #include "error.h"
+#include "flush.h"
 
 /* Gives back the references of data that are not used after all. */
 static void

@@ -9,6 +9,7 @@
 #include "alloc.h"
 #include "checked.h"
 #include "error.h"
+#include "flush.h"
 
 enum { ZERO_BUFFER_BYTES = 65536 };
 static const unsigned char zero_buffer[ZERO_BUFFER_BYTES];

@@ -8,10 +8,10 @@
 
 #include "bare.h"
 #include "expect.h"
+#include "flush.h"
 #include "map.h"
 #include "refcount.h"
 #include "reftable.h"
-#include "request.h"
 
 enum { C = 512 };
 

@@ -10,8 +10,8 @@
 #include "bare.h"
 #include "entry.h"
 #include "expect.h"
+#include "flush.h"
 #include "refcount.h"
-#include "request.h"
 
 /* A table covers 64 clusters. */
 enum { C = 512, TABLE = 64 * C };
