@@ -14,7 +14,14 @@
 
 #include "checked.h"
 #include "format.h"
-#include "source.h"
+
+/* What a layer has for a range of guest bytes. */
+enum map_kind {
+    MAP_UNALLOCATED, /* not here: ask the next layer */
+    MAP_ZERO,        /* reads as zeroes */
+    MAP_DATA,        /* at a host offset */
+    MAP_COMPRESSED,  /* one cluster, compressed_len bytes at host_off */
+};
 
 /* Bits of `flaws`. */
 enum entry_flaw {

@@ -9,18 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "entry.h"
 #include "io.h"
 #include "qcow2.h"
 
 struct source;
-
-/* What stands behind guest bytes in one layer. */
-enum map_kind {
-    MAP_UNALLOCATED, /* not here: ask the next layer */
-    MAP_ZERO,        /* reads as zeroes */
-    MAP_DATA,        /* at host_off of io */
-    MAP_COMPRESSED,  /* one cluster, compressed_len bytes at host_off */
-};
 
 /* A run of guest bytes of one kind, contiguous on the host if it has a place
  * there. Everybody above map.c speaks this instead of L2 entries.
