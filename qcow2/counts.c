@@ -15,7 +15,7 @@
 
 #include "checked.h"
 #include "error.h"
-#include "refcount.h"
+#include "refcount-array.h"
 
 enum {
     LEAF_BITS = 8,
