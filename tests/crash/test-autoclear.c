@@ -7,9 +7,9 @@
 #include <stdlib.h>
 
 #include "builder.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-crash.h"
-#include "open.h"
 #include "rng.h"
 #include "states.h"
 

@@ -10,10 +10,10 @@
 
 #include "audit.h"
 #include "builder.h"
-#include "commit.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-crash.h"
-#include "open.h"
+#include "job/commit.h"
 #include "rng.h"
 #include "states.h"
 

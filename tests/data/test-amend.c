@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "disk/open.h"
 #include "expect.h"
-#include "header.h"
-#include "open.h"
+#include "format/header.h"
 #include "oracle.h"
 #include "qcow2.h"
 #include "rig.h"

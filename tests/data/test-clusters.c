@@ -6,9 +6,9 @@
 #include <stdlib.h>
 
 #include "audit.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-mem.h"
-#include "open.h"
 #include "rig.h"
 #include "tmpdir.h"
 

@@ -10,11 +10,11 @@
 #include <unistd.h>
 
 #include "audit.h"
-#include "commit.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-fault.h"
+#include "job/commit.h"
 #include "layers.h"
-#include "open.h"
 #include "oracle.h"
 #include "tmpdir.h"
 

@@ -8,13 +8,13 @@
 #include <stdlib.h>
 
 #include "audit.h"
-#include "clusters.h"
-#include "compress.h"
+#include "base/compress.h"
+#include "cache/clusters.h"
+#include "disk/open.h"
 #include "expect.h"
-#include "image.h"
-#include "open.h"
+#include "meta/image.h"
 #include "oracle.h"
-#include "request.h"
+#include "request/request.h"
 #include "rng.h"
 #include "tmpdir.h"
 

@@ -6,10 +6,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "disk/open.h"
 #include "expect.h"
 #include "io-fault.h"
 #include "io-mem.h"
-#include "open.h"
 #include "rig.h"
 
 enum { C = 4096, INCOMPATIBLE_AT = 79, CORRUPT = 2 };

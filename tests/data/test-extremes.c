@@ -9,12 +9,12 @@
 #include <stdlib.h>
 
 #include "audit.h"
+#include "base/bytes.h"
 #include "builder.h"
-#include "bytes.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-mem.h"
 #include "layers.h"
-#include "open.h"
 #include "oracle.h"
 #include "tmpdir.h"
 

@@ -6,9 +6,9 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#include "error.h"
+#include "base/error.h"
+#include "disk/open.h"
 #include "expect.h"
-#include "open.h"
 #include "rig.h"
 
 enum { C = 65536, NR_THREADS = 8 };

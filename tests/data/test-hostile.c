@@ -6,8 +6,8 @@
 #include <stdlib.h>
 
 #include "audit.h"
+#include "disk/open.h"
 #include "expect.h"
-#include "open.h"
 #include "oracle.h"
 #include "rig.h"
 #include "tmpdir.h"

@@ -14,14 +14,14 @@
 #include <stdlib.h>
 
 #include "audit.h"
+#include "base/compress.h"
 #include "builder.h"
-#include "compress.h"
+#include "disk/open.h"
 #include "expect.h"
-#include "image.h"
 #include "io-mem.h"
 #include "io-order.h"
-#include "open.h"
-#include "request.h"
+#include "meta/image.h"
+#include "request/request.h"
 #include "rng.h"
 
 enum { C = 512, NR_CLUSTERS = 200, SIZE = NR_CLUSTERS * C };

@@ -10,14 +10,14 @@
 #include <unistd.h>
 
 #include "audit.h"
+#include "disk/open.h"
 #include "expect.h"
-#include "header.h"
+#include "format/header.h"
 #include "io-crash.h"
 #include "io-fault.h"
+#include "job/rebase.h"
 #include "layers.h"
-#include "open.h"
 #include "oracle.h"
-#include "rebase.h"
 #include "tmpdir.h"
 
 struct trial {

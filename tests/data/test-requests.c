@@ -8,9 +8,9 @@
 
 #include "audit.h"
 #include "builder.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-mem.h"
-#include "open.h"
 #include "oracle.h"
 #include "play.h"
 #include "tmpdir.h"

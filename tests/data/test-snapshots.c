@@ -10,9 +10,9 @@
 
 #include "audit.h"
 #include "contents.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-mem.h"
-#include "open.h"
 #include "oracle.h"
 #include "play.h"
 #include "tmpdir.h"

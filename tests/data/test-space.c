@@ -5,10 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "chain.h"
+#include "disk/chain.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-mem.h"
-#include "open.h"
 #include "oracle.h"
 #include "rig.h"
 #include "tmpdir.h"

@@ -10,9 +10,9 @@
 
 #include "audit.h"
 #include "builder.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-mem.h"
-#include "open.h"
 #include "rng.h"
 
 enum { NR_THREADS = 4, NR_OPS = 100, MAX_CLUSTERS = 8 };

@@ -8,10 +8,10 @@
 
 #include "audit.h"
 #include "builder.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-fault.h"
 #include "io-mem.h"
-#include "open.h"
 #include "rng.h"
 
 enum { C = 65536, DATA_BYTES = 3 * C, SEED = 7 };

@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include "audit.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "faults.h"
-#include "open.h"
 #include "powercut.h"
 #include "scenes.h"
 #include "tmpdir.h"

@@ -9,10 +9,10 @@
 
 #include "audit.h"
 #include "builder.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-mem.h"
 #include "memory.h"
-#include "open.h"
 #include "rng.h"
 #include "tmpdir.h"
 

@@ -4,8 +4,8 @@
 
 #include <string.h>
 
+#include "base/checked.h"
 #include "bases.h"
-#include "checked.h"
 
 /* Bytes that have not been used yet; past their end all is zero. */
 struct reader {

@@ -4,7 +4,7 @@
  */
 #include "input.h"
 
-#include "checked.h"
+#include "base/checked.h"
 
 #define OFFSET_MASK UINT64_C(0x00fffffffffffe00)
 

@@ -9,9 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/checked.h"
+#include "base/compress.h"
 #include "bases.h"
-#include "checked.h"
-#include "compress.h"
 #include "input.h"
 #include "rng.h"
 #include "session.h"

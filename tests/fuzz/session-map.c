@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "bounds.h"
-#include "checked.h"
 #include "session.h"
 
 /* Of the first few, the content is compared. */

@@ -5,13 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/compress.h"
 #include "bounds.h"
-#include "checked.h"
-#include "cleanup.h"
-#include "compress.h"
-#include "image.h"
-#include "open.h"
-#include "request.h"
+#include "disk/open.h"
+#include "meta/image.h"
+#include "request/request.h"
 #include "rng.h"
 #include "session.h"
 

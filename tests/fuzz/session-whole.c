@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "bounds.h"
-#include "checked.h"
 #include "rng.h"
 #include "session.h"
 

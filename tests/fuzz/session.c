@@ -10,10 +10,10 @@
 #include <unistd.h>
 
 #include "audit.h"
+#include "base/checked.h"
 #include "bounds.h"
-#include "check.h"
-#include "checked.h"
-#include "open.h"
+#include "check/check.h"
+#include "disk/open.h"
 #include "rng.h"
 
 enum { BACKING_BYTES = 20000, MAX_AUDIT_BYTES = 4 << 20 };

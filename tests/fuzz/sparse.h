@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "io.h"
+#include "storage/io.h"
 
 struct sparse;
 

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "bounds.h"
-#include "check.h"
+#include "check/check.h"
 #include "input.h"
 #include "qcow2.h"
 #include "targets.h"

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "bounds.h"
-#include "check.h"
+#include "check/check.h"
 #include "input.h"
 #include "rng.h"
 #include "session.h"

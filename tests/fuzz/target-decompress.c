@@ -9,9 +9,9 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "base/checked.h"
+#include "base/compress.h"
 #include "bounds.h"
-#include "checked.h"
-#include "compress.h"
 #include "targets.h"
 
 /* Or to nothing at all: zlib knows more reasons to refuse a stream. */

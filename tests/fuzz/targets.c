@@ -6,13 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "bounds.h"
-#include "error.h"
-#include "header.h"
-#include "open.h"
+#include "disk/open.h"
+#include "format/header.h"
+#include "format/snaptab.h"
 #include "qcow2.h"
 #include "session.h"
-#include "snaptab.h"
 
 /* Opening for reading changes nothing, and whoever reads what the image says
  * of itself finds it. */

@@ -28,7 +28,7 @@ for document in README.md CONTRIBUTING.md SECURITY.md qcow2/DESIGN.md \
         | grep -vE '^/|^(./)?build(/|$)|^docs/interop' | sort -u)"
     [ -n "$names" ] || fail "$document names no files at all?"
     for name in $names; do
-        if ! exists "$name" "$(dirname "$document")" qcow2 tests; then
+        if ! exists "$name" "$(dirname "$document")" qcow2 qcow2/* tests; then
             echo "$document names $name, which does not exist"
             bad=1
         fi
@@ -42,6 +42,6 @@ while IFS=: read -r file name; do
         bad=1
     fi
 done < <(find qcow2 plugin tests -name '*.[ch]' -exec grep -oHE \
-    '\b(qcow2|plugin|tests/[a-z]+|man)/[a-z0-9-]+\.(c|h|sh|md|pod)\b' {} +)
+    '\b(qcow2(/[a-z]+)?|plugin|tests/[a-z]+|man)/[a-z0-9-]+\.(c|h|sh|md|pod)\b' {} +)
 
 exit $bad

@@ -1,45 +1,46 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Includes in the engine go down or sideways, never up: the layers are those
-# of the table in qcow2/DESIGN.md. A file a-b.c is in the layer of a unless
-# the table lists a-b.
+# Includes in the engine go down or sideways, never up: a layer is a folder,
+# and their order is that of the table in qcow2/DESIGN.md, the highest first.
 
 . ./functions.sh
 cd "$abs_top_srcdir/qcow2"
 
 declare -A layer
-while IFS='|' read -r _ title files _; do
-    for name in $(grep -o '`[^`]*`' <<<"$files" | tr -d '`'); do
-        layer[${name%.h}]="$(tr -dc 0-9 <<<"$title")"
-    done
-done < <(grep -E '^\| [0-9] [^|]*\|[^|]*`' DESIGN.md)
-[ ${#layer[@]} -gt 20 ] || fail "found no table of layers in DESIGN.md"
-
-# layer_of FILE
-layer_of ()
-{
-    local name="${1%.[ch]}"
-    echo "${layer[$name]:-${layer[${name%%-*}]:-}}"
-}
+nr=0
+while read -r folder; do
+    nr=$((nr + 1))
+    layer[$folder]=$nr
+done < <(sed -nE 's,^\| `([a-z]+)/` \|.*,\1,p' DESIGN.md | tac)
+[ $nr -gt 5 ] || fail "found no table of layers in DESIGN.md"
 
 bad=0
+complain ()
+{
+    echo "$*"
+    bad=1
+}
+
 for file in *.[ch]; do
-    [ "$file" != qcow2.h ] || continue
-    mine="$(layer_of "$file")"
+    [ "$file" = qcow2.h ] || complain "qcow2/$file is in no layer"
+done
+for file in */*.[ch]; do
+    folder="${file%/*}"
+    [ "$folder" != tool ] || continue
+    mine="${layer[$folder]:-}"
     if [ -z "$mine" ]; then
-        echo "qcow2/$file is not in the table of DESIGN.md"
-        bad=1
+        complain "qcow2/$folder/ is not in the table of DESIGN.md"
         continue
     fi
     while read -r included; do
         case "$included" in
             qcow2.h | config.h) continue ;;
         esac
-        theirs="$(layer_of "$included")"
-        if [ -z "$theirs" ] || [ "$theirs" -gt "$mine" ]; then
-            echo "qcow2/$file (layer $mine) includes" \
-                 "$included (layer ${theirs:-unknown})"
-            bad=1
+        theirs="${layer[${included%/*}]:-}"
+        if [ -z "$theirs" ] || [ ! -e "$included" ]; then
+            complain "qcow2/$file includes $included: not FOLDER/FILE"
+        elif [ "$theirs" -gt "$mine" ]; then
+            complain "qcow2/$file includes $included, which is further up"
         fi
     done < <(sed -nE 's/^ *# *include +"([^"]+)".*/\1/p' "$file")
 done
@@ -50,21 +51,20 @@ only_in ()
 {
     local regex="$1" file
     shift
-    for file in *.[ch] ../plugin/*.[ch]; do
-        [ -e "$file" ] || continue
+    for file in */*.[ch] ../plugin/*.[ch]; do
+        [ -e "$file" ] && [[ "$file" != tool/* ]] || continue
         [[ " $* " != *" $file "* ]] || continue
         if grep -HnE "$regex" "$file" | grep -vE '^[^:]*:[0-9]+: *(/\*|\*)'
         then
-            echo "only ${*:-nobody} may do this"
-            bad=1
+            complain "only ${*:-nobody} may do this"
         fi
     done
 }
 
-only_in '# *include *<(zlib|zstd|libdeflate|isa-l.*)\.h>' compress.c
-only_in '\b(F_(OFD_)?(SET|GET)LKW?|flock|lockf)\b' io-file.c io-lock.c
-only_in '\bf(data)?sync *\(' io-file.c io-lock.c
-only_in '# *include *<libnbd\.h>' io-nbd.c
+only_in '# *include *<(zlib|zstd|libdeflate|isa-l.*)\.h>' base/compress.c
+only_in '\b(F_(OFD_)?(SET|GET)LKW?|flock|lockf)\b' storage/io-file.c storage/io-lock.c
+only_in '\bf(data)?sync *\(' storage/io-file.c storage/io-lock.c
+only_in '# *include *<libnbd\.h>' storage/io-nbd.c
 only_in '# *include *[<"]nbdkit-' ../plugin/*.[ch]
 
 # The plugin and the tool know the engine by its public header alone.
@@ -72,8 +72,7 @@ for file in ../plugin/*.[ch] tool/*.[ch]; do
     [ -e "$file" ] || continue
     while read -r included; do
         if [ "$included" != qcow2.h ] && [ -e "$included" ]; then
-            echo "${file#../} includes the engine's private $included"
-            bad=1
+            complain "${file#../} includes the engine's private $included"
         fi
     done < <(sed -nE 's/^ *# *include +"([^"]+)".*/\1/p' "$file")
 done

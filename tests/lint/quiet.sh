@@ -9,6 +9,7 @@ calls='v?f?printf|v?dprintf|f?puts|f?putc|putchar|perror|psignal|v?syslog'
 calls+='|v?warnx?|v?errx?|abort|_?exit|_Exit|raise|getenv|secure_getenv|setenv'
 forbidden="\\b(($calls)\\(|stdout\\b|stderr\\b)"
 
-if grep -nE "$forbidden" -- *.[ch] | grep -vE '^[^:]*:[0-9]+: *(/\*|\*)'; then
+if grep -nE "$forbidden" -- [!t]*/*.[ch] qcow2.h \
+    | grep -vE '^[^:]*:[0-9]+: *(/\*|\*)'; then
     fail "the engine must not print, end the process or read its environment"
 fi

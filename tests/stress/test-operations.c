@@ -11,15 +11,15 @@
 #include <stdlib.h>
 
 #include "audit.h"
+#include "base/compress.h"
 #include "builder.h"
-#include "chain.h"
-#include "compress.h"
+#include "disk/chain.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-jitter.h"
 #include "io-mem.h"
-#include "open.h"
 #include "oracle.h"
-#include "request.h"
+#include "request/request.h"
 #include "rng.h"
 #include "tmpdir.h"
 

@@ -4,7 +4,7 @@
 
 #include "audit.h"
 #include "expect.h"
-#include "flush.h"
+#include "meta/flush.h"
 
 enum { CACHE_BYTES = 64 << 10 };
 

@@ -6,10 +6,10 @@
 #define BARE_H
 
 #include "builder.h"
-#include "cache.h"
-#include "image.h"
+#include "cache/cache.h"
 #include "io-fault.h"
 #include "io-mem.h"
+#include "meta/image.h"
 
 struct bare {
     struct builder *recipe;

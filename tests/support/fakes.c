@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "checked.h"
-#include "error.h"
+#include "base/checked.h"
+#include "base/error.h"
 
 static int
 lookup(struct source *s, uint64_t guest_off, uint64_t nr_bytes,

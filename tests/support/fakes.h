@@ -5,7 +5,7 @@
 #ifndef FAKES_H
 #define FAKES_H
 
-#include "source.h"
+#include "layer/source.h"
 
 enum { FAKE_BLOCK = 512, FAKE_BLOCKS = 4096 };
 

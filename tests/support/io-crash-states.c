@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checked.h"
+#include "base/checked.h"
 #include "rng.h"
 #include "states.h"
 

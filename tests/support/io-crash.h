@@ -18,8 +18,8 @@
 #include <stdint.h>
 
 #include "io-mem.h"
-#include "io.h"
 #include "rng.h"
+#include "storage/io.h"
 
 struct crash_log;
 

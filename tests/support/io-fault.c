@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checked.h"
-#include "cleanup.h"
-#include "error.h"
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
 
 struct fault_io {
     struct io io;

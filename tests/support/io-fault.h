@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "io.h"
+#include "storage/io.h"
 
 /* Kinds of operations; masks of them. */
 enum {

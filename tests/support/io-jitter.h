@@ -6,7 +6,7 @@
 #ifndef IO_JITTER_H
 #define IO_JITTER_H
 
-#include "io.h"
+#include "storage/io.h"
 
 /* Takes over below. */
 struct io *io_jitter_new(struct io *below);

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checked.h"
-#include "cleanup.h"
-#include "error.h"
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
 #include "tmpdir.h"
 
 enum { BLOCK = 4096 }; /* what holes are made of */

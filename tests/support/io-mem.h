@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "io.h"
+#include "storage/io.h"
 
 struct mem;
 

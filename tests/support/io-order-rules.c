@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "audit.h"
-#include "checked.h"
+#include "base/checked.h"
 
 #define OFFSET_MASK UINT64_C(0x00fffffffffffe00)
 #define COPIED      (UINT64_C(1) << 63)

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checked.h"
-#include "cleanup.h"
+#include "base/checked.h"
+#include "base/cleanup.h"
 #include "io-fault.h"
 
 static void *

@@ -39,7 +39,7 @@
 #ifndef IO_ORDER_H
 #define IO_ORDER_H
 
-#include "io.h"
+#include "storage/io.h"
 
 /* What was broken; for tests of this backend itself. Read it when no
  * operation runs. */

@@ -3,10 +3,10 @@
 #include <stdlib.h>
 
 #include "audit.h"
-#include "check.h"
+#include "check/check.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "jobs.h"
-#include "open.h"
 #include "rng.h"
 #include "states.h"
 #include "tmpdir.h"

@@ -4,13 +4,13 @@
 
 #include <stdlib.h>
 
-#include "check.h"
-#include "commit.h"
-#include "convert.h"
-#include "create.h"
+#include "check/check.h"
+#include "disk/create.h"
+#include "disk/open.h"
 #include "expect.h"
-#include "open.h"
-#include "rebase.h"
+#include "job/commit.h"
+#include "job/convert.h"
+#include "job/rebase.h"
 #include "tmpdir.h"
 
 enum {

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image.h"
+#include "meta/image.h"
 
 /* The rank of image.h; what shares one there has an order here, too. */
 enum kind {

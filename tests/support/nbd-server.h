@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "io.h"
+#include "storage/io.h"
 
 /* What it says it can do. */
 enum {

@@ -6,10 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "io.h"
 #include "model.h"
 #include "qcow2.h"
 #include "rng.h"
+#include "storage/io.h"
 
 enum op_kind {
     OP_READ, OP_WRITE, OP_ZERO, OP_TRIM, OP_FLUSH, OP_EXTENTS, OP_REOPEN

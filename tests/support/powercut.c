@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "audit.h"
-#include "check.h"
+#include "check/check.h"
 #include "expect.h"
 #include "rng.h"
 #include "states.h"

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 #include "audit.h"
+#include "disk/open.h"
 #include "expect.h"
-#include "open.h"
 #include "oracle.h"
 #include "tmpdir.h"
 

@@ -4,8 +4,8 @@
 
 #include <stdlib.h>
 
+#include "disk/open.h"
 #include "expect.h"
-#include "open.h"
 
 /* A disk or snapshot. */
 struct content {

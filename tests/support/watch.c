@@ -3,9 +3,9 @@
  * under every image that a test opens for writing, however it does: the
  * linker hands the engine this function for image_open (--wrap).
  */
-#include "image.h"
 #include "io-fault.h"
 #include "io-order.h"
+#include "meta/image.h"
 
 struct image *__wrap_image_open(struct io *io, bool readonly,
                                 struct cache *meta, struct cache *clusters,

@@ -2,16 +2,16 @@
 /* test-alloc.c: which host clusters are handed out, when they are free
  * again, and what images can do to mislead that (alloc.c, reftable.c).
  */
-#include "alloc.h"
+#include "meta/alloc.h"
 
 #include <errno.h>
 
 #include "bare.h"
 #include "expect.h"
-#include "flush.h"
-#include "map.h"
-#include "refcount.h"
-#include "reftable.h"
+#include "meta/flush.h"
+#include "meta/map.h"
+#include "meta/refcount.h"
+#include "meta/reftable.h"
 
 enum { C = 512 };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-bytes.c: big-endian integers. */
-#include "bytes.h"
+#include "base/bytes.h"
 
 #include "expect.h"
 

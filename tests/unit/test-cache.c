@@ -2,13 +2,13 @@
 /* test-cache.c: blocks found, loaded once, pinned, evicted and dropped; what
  * is dirty is taken, and given back.
  */
-#include "cache.h"
+#include "cache/cache.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "error.h"
+#include "base/error.h"
 #include "expect.h"
 #include "rng.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-chain.c: how backing layers are opened, shared and closed. */
-#include "chain.h"
+#include "disk/chain.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 #include "builder.h"
+#include "disk/open.h"
 #include "expect.h"
-#include "open.h"
 #include "oracle.h"
 #include "rng.h"
 #include "tmpdir.h"

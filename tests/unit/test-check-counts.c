@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "counts.h"
+#include "cache/counts.h"
 #include "expect.h"
 #include "rng.h"
 

@@ -8,13 +8,13 @@
 #include <unistd.h>
 
 #include "builder.h"
-#include "check.h"
+#include "check/check.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "figures.h"
-#include "format.h"
+#include "format/format.h"
 #include "io-fault.h"
 #include "io-mem.h"
-#include "open.h"
 #include "oracle.h"
 #include "rng.h"
 #include "tmpdir.h"

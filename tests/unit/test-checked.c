@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-checked.c: arithmetic at the edge of 64 bits. */
-#include "checked.h"
+#include "base/checked.h"
 
 #include "expect.h"
 

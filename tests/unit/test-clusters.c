@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-clusters.c: spaces to work in, and what was read lately. */
-#include "clusters.h"
+#include "cache/clusters.h"
 
 #include "expect.h"
 

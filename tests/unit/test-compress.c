@@ -2,7 +2,7 @@
 /* test-compress.c: clusters compressed and decompressed, well-formed and
  * not.
  */
-#include "compress.h"
+#include "base/compress.h"
 
 #include <errno.h>
 #include <stdlib.h>

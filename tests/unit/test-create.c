@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "audit.h"
-#include "compress.h"
+#include "base/compress.h"
 #include "expect.h"
 #include "oracle.h"
 #include "qcow2.h"

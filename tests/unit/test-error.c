@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-error.c: errors and their texts. */
-#include "error.h"
+#include "base/error.h"
 
 #include <errno.h>
 

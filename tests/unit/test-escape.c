@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-escape.c: what an image says is harmless on a terminal. */
-#include "escape.h"
+#include "base/escape.h"
 
 #include "expect.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-gate.c: which files an image may name. */
-#include "gate.h"
+#include "storage/gate.h"
 
 #include <errno.h>
 #include <stdlib.h>

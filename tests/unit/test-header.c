@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-header.c: what header_read takes and refuses, and what is written. */
-#include "header.h"
+#include "format/header.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/compress.h"
 #include "builder.h"
-#include "compress.h"
 #include "expect.h"
 #include "io-mem.h"
 

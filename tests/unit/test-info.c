@@ -5,11 +5,11 @@
 
 #include "builder.h"
 #include "expect.h"
-#include "format.h"
-#include "header.h"
+#include "format/format.h"
+#include "format/header.h"
+#include "format/snaptab.h"
 #include "io-mem.h"
 #include "rng.h"
-#include "snaptab.h"
 #include "tmpdir.h"
 
 static const char recipe[] =

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-io-behind.c: when the kernel is told to begin to write. */
-#include "io-behind.h"
+#include "storage/io-behind.h"
 
 #include "expect.h"
 

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "expect.h"
-#include "io.h"
+#include "storage/io.h"
 #include "tmpdir.h"
 
 /* What the next calls answer, 0 or an errno; then they succeed. */

@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "expect.h"
-#include "io.h"
 #include "rng.h"
+#include "storage/io.h"
 #include "tmpdir.h"
 
 enum { NR_BYTES = 5000 };

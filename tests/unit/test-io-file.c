@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "expect.h"
-#include "io.h"
 #include "rng.h"
+#include "storage/io.h"
 #include "tmpdir.h"
 
 static struct io *

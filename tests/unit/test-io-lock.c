@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "expect.h"
-#include "io.h"
 #include "oracle.h"
+#include "storage/io.h"
 #include "tmpdir.h"
 
 static const char *

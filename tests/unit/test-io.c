@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-io.c: flushes that have nothing to do (io.c). */
 #include "expect.h"
-#include "io.h"
+#include "storage/io.h"
 
 /* A backend in which somebody else flushes while a change is made. */
 struct meddled {

@@ -2,16 +2,16 @@
 /* test-map.c: L2 entries as mappings, changes of them and what they free, and
  * which L1 entries a flush takes.
  */
-#include "map.h"
+#include "meta/map.h"
 
 #include <errno.h>
 
-#include "alloc.h"
 #include "bare.h"
-#include "entry.h"
 #include "expect.h"
-#include "flush.h"
-#include "refcount.h"
+#include "format/entry.h"
+#include "meta/alloc.h"
+#include "meta/flush.h"
+#include "meta/refcount.h"
 
 /* A table covers 64 clusters. */
 enum { C = 512, TABLE = 64 * C };

@@ -2,10 +2,10 @@
 /* test-open-raw.c: raw files as disks. */
 #include <errno.h>
 
+#include "disk/open.h"
 #include "expect.h"
 #include "io-fault.h"
 #include "io-mem.h"
-#include "open.h"
 
 static const struct qcow2_options said_raw = {
     .fd = -1, .format = QCOW2_FORMAT_RAW,

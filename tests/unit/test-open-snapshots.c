@@ -4,9 +4,9 @@
 
 #include "audit.h"
 #include "builder.h"
+#include "disk/open.h"
 #include "expect.h"
 #include "io-mem.h"
-#include "open.h"
 #include "rng.h"
 #include "tmpdir.h"
 

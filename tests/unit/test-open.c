@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-open.c: opening and closing disks, and what their requests check. */
-#include "open.h"
+#include "disk/open.h"
 
 #include <errno.h>
 #include <inttypes.h>

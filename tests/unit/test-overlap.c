@@ -2,7 +2,7 @@
 /* test-overlap.c: the set of clusters that hold metadata, what of an image is
  * in it, and images whose metadata overlap.
  */
-#include "overlap.h"
+#include "meta/overlap.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -10,7 +10,7 @@
 
 #include "bare.h"
 #include "expect.h"
-#include "format.h"
+#include "format/format.h"
 #include "rng.h"
 #include "tmpdir.h"
 

@@ -2,7 +2,7 @@
 /* test-range.c: interval locks. A second thread asks for a range; the test
  * sees from the lock's own count whether it waits.
  */
-#include "range.h"
+#include "base/range.h"
 
 #include <pthread.h>
 #include <sched.h>

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-refcount.c: refcounts of every width in memory, and those of images.
  */
-#include "refcount.h"
+#include "meta/refcount.h"
 
 #include <errno.h>
 
 #include "bare.h"
 #include "expect.h"
-#include "map.h"
+#include "meta/map.h"
 #include "rng.h"
 
 enum { TABLE_BYTES = 512 };

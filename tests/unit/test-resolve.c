@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-resolve.c: what is remembered of a chain says what a walk would. */
-#include "resolve.h"
+#include "layer/resolve.h"
 
 #include <errno.h>
 #include <stdlib.h>

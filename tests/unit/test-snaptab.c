@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-snaptab.c: what of a snapshot table is taken, refused and found. */
-#include "snaptab.h"
+#include "format/snaptab.h"
 
 #include <errno.h>
 #include <stdlib.h>

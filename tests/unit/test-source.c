@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-source.c: guest bytes looked up through layers, and raw layers. */
-#include "source.h"
+#include "layer/source.h"
 
 #include <errno.h>
 #include <stdlib.h>

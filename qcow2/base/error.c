@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* error.c: fills struct qcow2_error; see error.h. */
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void
+set_text(struct qcow2_error *err, const char *fmt, va_list ap)
+{
+    if (vsnprintf(err->text, sizeof err->text, fmt, ap) < 0)
+        err->text[0] = '\0';
+}
+
+int
+error_set(struct qcow2_error *err, int errnum, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!err)
+        return -1;
+    err->errnum = errnum;
+    va_start(ap, fmt);
+    set_text(err, fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+int
+error_set_errno(struct qcow2_error *err, int errnum, const char *fmt, ...)
+{
+    va_list ap;
+    size_t len;
+
+    if (!err)
+        return -1;
+    err->errnum = errnum;
+    va_start(ap, fmt);
+    set_text(err, fmt, ap);
+    va_end(ap);
+    len = strlen(err->text);
+    snprintf(err->text + len, sizeof err->text - len, ": %s",
+             strerror(errnum)); /* thread-safe in the C libraries we know */
+    return -1;
+}
+
+int
+error_prefix(struct qcow2_error *err, const char *fmt, ...)
+{
+    char old[sizeof err->text];
+    va_list ap;
+    size_t len;
+
+    if (!err)
+        return -1;
+    memcpy(old, err->text, sizeof old);
+    va_start(ap, fmt);
+    set_text(err, fmt, ap);
+    va_end(ap);
+    len = strlen(err->text);
+    /* A text that no longer fits is cut at its end: the context stays. */
+    snprintf(err->text + len, sizeof err->text - len, ": %.*s",
+             (int)sizeof old, old);
+    return -1;
+}
+
+int
+error_nomem(struct qcow2_error *err)
+{
+    return error_set(err, ENOMEM, "out of memory");
+}

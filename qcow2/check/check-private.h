@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* check-private.h: one check, and perhaps repair, of an image; shared by
+ * check*.c and repair*.c.
+ *
+ * A check works on the file itself, not on a struct image: it must not trust
+ * tables that the engine serves from, and nobody else uses the image. Its
+ * steps:
+ *
+ *   check_count      finds all references to host clusters
+ *   check_compare    compares them with the refcounts
+ *   check_copied     looks at the COPIED flags of the active tables
+ *   repair_run       makes what is wrong right, as far as `repair` says
+ *
+ * Time is bounded by the size of the file: each table is read once however
+ * many others point to it, and its references count as often as that.
+ */
+#ifndef QCOW2_CHECK_PRIVATE_H
+#define QCOW2_CHECK_PRIVATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cache/counts.h"
+#include "check/problem.h"
+#include "format/header.h"
+#include "format/snaptab.h"
+#include "storage/io.h"
+
+/* A table of 8-byte entries. */
+struct span {
+    uint64_t start, end;    /* host bytes */
+};
+
+/* What is known of the refblock of a reftable entry. */
+enum {
+    BLOCK_COUNTED = 1,      /* it lies in the file: its cluster is in use */
+    BLOCK_USABLE = 2,       /* and is used by nothing else */
+    BLOCK_RAISE = 4,        /* some of its refcounts are too low */
+    BLOCK_LOWER = 8,        /* or too high */
+};
+
+struct check {
+    struct io *io;
+    struct header *hdr;
+    const struct snapshot_table *snaptab;
+    struct qcow2_check_options options;
+
+    unsigned cluster_bits;
+    uint64_t cluster_size;
+    uint64_t file_size;
+    uint64_t refcount_max;
+    unsigned refblock_bits;     /* log2 of refcounts in a refblock */
+
+    uint64_t *reftable;
+    uint32_t reftable_entries;
+    uint8_t *blocks;            /* BLOCK_… of each reftable entry */
+
+    struct span *l1;            /* the active one, then the snapshots' */
+    size_t nr_l1;
+
+    struct counts refs;         /* references to each cluster */
+    struct counts stored;       /* its refcount plus 1, if it differs */
+    struct counts l2;           /* how often a cluster is an L2 table */
+    struct counts l2_active;    /* of the active disk */
+    unsigned char *table;       /* buffer of cluster_size */
+
+    /* Some entry made no sense: what it should have pointed to seems to be
+     * free and is not, so nothing is freed. */
+    bool lost;
+    uint64_t first_past_end;    /* where the first such place is that lies
+                                 * past the end of the file; UINT64_MAX */
+    bool rebuild;               /* the refcounts have no place */
+
+    struct finding last;        /* not told yet: more may join it */
+    uint64_t nr[NR_PROBLEMS];
+    uint64_t nr_true_when_lowered; /* COPIED flags, once refcounts are */
+    bool quiet;                 /* problems are only counted */
+    bool any_damage;            /* that no crash can do to an image */
+    struct finding first_damage;
+    uint64_t done, total;       /* tables */
+
+    struct qcow2_check_result result;
+    uint64_t end;               /* one past the last cluster in use */
+    bool wrote;                 /* since the last barrier */
+};
+
+/* check.c */
+int check_begin(struct check *c, struct io *io, struct header *hdr,
+                const struct snapshot_table *snaptab,
+                const struct qcow2_check_options *options,
+                struct qcow2_error *err);
+void check_end(struct check *c);
+int check_run(struct check *c, struct qcow2_error *err);
+
+/* Notes, and tells, that something is wrong. */
+void check_report(struct check *c, enum problem problem, uint64_t at,
+                  uint64_t a, uint64_t b);
+
+/* How much of [host_off, host_off + nr_bytes) is a hole of the file, or past
+ * its end, from its start on; 0: it begins with data. */
+int check_hole(struct check *c, uint64_t host_off, uint64_t nr_bytes,
+               uint64_t *hole, struct qcow2_error *err);
+
+/* Reads a table, or a part of one. *is_hole (may be NULL): it lies in a hole
+ * of the file, so that there is nothing but zeroes in buf. */
+int check_read(struct check *c, void *buf, size_t nr_bytes,
+               uint64_t host_off, bool *is_hole, struct qcow2_error *err);
+
+/* One more table is done. */
+int check_step(struct check *c, struct qcow2_error *err);
+
+/* The refcount on disk, as far as it is known. */
+uint64_t check_stored(struct check *c, uint64_t cluster);
+
+/* The same of nr > 0 clusters: how many from the first on have that one. */
+uint64_t check_stored_run(struct check *c, uint64_t cluster, uint64_t nr,
+                          uint64_t *stored);
+
+/* The refcount that the repair under way leaves. */
+uint64_t check_settled(struct check *c, uint64_t cluster);
+uint64_t check_settled_run(struct check *c, uint64_t cluster, uint64_t nr,
+                           uint64_t *settled);
+
+/* check-walk.c */
+int check_count(struct check *c, struct qcow2_error *err);
+
+/* When the old refcounts are no references any more: counts anew, and tells
+ * nobody, what nothing can be done about. */
+int check_recount_lasting(struct check *c, struct qcow2_error *err);
+
+/* Does the range end in the file? Its last cluster may be incomplete. */
+bool check_inside(const struct check *c, uint64_t host_off,
+                  uint64_t nr_bytes);
+
+/* Reports an entry whose range does not. */
+void check_report_past_end(struct check *c, enum problem problem,
+                           uint64_t at, uint64_t host_off, uint64_t b);
+
+/* Counts `weight` references to all clusters that the range touches. */
+int check_refer(struct check *c, uint64_t host_off, uint64_t nr_bytes,
+                uint64_t weight, struct qcow2_error *err);
+
+/* Calls fn for stretches [start, end) that lie in `weight` of the spans. */
+typedef int check_sweep_fn(struct check *c, uint64_t start, uint64_t end,
+                           uint64_t weight, struct qcow2_error *err);
+int check_sweep(struct check *c, const struct span *spans, size_t nr,
+                check_sweep_fn *fn, struct qcow2_error *err);
+
+/* Counts a reference of each span to its clusters. */
+int check_refer_spans(struct check *c, const struct span *spans, size_t nr,
+                      struct qcow2_error *err);
+
+/* Calls fn for each entry that is not 0 in [start, end). */
+typedef int check_entry_fn(struct check *c, uint64_t entry, uint64_t at,
+                           uint64_t weight, struct qcow2_error *err);
+int check_entries(struct check *c, uint64_t start, uint64_t end,
+                  uint64_t weight, check_entry_fn *fn,
+                  struct qcow2_error *err);
+
+/* The same in pieces of nr entries, but for what is a hole. */
+typedef int check_piece_fn(struct check *c, const be64 *piece, uint64_t nr,
+                           uint64_t at, void *opaque,
+                           struct qcow2_error *err);
+int check_pieces(struct check *c, uint64_t start, uint64_t end,
+                 check_piece_fn *fn, void *opaque, struct qcow2_error *err);
+
+/* How many of nr > 0 L2 entries are data without flaws in a row, all inside
+ * the file and with the same flag; 1 if the first is not. */
+uint64_t check_row(const struct check *c, const be64 *entries, uint64_t nr);
+
+/* check-bitmaps.c */
+int check_count_bitmaps(struct check *c, struct qcow2_error *err);
+
+/* check-refcounts.c */
+int check_load_reftable(struct check *c, struct qcow2_error *err);
+int check_count_refblocks(struct check *c, struct qcow2_error *err);
+int check_compare(struct check *c, struct qcow2_error *err);
+
+/* The first cluster from i on that has a refcount or references, or one
+ * shortly before it. c->table holds the refblock of the clusters from `first`
+ * on; *next is 0 at first, and kept between calls. Most of a large refblock
+ * says nothing: without this an image of a few KiB that claims many such
+ * would keep a check busy for minutes.
+ */
+uint64_t check_skip_zeroes(struct check *c, uint64_t first, uint64_t i,
+                           uint64_t *next);
+
+/* check-copied.c */
+int check_copied(struct check *c, struct qcow2_error *err);
+
+/* repair.c */
+int repair_run(struct check *c, struct qcow2_error *err);
+
+/* Every write of a repair. In a plan it is only told, so nobody reads back
+ * what was written. */
+int repair_write(struct check *c, const char *why, const void *buf,
+                 size_t nr_bytes, uint64_t host_off,
+                 struct qcow2_error *err);
+int repair_barrier(struct check *c, struct qcow2_error *err);
+
+/* repair-entries.c: clears COPIED where the refcount will not be 1, and puts
+ * entries right; or sets COPIED where the refcount is 1 now. */
+int repair_entries(struct check *c, bool set_copied,
+                   struct qcow2_error *err);
+
+/* repair-rebuild.c: first, the old refcount table and refblocks count as
+ * references no more. Then, writes a new table with new refblocks behind the
+ * end of the file, and switches the header to it. */
+int repair_drop_refcounts(struct check *c, struct qcow2_error *err);
+int repair_rebuild(struct check *c, struct qcow2_error *err);
+
+#endif /* QCOW2_CHECK_PRIVATE_H */

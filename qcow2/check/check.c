@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* check.c: runs a check; repairs an image that was not closed. See
+ * check-private.h.
+ */
+#include "check/check.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "check/check-private.h"
+#include "meta/alloc.h"
+
+/* Tells what was held back for others to join. */
+static void
+tell_last(struct check *c)
+{
+    const struct problem_kind *kind = &problem_kinds[c->last.problem];
+    char text[256];
+    struct qcow2_problem p = {
+        .code = kind->code,
+        .text = text,
+        .severity = kind->severity,
+        .remedy = problem_remedy(kind->remedy),
+        .host_off = c->last.at,
+        .nr_clusters = c->last.nr,
+    };
+
+    if (c->last.nr > 0 && c->options.problem) {
+        problem_text(&c->last, text, sizeof text);
+        c->options.problem(c->options.opaque, &p);
+    }
+    c->last.nr = 0;
+}
+
+void
+check_report(struct check *c, enum problem problem, uint64_t at, uint64_t a,
+             uint64_t b)
+{
+    const struct problem_kind *kind = &problem_kinds[problem];
+    struct finding *last = &c->last;
+    bool joins = kind->remedy == REMEDY_REFCOUNT
+                 || kind->remedy == REMEDY_LEAK;
+
+    c->nr[problem]++;
+    if (c->quiet)
+        return;
+    switch (kind->severity) {
+    case QCOW2_CORRUPTION:
+        c->result.corruptions++;
+        break;
+    case QCOW2_LEAK:
+        c->result.leaks++;
+        break;
+    case QCOW2_INFO:
+        break;
+    }
+    if (!c->any_damage && problem_is_damage(problem)) {
+        c->any_damage = true;
+        c->first_damage = (struct finding){ problem, at, 1, a, b };
+    }
+    if (joins && last->nr > 0 && last->problem == problem && last->a == a
+        && last->b == b && last->at + last->nr * c->cluster_size == at) {
+        last->nr++;
+        return;
+    }
+    tell_last(c);
+    *last = (struct finding){ problem, at, 1, a, b };
+}
+
+int
+check_hole(struct check *c, uint64_t host_off, uint64_t nr_bytes,
+           uint64_t *hole, struct qcow2_error *err)
+{
+    uint64_t len = nr_bytes;
+    bool is_hole = false;
+
+    if (host_off >= c->file_size) {
+        *hole = nr_bytes;
+        return 0;
+    }
+    if (io_extent(c->io, host_off, &len, &is_hole, err) == -1)
+        return -1;
+    *hole = is_hole ? min_u64(len, nr_bytes) : 0;
+    return 0;
+}
+
+int
+check_read(struct check *c, void *buf, size_t nr_bytes, uint64_t host_off,
+           bool *is_hole, struct qcow2_error *err)
+{
+    uint64_t hole;
+
+    if (is_hole) {
+        if (check_hole(c, host_off, nr_bytes, &hole, err) == -1)
+            return -1;
+        *is_hole = hole == nr_bytes;
+        if (*is_hole) {
+            memset(buf, 0, nr_bytes);
+            return 0;
+        }
+    }
+    return io_pread(c->io, buf, nr_bytes, host_off, err);
+}
+
+int
+check_step(struct check *c, struct qcow2_error *err)
+{
+    const struct qcow2_check_options *o = &c->options;
+
+    c->done++;
+    if (o->progress && o->progress(o->opaque, c->done, c->total) != 0)
+        return error_set(err, ECANCELED, "%s: the check was cancelled",
+                         c->io->name);
+    return 0;
+}
+
+uint64_t
+check_stored(struct check *c, uint64_t cluster)
+{
+    uint64_t stored = counts_get(&c->stored, cluster);
+
+    return stored ? stored - 1 : counts_get(&c->refs, cluster);
+}
+
+uint64_t
+check_stored_run(struct check *c, uint64_t cluster, uint64_t nr,
+                 uint64_t *stored)
+{
+    uint64_t n = counts_run(&c->stored, cluster, nr, stored);
+
+    if (*stored == 0)
+        return counts_run(&c->refs, cluster, n, stored);
+    --*stored;
+    return n;
+}
+
+static uint64_t
+settle(const struct check *c, uint64_t stored, uint64_t refs)
+{
+    uint64_t want = min_u64(refs, c->refcount_max);
+
+    if (stored < want)
+        return c->options.repair == QCOW2_REPAIR_ALL ? want : stored;
+    return c->options.repair == QCOW2_REPAIR_NONE || c->lost ? stored : want;
+}
+
+uint64_t
+check_settled(struct check *c, uint64_t cluster)
+{
+    return settle(c, check_stored(c, cluster), counts_get(&c->refs, cluster));
+}
+
+uint64_t
+check_settled_run(struct check *c, uint64_t cluster, uint64_t nr,
+                  uint64_t *settled)
+{
+    uint64_t stored, refs;
+    uint64_t n = check_stored_run(c, cluster, nr, &stored);
+
+    n = counts_run(&c->refs, cluster, n, &refs);
+    *settled = settle(c, stored, refs);
+    return n;
+}
+
+static int
+collect_l1(struct check *c, struct qcow2_error *err)
+{
+    const struct snapshot_table *t = c->snaptab;
+
+    c->l1 = calloc((size_t)t->nr + 1, sizeof *c->l1);
+    if (!c->l1)
+        return error_nomem(err);
+    c->nr_l1 = (size_t)t->nr + 1;
+    for (size_t i = 0; i < c->nr_l1; i++) {
+        uint64_t start = i ? t->snapshots[i - 1].l1_offset
+                           : c->hdr->l1_offset;
+        uint64_t entries = i ? t->snapshots[i - 1].l1_size
+                             : c->hdr->l1_size;
+
+        c->l1[i] = (struct span){ start, start + entries * 8 };
+        if (entries == 0)
+            c->l1[i] = (struct span){ 0, 0 };
+    }
+    return 0;
+}
+
+int
+check_begin(struct check *c, struct io *io, struct header *hdr,
+            const struct snapshot_table *snaptab,
+            const struct qcow2_check_options *options,
+            struct qcow2_error *err)
+{
+    memset(c, 0, sizeof *c);
+    c->options = *options;
+    c->io = io;
+    c->hdr = hdr;
+    c->snaptab = snaptab;
+    c->cluster_bits = hdr->cluster_bits;
+    c->cluster_size = UINT64_C(1) << hdr->cluster_bits;
+    c->refcount_max = UINT64_MAX >> (64 - (1u << hdr->refcount_order));
+    c->first_past_end = UINT64_MAX;
+    c->refblock_bits = hdr->cluster_bits + 3 - hdr->refcount_order;
+    c->table = malloc(c->cluster_size);
+    if (!c->table)
+        return error_nomem(err);
+    return io_get_size(io, &c->file_size, err);
+}
+
+void
+check_end(struct check *c)
+{
+    counts_free(&c->refs);
+    counts_free(&c->stored);
+    counts_free(&c->l2);
+    counts_free(&c->l2_active);
+    free(c->reftable);
+    free(c->blocks);
+    free(c->l1);
+    free(c->table);
+}
+
+static void
+report_features(struct check *c)
+{
+    if (c->hdr->incompatible & INCOMPAT_DIRTY)
+        check_report(c, PROBLEM_DIRTY, HEADER_AT_INCOMPATIBLE, 0, 0);
+    if (c->hdr->incompatible & INCOMPAT_CORRUPT)
+        check_report(c, PROBLEM_CORRUPT, HEADER_AT_INCOMPATIBLE, 0, 0);
+}
+
+int
+check_run(struct check *c, struct qcow2_error *err)
+{
+    int r = -1;
+
+    report_features(c);
+    if (collect_l1(c, err) == 0
+        && check_load_reftable(c, err) == 0
+        && check_count(c, err) == 0
+        && counts_sort(&c->refs, err) == 0
+        && check_compare(c, err) == 0
+        && check_copied(c, err) == 0)
+        r = 0;
+    tell_last(c);
+    c->result.total_clusters = div_round_up(c->hdr->size, c->cluster_size);
+    c->result.image_end_offset = c->end << c->cluster_bits;
+    return r;
+}
+
+/* Only what a crash can do to an image is put right unasked. */
+static int
+repair_unasked(struct check *c, struct qcow2_error *err)
+{
+    char text[256];
+
+    if (check_run(c, err) == -1)
+        return -1;
+    if (c->any_damage) {
+        problem_text(&c->first_damage, text, sizeof text);
+        return error_set(err, EIO, "it is damaged as well: %s; it can be "
+                         "opened read-only (-r), and repaired by qemu-img "
+                         "check -r all", text);
+    }
+    return repair_run(c, err);
+}
+
+/* Nothing of what the engine has in memory may be trusted any more. */
+static int
+reload(struct image *img, struct qcow2_error *err)
+{
+    struct view *v = &img->active;
+    uint64_t nr_bytes = (uint64_t)v->l1_entries * sizeof(be64);
+    CLEANUP_FREE be64 *l1 = malloc(nr_bytes ? nr_bytes : 1);
+
+    if (!l1)
+        return error_nomem(err);
+    if (io_pread(img->io, l1, nr_bytes, v->l1_off, err) == -1)
+        return -1;
+    for (uint32_t i = 0; i < v->l1_entries; i++)
+        v->l1[i] = be64_get(l1[i]);
+    rows_forget(&v->rows);
+    cache_drop_owner(img->meta, img);
+    if (alloc_init(img, err) == -1)
+        return -1;
+    overlap_destroy(&img->overlap);
+    if (overlap_init(&img->overlap, err) == -1)
+        return -1;
+    return overlap_fill(img, err);
+}
+
+int
+check_repair_dirty(struct image *img, struct qcow2_error *err)
+{
+    const struct qcow2_check_options options = {
+        .repair = QCOW2_REPAIR_ALL,
+    };
+    struct check c;
+    int r = check_begin(&c, img->io, &img->hdr, &img->snaptab, &options,
+                        err);
+
+    if (r == 0)
+        r = repair_unasked(&c, err);
+    check_end(&c);
+    if (r == 0)
+        r = reload(img, err);
+    if (r == -1)
+        return error_prefix(err, "%s: was not closed cleanly, and its "
+                            "refcounts are not repaired", img->name);
+    IMAGE_DEBUG(img, QCOW2_DEBUG_OPEN, "%s: refcounts repaired", img->name);
+    return 0;
+}

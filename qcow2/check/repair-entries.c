@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* repair-entries.c: puts entries of L1 and L2 tables right, in place. Each
+ * is 8 aligned bytes, so a table that is half written holds old and new
+ * entries, both of which are valid at that time.
+ */
+#include "base/checked.h"
+#include "check/check-private.h"
+#include "format/entry.h"
+
+/* What is being done to a table. */
+struct fix {
+    bool is_l1;
+    bool is_active;     /* COPIED means something */
+    bool set_copied;    /* or clear it, and remove flaws */
+};
+
+static uint64_t
+fix_copied(struct check *c, const struct fix *f, uint64_t entry,
+           uint64_t host_off)
+{
+    uint64_t cluster = host_off >> c->cluster_bits;
+    uint64_t settled = check_settled(c, cluster);
+    bool alone = settled == 1;
+
+    if (!f->is_active || host_off == 0 || host_off >= c->file_size)
+        return entry;
+    if (!f->set_copied)
+        return alone ? entry : entry_with_copied(entry, false);
+    /* Who mends leaks only touches what leaked. */
+    if (alone && (c->options.repair == QCOW2_REPAIR_ALL
+                  || settled != check_stored(c, cluster)))
+        return entry_with_copied(entry, true);
+    return entry;
+}
+
+static uint64_t
+fix_l1_entry(struct check *c, const struct fix *f, uint64_t entry)
+{
+    struct l1_entry e = entry_decode_l1(entry, c->cluster_bits);
+
+    if (e.flaws & ENTRY_RESERVED_BITS && !f->set_copied)
+        entry &= ~L1_RESERVED_MASK;
+    return fix_copied(c, f, entry, e.host_off);
+}
+
+static uint64_t
+fix_l2_entry(struct check *c, const struct fix *f, uint64_t entry)
+{
+    struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
+                                        c->hdr->version);
+
+    if (e.kind == MAP_COMPRESSED)
+        return f->set_copied ? entry : entry_with_copied(entry, false);
+    if (!f->set_copied) {
+        if (e.kind == MAP_ZERO && e.flaws & ENTRY_MISALIGNED)
+            return L2_ZERO;
+        if (e.flaws & ENTRY_RESERVED_BITS)
+            entry &= ~L2_RESERVED_MASK;
+    }
+    return fix_copied(c, f, entry, e.host_off);
+}
+
+static uint64_t
+fix_entry(struct check *c, const struct fix *f, uint64_t entry)
+{
+    return f->is_l1 ? fix_l1_entry(c, f, entry) : fix_l2_entry(c, f, entry);
+}
+
+/* What the table holds when COPIED is set: a plan has not written what is
+ * done before. */
+static void
+plan_first_pass(struct check *c, const struct fix *f, be64 *table, size_t nr)
+{
+    struct fix first = *f;
+
+    first.set_copied = false;
+    for (size_t i = 0; i < nr; i++)
+        table[i] = be64_make(fix_entry(c, &first, be64_get(table[i])));
+}
+
+/* Entries [from, to) of the table in c->table, which begins at start. */
+static int
+write_entries(struct check *c, const struct fix *f, uint64_t start,
+              uint64_t from, uint64_t to, struct qcow2_error *err)
+{
+    const char *why = f->set_copied ? "set COPIED" : f->is_l1
+                      ? "correct L1 entries" : "correct L2 entries";
+
+    if (from >= to)
+        return 0;
+    return repair_write(c, why, c->table + from * 8, (to - from) * 8,
+                        start + from * 8, err);
+}
+
+/* Mends [start, end), which lies in one cluster. */
+static int
+fix_cluster(struct check *c, const struct fix *f, uint64_t start,
+            uint64_t end, struct qcow2_error *err)
+{
+    uint64_t cluster = start >> c->cluster_bits;
+    uint64_t owners = f->is_l1 ? 1 : counts_get(&c->l2, cluster);
+    be64 *table = (be64 *)c->table;
+    uint64_t from = 0, to = 0; /* changed and not written */
+    bool is_hole;
+
+    /* Not in a cluster that is not only a table. */
+    if (counts_get(&c->refs, cluster) > owners)
+        return 0;
+    if (check_read(c, table, end - start, start, &is_hole, err) == -1)
+        return -1;
+    if (is_hole)
+        return 0;
+    if (f->set_copied && c->options.plan
+        && c->options.repair == QCOW2_REPAIR_ALL)
+        plan_first_pass(c, f, table, (end - start) / sizeof *table);
+    for (uint64_t i = 0; i < (end - start) / sizeof *table; i++) {
+        uint64_t old = be64_get(table[i]);
+        uint64_t entry = fix_entry(c, f, old);
+
+        if (entry == old)
+            continue;
+        if (i > to) {
+            if (write_entries(c, f, start, from, to, err) == -1)
+                return -1;
+            from = i;
+        }
+        table[i] = be64_make(entry);
+        to = i + 1;
+    }
+    return write_entries(c, f, start, from, to, err);
+}
+
+static int
+fix_l1(struct check *c, const struct fix *f, uint64_t start, uint64_t end,
+       struct qcow2_error *err)
+{
+    for (uint64_t next; start < end; start = next) {
+        next = min_u64(end, round_down(start, c->cluster_size)
+                            + c->cluster_size);
+        if (fix_cluster(c, f, start, next, err) == -1)
+            return -1;
+    }
+    return 0;
+}
+
+static int
+fix_snapshot_l1(struct check *c, uint64_t start, uint64_t end,
+                uint64_t weight, struct qcow2_error *err)
+{
+    const struct fix f = { .is_l1 = true };
+
+    (void)weight;
+    return fix_l1(c, &f, start, end, err);
+}
+
+static int
+fix_l2_tables(struct check *c, bool set_copied, struct qcow2_error *err)
+{
+    for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++) {
+        const struct fix f = {
+            .is_active = counts_get(&c->l2_active, i) > 0,
+            .set_copied = set_copied,
+        };
+        uint64_t at = i << c->cluster_bits;
+
+        if (set_copied && !f.is_active)
+            continue;
+        if (fix_cluster(c, &f, at, at + c->cluster_size, err) == -1)
+            return -1;
+    }
+    return 0;
+}
+
+static bool
+anything_to_fix(const struct check *c, bool set_copied)
+{
+    if (c->rebuild)
+        return true;
+    if (set_copied) /* an entry to what had another refcount may lack it */
+        return c->nr[PROBLEM_COPIED_CLEAR] || c->nr[PROBLEM_REFCOUNT_HIGH]
+               || c->nr[PROBLEM_REFCOUNT_LOW];
+    return c->nr[PROBLEM_COPIED_SET] || c->nr[PROBLEM_COPIED_COMPRESSED]
+           || c->nr[PROBLEM_L1_RESERVED] || c->nr[PROBLEM_L2_RESERVED]
+           || c->nr[PROBLEM_L2_ZERO_MISALIGNED]
+           || c->nr[PROBLEM_REFCOUNT_LOW];
+}
+
+int
+repair_entries(struct check *c, bool set_copied, struct qcow2_error *err)
+{
+    const struct fix active = {
+        .is_l1 = true, .is_active = true, .set_copied = set_copied,
+    };
+
+    if (!anything_to_fix(c, set_copied))
+        return 0;
+    if (fix_l1(c, &active, c->l1[0].start, c->l1[0].end, err) == -1)
+        return -1;
+    if (!set_copied && c->nr[PROBLEM_L1_RESERVED] > 0
+        && check_sweep(c, c->l1 + 1, c->nr_l1 - 1, fix_snapshot_l1, err)
+           == -1)
+        return -1;
+    return fix_l2_tables(c, set_copied, err);
+}

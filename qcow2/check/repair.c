@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* repair.c: makes right what a check found wrong. The steps keep I1 and I4
+ * at every moment, as far as the image had them at all, with barriers
+ * between: COPIED goes where the refcount will not be 1; refcounts rise; they
+ * fall; COPIED comes where they are 1; the image is said to be in order. Cut
+ * short anywhere it can be run again.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "check/check-private.h"
+#include "meta/refcount.h"
+
+/* Says what will be written, and what it will be written over. */
+static int
+announce(struct check *c, const char *why, const void *buf, size_t nr_bytes,
+         uint64_t host_off, struct qcow2_error *err)
+{
+    CLEANUP_FREE void *old_bytes = malloc(nr_bytes);
+    struct qcow2_repair_write w = {
+        .host_off = host_off,
+        .nr_bytes = nr_bytes,
+        .old_bytes = old_bytes,
+        .new_bytes = buf,
+        .why = why,
+    };
+
+    if (!old_bytes)
+        return error_nomem(err);
+    if (io_get_size(c->io, &w.file_size, err) == -1
+        || io_pread(c->io, old_bytes, nr_bytes, host_off, err) == -1)
+        return -1;
+    if (c->options.write(c->options.opaque, &w) != 0)
+        return error_set(err, ECANCELED, "%s: the repair was ended before "
+                         "it was done; it can be run again", c->io->name);
+    return 0;
+}
+
+int
+repair_write(struct check *c, const char *why, const void *buf,
+             size_t nr_bytes, uint64_t host_off, struct qcow2_error *err)
+{
+    if (c->options.write
+        && announce(c, why, buf, nr_bytes, host_off, err) == -1)
+        return -1;
+    if (c->options.plan)
+        return 0;
+    c->wrote = true;
+    return io_pwrite(c->io, buf, nr_bytes, host_off, err);
+}
+
+int
+repair_barrier(struct check *c, struct qcow2_error *err)
+{
+    if (!c->wrote)
+        return 0;
+    c->wrote = false;
+    return io_flush(c->io, err);
+}
+
+/* Bytes [from, to) of a refblock that are not as on disk. */
+struct changed {
+    uint64_t from, to;
+};
+
+static int
+write_changed(struct check *c, uint32_t idx, bool raise, struct changed *ch,
+              struct qcow2_error *err)
+{
+    uint64_t from = ch->from, nr_bytes = ch->to - ch->from;
+
+    ch->from = ch->to = 0;
+    if (nr_bytes == 0)
+        return 0;
+    return repair_write(c, raise ? "raise refcounts" : "lower refcounts",
+                        c->table + from, nr_bytes, c->reftable[idx] + from,
+                        err);
+}
+
+/* Raises, or lowers, what is wrong in one refblock. */
+static int
+repair_refblock(struct check *c, uint32_t idx, bool raise,
+                struct qcow2_error *err)
+{
+    unsigned order = c->hdr->refcount_order;
+    uint64_t first = (uint64_t)idx << c->refblock_bits;
+    uint64_t end = first + (UINT64_C(1) << c->refblock_bits), next = 0;
+    struct changed ch = { 0, 0 };
+
+    if (check_read(c, c->table, c->cluster_size, c->reftable[idx], NULL, err)
+        == -1)
+        return -1;
+    for (uint64_t cluster = first;
+         (cluster = check_skip_zeroes(c, first, cluster, &next)) < end;
+         cluster++) {
+        uint64_t i = cluster - first;
+        uint64_t stored = refcount_get(c->table, order, i);
+        uint64_t settled = check_settled(c, cluster);
+        uint64_t from = (i << order) / 8;
+
+        if (settled == stored)
+            continue;
+        if (raise != (settled > stored)) {
+            /* The first pass has it so on disk; in a plan it has not. */
+            if (!raise)
+                refcount_set(c->table, order, i, settled);
+            continue;
+        }
+        if (from > ch.to && write_changed(c, idx, raise, &ch, err) == -1)
+            return -1;
+        if (ch.to == 0)
+            ch.from = from;
+        refcount_set(c->table, order, i, settled);
+        ch.to = div_round_up((i + 1) << order, 8);
+    }
+    return write_changed(c, idx, raise, &ch, err);
+}
+
+static int
+repair_refcounts(struct check *c, bool raise, struct qcow2_error *err)
+{
+    uint8_t wrong = raise ? BLOCK_RAISE : BLOCK_LOWER;
+
+    for (uint32_t i = 0; i < c->reftable_entries; i++)
+        if (c->blocks[i] & BLOCK_USABLE && c->blocks[i] & wrong
+            && repair_refblock(c, i, raise, err) == -1)
+            return -1;
+    return repair_barrier(c, err);
+}
+
+/* Is there anything that repair cannot mend? */
+static bool
+any_lasting(const struct check *c)
+{
+    for (unsigned i = 0; i < NR_PROBLEMS; i++)
+        if (problem_kinds[i].remedy == REMEDY_NONE && c->nr[i] > 0)
+            return true;
+    return false;
+}
+
+/* When no corruption is left, the image is closed properly and whole. */
+static int
+clear_features(struct check *c, struct qcow2_error *err)
+{
+    uint64_t features = c->hdr->incompatible
+                        & ~(INCOMPAT_DIRTY | INCOMPAT_CORRUPT);
+    bool whole = c->options.repair == QCOW2_REPAIR_ALL
+                 ? !any_lasting(c)
+                 : c->result.corruptions == c->nr_true_when_lowered;
+    be64 field = be64_make(features);
+
+    if (!whole || features == c->hdr->incompatible)
+        return 0;
+    if (repair_write(c, "clear dirty and corrupt bit", &field, sizeof field,
+                     HEADER_AT_INCOMPATIBLE, err) == -1)
+        return -1;
+    c->hdr->incompatible = features;
+    return repair_barrier(c, err);
+}
+
+static int
+repair_all(struct check *c, struct qcow2_error *err)
+{
+    if (c->rebuild
+        && (repair_drop_refcounts(c, err) == -1
+            || check_recount_lasting(c, err) == -1))
+        return -1;
+    if (repair_entries(c, false, err) == -1
+        || repair_barrier(c, err) == -1)
+        return -1;
+    if (c->rebuild)
+        return repair_rebuild(c, err);
+    if (repair_refcounts(c, true, err) == -1)
+        return -1;
+    return repair_refcounts(c, false, err);
+}
+
+int
+repair_run(struct check *c, struct qcow2_error *err)
+{
+    int r = 0;
+
+    switch (c->options.repair) {
+    case QCOW2_REPAIR_NONE:
+        return 0;
+    case QCOW2_REPAIR_LEAKS:
+        r = repair_refcounts(c, false, err);
+        break;
+    case QCOW2_REPAIR_ALL:
+        r = repair_all(c, err);
+        break;
+    }
+    if (r == -1 || repair_entries(c, true, err) == -1
+        || repair_barrier(c, err) == -1)
+        return -1;
+    return clear_features(c, err);
+}

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* chain-info.c: tells what the layers of a disk are, and what each of them
+ * contributes.
+ */
+#include <errno.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "disk/open-disk.h"
+#include "meta/map.h"
+
+unsigned
+qcow2_get_nr_layers(const struct qcow2_disk *disk)
+{
+    return disk->chain->nr_layers;
+}
+
+static int
+check_layer(const struct qcow2_disk *disk, unsigned layer,
+            struct qcow2_error *err)
+{
+    if (layer < disk->chain->nr_layers)
+        return 0;
+    return error_set(err, EINVAL, "there is no layer %u: the disk has %u",
+                     layer, disk->chain->nr_layers);
+}
+
+int
+qcow2_get_layer(const struct qcow2_disk *disk, unsigned layer,
+                struct qcow2_layer *out, struct qcow2_error *err)
+{
+    struct qcow2_error error;
+    struct source *s;
+
+    if (check_layer(disk, layer, err) == -1)
+        return -1;
+    s = disk->chain->layers[layer];
+    *out = (struct qcow2_layer){
+        .format = QCOW2_FORMAT_RAW, .size = s->size,
+    };
+    if (s->ops == &map_source_ops) {
+        const struct image *img = ((struct view *)s)->img;
+
+        out->format = QCOW2_FORMAT_QCOW2;
+        out->nr_snapshots = img->snaptab.nr;
+        out->backing = img->hdr.backing_file;
+        out->backing_format = img->hdr.backing_format;
+    }
+    if (io_get_allocated(s->io, &out->allocated, &error) == 0)
+        return 0;
+    if (error.errnum == ENOTSUP) {
+        out->allocated = 0;
+        return 0;
+    }
+    if (err)
+        *err = error;
+    return -1;
+}
+
+/* What one layer alone has somewhere. */
+static int
+get_own(struct source *s, uint64_t guest_off, uint64_t *nr_bytes,
+        bool *has, bool *data, struct qcow2_error *err)
+{
+    struct mapping m;
+    bool hole = false;
+
+    *has = *data = false;
+    if (guest_off >= s->size)
+        return 0;
+    *nr_bytes = min_u64(*nr_bytes, s->size - guest_off);
+    if (s->ops->lookup(s, guest_off, *nr_bytes, &m, err) == -1)
+        return -1;
+    *nr_bytes = min_u64(*nr_bytes, m.nr_bytes);
+    if (m.kind == MAP_DATA && s->ops->has_file_holes
+        && io_extent(s->io, m.host_off, nr_bytes, &hole, err) == -1)
+        return -1;
+    *has = m.kind != MAP_UNALLOCATED && !hole;
+    *data = *has && m.kind != MAP_ZERO;
+    return 0;
+}
+
+/* Does a layer above decide? *nr_bytes: how far that holds. */
+static int
+is_hidden(const struct source_chain *chain, unsigned layer,
+          uint64_t guest_off, uint64_t *nr_bytes, bool *hidden,
+          struct qcow2_error *err)
+{
+    const struct source_chain above = {
+        .nr_layers = layer, .layers = chain->layers,
+    };
+    struct mapping m;
+    unsigned depth;
+
+    *hidden = layer > 0 && guest_off >= chain->layers[0]->size;
+    if (layer == 0 || *hidden)
+        return 0;
+    if (source_chain_walk(&above, 0, guest_off, *nr_bytes, &m, &depth, err)
+        == -1)
+        return -1;
+    *nr_bytes = min_u64(*nr_bytes, m.nr_bytes);
+    *hidden = depth < layer;
+    return 0;
+}
+
+/* Adds up a run from guest_off on, shortened to what is alike. */
+static int
+add_run(const struct source_chain *chain, unsigned layer,
+        uint64_t guest_off, uint64_t *nr_bytes,
+        struct qcow2_layer_usage *usage, struct qcow2_error *err)
+{
+    bool has, data, hidden, below = true, below_data;
+
+    if (get_own(chain->layers[layer], guest_off, nr_bytes, &has, &data, err)
+        == -1)
+        return -1;
+    if (!has)
+        return 0;
+    if (is_hidden(chain, layer, guest_off, nr_bytes, &hidden, err) == -1)
+        return -1;
+    if (layer + 1 < chain->nr_layers
+        && get_own(chain->layers[layer + 1], guest_off, nr_bytes, &below,
+                   &below_data, err) == -1)
+        return -1;
+    usage->own += *nr_bytes;
+    if (!hidden)
+        usage->visible += *nr_bytes;
+    if (data && !below)
+        usage->added += *nr_bytes;
+    return 0;
+}
+
+int
+qcow2_get_layer_usage(struct qcow2_disk *disk, unsigned layer,
+                      struct qcow2_layer_usage *out,
+                      struct qcow2_error *err)
+{
+    struct image *img = disk->readonly ? NULL : disk->file->image;
+    const struct source_chain *chain = disk->chain;
+    uint64_t size;
+
+    if (check_layer(disk, layer, err) == -1)
+        return -1;
+    *out = (struct qcow2_layer_usage){ .own = 0 };
+    size = chain->layers[layer]->size;
+    for (uint64_t off = 0, n; off < size; off += n) {
+        struct range r;
+        int ret;
+
+        n = size - off;
+        if (img) {
+            pthread_rwlock_rdlock(&img->rwlock);
+            n = min_u64(n, map_piece(&img->active, off));
+            range_lock_shared(&img->ranges, &r, off, off + n);
+        }
+        ret = add_run(chain, layer, off, &n, out, err);
+        if (img) {
+            range_unlock(&img->ranges, &r);
+            pthread_rwlock_unlock(&img->rwlock);
+        }
+        if (ret == -1)
+            return -1;
+    }
+    return 0;
+}

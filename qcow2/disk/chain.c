@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* chain.c: backing chains, and the pool that shares their layers; see
+ * chain.h.
+ */
+#include "disk/chain.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/escape.h"
+#include "layer/resolve.h"
+#include "storage/gate.h"
+
+enum {
+    /* Chains this deep get a resolver: a walk costs more than it from here
+     * on. Larger granules than these save little memory. */
+    RESOLVER_MIN_LAYERS = 4,
+    RESOLVER_GRANULE_BITS = 16,
+    DEFAULT_CACHE_BYTES = 32 << 20,
+    MIN_CACHE_BYTES = 1 << 20,
+    PROBE_BYTES = 512,
+};
+
+struct qcow2_pool *
+qcow2_pool_new(uint64_t cache_bytes, struct qcow2_error *err)
+{
+    struct qcow2_pool *pool = calloc(1, sizeof *pool);
+
+    if (!pool) {
+        error_nomem(err);
+        return NULL;
+    }
+    if (cache_bytes == 0)
+        cache_bytes = DEFAULT_CACHE_BYTES;
+    cache_bytes = max_u64(cache_bytes, MIN_CACHE_BYTES);
+    pthread_mutex_init(&pool->lock, NULL);
+    pool->meta = cache_new(cache_bytes, err);
+    if (pool->meta)
+        pool->clusters = clusters_new(cache_bytes / 2, err);
+    if (!pool->clusters) {
+        qcow2_pool_free(pool);
+        return NULL;
+    }
+    return pool;
+}
+
+void
+qcow2_pool_free(struct qcow2_pool *pool)
+{
+    if (!pool)
+        return;
+    assert(!pool->layers);
+    cache_free(pool->meta);
+    clusters_free(pool->clusters);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+static void
+layer_free(struct layer *l)
+{
+    if (l->image)
+        image_free(l->image);
+    else
+        raw_free(l->source);
+    free(l->path);
+    free(l);
+}
+
+/* Drops one use of a layer, and of those below that only it used. */
+static void
+layer_put(struct qcow2_pool *pool, struct layer *l)
+{
+    while (l && --l->nr_users == 0) {
+        struct layer *backing = l->backing;
+        struct layer **p = &pool->layers;
+
+        while (*p != l)
+            p = &(*p)->next;
+        *p = l->next;
+        layer_free(l);
+        l = backing;
+    }
+}
+
+/* Is the layer this file? */
+static bool
+is_file(const struct layer *l, const struct gate_file *file)
+{
+    if (file->ino == 0)
+        return l->ino == 0 && strcmp(l->path, file->path) == 0;
+    return l->dev == file->dev && l->ino == file->ino;
+}
+
+/* Do both paths lie in the same directory? */
+static bool
+same_dir(const char *a, const char *b)
+{
+    size_t len = strrchr(a, '/') - a;
+
+    return (size_t)(strrchr(b, '/') - b) == len && memcmp(a, b, len) == 0;
+}
+
+static struct layer *
+layer_find(struct qcow2_pool *pool, const struct gate_file *file,
+           enum qcow2_format format, bool locked)
+{
+    struct layer *l;
+
+    for (l = pool->layers; l; l = l->next)
+        if (is_file(l, file) && l->format == format && l->locked == locked
+            && same_dir(l->path, file->path))
+            break;
+    return l;
+}
+
+/* Makes a layer, used once, of an open file. Takes over io. */
+static struct layer *
+layer_new(struct qcow2_pool *pool, struct io *io,
+          const struct gate_file *file, enum qcow2_format format,
+          bool locked, struct qcow2_error *err)
+{
+    struct layer *l = calloc(1, sizeof *l);
+
+    if (!l || !(l->path = strdup(file->path))) {
+        free(l);
+        io_close(io);
+        error_nomem(err);
+        return NULL;
+    }
+    if (format == QCOW2_FORMAT_RAW) {
+        l->source = raw_new(io, err);
+    } else {
+        l->image = image_open(io, true, pool->meta, pool->clusters, err);
+        l->source = l->image ? &l->image->active.src : NULL;
+    }
+    if (!l->source) {
+        free(l->path);
+        free(l);
+        return NULL;
+    }
+    l->nr_users = 1;
+    l->format = format;
+    l->locked = locked;
+    l->dev = file->dev;
+    l->ino = file->ino;
+    l->next = pool->layers;
+    pool->layers = l;
+    return l;
+}
+
+/* A walk down a chain, to find what stands below `above`. */
+struct walk {
+    struct qcow2_pool *pool;
+    const struct qcow2_options *options;
+    const char *disk_path;
+    const struct header *disk_hdr;
+    uint64_t dev, ino;          /* of the disk itself; 0: has none */
+    struct chain_stop *stop;    /* or NULL */
+    struct layer *top;
+    struct layer *above;        /* NULL: the disk itself */
+    unsigned depth;             /* layers so far */
+};
+
+static const char *
+path_above(const struct walk *w)
+{
+    return w->above ? w->above->path : w->disk_path;
+}
+
+/* What the file is that comes next. */
+struct naming {
+    const char *name;           /* NULL: there is none */
+    bool trusted;               /* the user said the name */
+    enum qcow2_format format;   /* AUTO: nobody said it */
+    bool format_trusted;        /* said, and of the file that is named */
+};
+
+static int
+find_format(const struct walk *w, const char *declared, struct naming *n,
+            struct qcow2_error *err)
+{
+    if (!w->above && w->options->backing_format != QCOW2_FORMAT_AUTO) {
+        n->format = w->options->backing_format;
+        n->format_trusted = true;
+        return 0;
+    }
+    if (!declared)
+        return 0;
+    /* What an image declares is about the file that it names itself. */
+    n->format_trusted = !n->trusted;
+    if (strcmp(declared, "qcow2") == 0)
+        n->format = QCOW2_FORMAT_QCOW2;
+    else if (strcmp(declared, "raw") == 0)
+        n->format = QCOW2_FORMAT_RAW;
+    else
+        return error_set(err, ENOTSUP, "its declared format '%s' is not "
+                         "supported, only qcow2 and raw are",
+                         ESCAPED(declared));
+    return 0;
+}
+
+/* 1: *n is the backing file of w->above; 0: it has none. */
+static int
+find_next(const struct walk *w, struct naming *n, struct qcow2_error *err)
+{
+    const struct header *hdr = w->disk_hdr;
+
+    *n = (struct naming){ .format = QCOW2_FORMAT_AUTO };
+    if (!w->above && w->options->backing_none)
+        return 0;
+    if (w->above && !w->above->image)
+        return 0;
+    if (w->above)
+        hdr = &w->above->image->hdr;
+    n->name = hdr->backing_file;
+    if (!w->above && w->options->backing) {
+        n->name = w->options->backing;
+        n->trusted = true;
+    }
+    if (!n->name)
+        return 0;
+    return find_format(w, hdr->backing_format, n, err) == 0 ? 1 : -1;
+}
+
+/* A guest may have written what the first bytes look like: they can object
+ * to raw, but never decide for another format.
+ */
+static int
+settle_format(const struct walk *w, const struct naming *n, struct io *io,
+              enum qcow2_format *format, struct qcow2_error *err)
+{
+    char how[2 * ESCAPE_SIZE + 64] = "backing-format=qcow2 or "
+                                     "backing-format=raw";
+    unsigned char start[PROBE_BYTES];
+    const char *looks_like;
+    uint64_t size;
+
+    *format = n->format;
+    if (n->format == QCOW2_FORMAT_QCOW2 || n->format_trusted)
+        return 0;
+    *format = QCOW2_FORMAT_RAW;
+    if (io_get_size(io, &size, err) == -1
+        || io_pread(io, start, sizeof start, 0, err) == -1)
+        return -1;
+    looks_like = qcow2_probe(start, min_u64(size, sizeof start));
+    if (!looks_like)
+        return 0;
+    if (w->above)
+        snprintf(how, sizeof how, "qemu-img rebase -u -b %s -F FORMAT %s",
+                 ESCAPED(n->name), ESCAPED(path_above(w)));
+    return error_set(err, EPERM, "refused: it looks like %s, but nothing "
+                     "says that this is its format, and a guest with it as "
+                     "raw disk could have written that; %s says what it is",
+                     looks_like, how);
+}
+
+/* A file that is already part of the chain: it would never end. */
+static int
+check_loop(const struct walk *w, const struct gate_file *file,
+           struct qcow2_error *err)
+{
+    bool loop = w->ino != 0 && w->dev == file->dev && w->ino == file->ino;
+
+    for (struct layer *l = w->above ? w->top : NULL; l && !loop;
+         l = l == w->above ? NULL : l->backing)
+        loop = is_file(l, file);
+    if (!loop)
+        return 0;
+    return error_set(err, EIO, "it is already part of the backing chain, "
+                     "which forms a loop");
+}
+
+static struct layer *
+open_layer(const struct walk *w, const struct naming *n,
+           const struct gate_file *file, struct qcow2_error *err)
+{
+    bool locked = !w->options->no_lock;
+    enum qcow2_format format;
+    struct layer *l;
+    struct io *io;
+
+    io = gate_open(file, locked ? IO_LOCK_READ : IO_LOCK_NONE, err);
+    if (!io)
+        return NULL;
+    if (settle_format(w, n, io, &format, err) == -1) {
+        io_close(io);
+        return NULL;
+    }
+    l = layer_find(w->pool, file, format, locked);
+    if (!l)
+        return layer_new(w->pool, io, file, format, locked, err);
+    io_close(io);
+    l->nr_users++;
+    return l;
+}
+
+/* Does the chain end here for who asks? */
+static bool
+is_stop(const struct chain_stop *stop, const struct gate_file *file)
+{
+    return stop && (stop->ino == 0 || (stop->dev == file->dev
+                                       && stop->ino == file->ino));
+}
+
+/* Fills what was found out. Takes over file. */
+static int
+stop_at(const struct walk *w, const struct naming *n, struct gate_file *file,
+        struct qcow2_error *err)
+{
+    struct chain_stop *stop = w->stop;
+    struct io *io = gate_open(file, IO_LOCK_NONE, err);
+
+    if (!io || settle_format(w, n, io, &stop->format, err) == -1) {
+        io_close(io);
+        gate_file_free(file);
+        return -1;
+    }
+    io_close(io);
+    stop->reached = true;
+    stop->depth = w->depth + 1;
+    stop->guessed = stop->format == QCOW2_FORMAT_RAW && !n->format_trusted;
+    stop->file = *file;
+    return 0;
+}
+
+/* Steps to the layer below w->above, opening it if need be. A layer that is
+ * shared brings those below it along; but what another disk may open, this
+ * one may not necessarily, so every name passes the gate again. 1: done; 0:
+ * it is where to stop.
+ */
+static int
+step(struct walk *w, const struct naming *n, struct qcow2_error *err)
+{
+    struct layer **next = w->above ? &w->above->backing : &w->top;
+    struct gate_file file;
+    int r;
+
+    if (w->depth == MAX_CHAIN_DEPTH)
+        return error_set(err, EIO, "the backing chain has more than %d "
+                         "layers", MAX_CHAIN_DEPTH);
+    if (n->trusted)
+        r = gate_trust(n->name, &file, err);
+    else
+        r = gate_resolve(path_above(w), n->name, w->options->allow,
+                         w->options->nr_allow, &file, err);
+    if (r == -1)
+        return -1;
+    if (is_stop(w->stop, &file))
+        return stop_at(w, n, &file, err);
+    r = check_loop(w, &file, err);
+    if (r == 0 && !*next) {
+        *next = open_layer(w, n, &file, err);
+        r = *next ? 0 : -1;
+    } else if (r == 0 && !is_file(*next, &file)) {
+        r = error_set(err, EIO, "it was replaced while the image above it is "
+                      "in use");
+    }
+    gate_file_free(&file);
+    if (r == -1)
+        return -1;
+    w->above = *next;
+    w->depth++;
+    return 1;
+}
+
+int
+chain_open(struct qcow2_pool *pool, const char *path,
+           const struct header *hdr, const struct qcow2_options *options,
+           uint64_t dev, uint64_t ino, struct chain_stop *stop,
+           struct layer **top, struct qcow2_error *err)
+{
+    struct walk w = {
+        .pool = pool, .options = options, .disk_path = path, .disk_hdr = hdr,
+        .dev = dev, .ino = ino, .stop = stop,
+    };
+    char fd_path[32];
+    struct naming n;
+    int r;
+
+    *top = NULL;
+    if (gate_check_allow(options->allow, options->nr_allow, err) == -1)
+        return -1;
+    if (options->fd >= 0) {
+        snprintf(fd_path, sizeof fd_path, "/dev/fd/%d", options->fd);
+        w.disk_path = fd_path;
+    }
+
+    LOCK_SCOPE(&pool->lock);
+    do {
+        r = find_next(&w, &n, err);
+        if (r == 1)
+            r = step(&w, &n, err);
+    } while (r == 1);
+    if (r == -1) {
+        error_prefix(err, "backing file '%s' of '%s'", ESCAPED(n.name),
+                     ESCAPED(w.above ? w.above->path : path));
+        layer_put(pool, w.top);
+        return -1;
+    }
+    *top = w.top;
+    return 0;
+}
+
+void
+chain_close(struct qcow2_pool *pool, struct layer *top)
+{
+    LOCK_SCOPE(&pool->lock);
+
+    layer_put(pool, top);
+}
+
+/* The smallest cluster size among layers, as far as granules go. */
+static unsigned
+granule_bits(const struct layer *below)
+{
+    unsigned bits = RESOLVER_GRANULE_BITS;
+
+    for (const struct layer *l = below; l; l = l->backing)
+        if (l->image && l->image->cluster_bits < bits)
+            bits = l->image->cluster_bits;
+    return bits;
+}
+
+int
+chain_fill(struct source_chain *chain, struct qcow2_pool *pool,
+           struct source *top, struct layer *below, struct qcow2_error *err)
+{
+    struct source_chain now = { .nr_layers = 1 };
+
+    for (struct layer *l = below; l; l = l->backing)
+        now.nr_layers++;
+    now.layers = calloc(now.nr_layers, sizeof *now.layers);
+    if (!now.layers)
+        return error_nomem(err);
+    if (now.nr_layers >= RESOLVER_MIN_LAYERS) {
+        now.resolver = resolver_new(pool->meta, granule_bits(below), err);
+        if (!now.resolver) {
+            source_chain_clear(&now);
+            return -1;
+        }
+    }
+    now.layers[0] = top;
+    now.nr_layers = 1;
+    for (struct layer *l = below; l; l = l->backing)
+        now.layers[now.nr_layers++] = l->source;
+    source_chain_clear(chain);
+    *chain = now;
+    return 0;
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* chain.h: opens the backing layers of a disk, each name through the gate
+ * (gate.h), and shares them between disks.
+ */
+#ifndef QCOW2_CHAIN_H
+#define QCOW2_CHAIN_H
+
+#include <pthread.h>
+
+#include "cache/cache.h"
+#include "layer/source.h"
+#include "meta/image.h"
+#include "qcow2.h"
+#include "storage/gate.h"
+
+/* A read-only layer, opened once for all disks of a pool that stand on the
+ * same file (device and inode, in the same directory, as that is where its
+ * own backing file's name starts) with the same format and lock.
+ */
+struct layer {
+    unsigned nr_users;      /* guarded by pool.lock */
+    enum qcow2_format format;
+    bool locked;
+    char *path;             /* as gate_file.path */
+    struct source *source;  /* raw, or the active view of image */
+    struct image *image;    /* qcow2 only */
+    struct layer *backing;  /* what it stands on; NULL: nothing */
+    struct layer *next;     /* in the pool */
+    uint64_t dev, ino;
+};
+
+struct qcow2_pool {
+    pthread_mutex_t lock;   /* guards layers; held over opening them */
+    struct layer *layers;
+    struct cache *meta;
+    struct clusters *clusters;
+};
+
+/* A file at which a chain ends for who opens it: neither it nor what is
+ * below it is opened.
+ */
+struct chain_stop {
+    uint64_t dev, ino;      /* 0: the first backing file, whatever it is */
+
+    /* What was found out: */
+    bool reached;           /* the file is in the chain */
+    unsigned depth;         /* as a layer: the first backing file has 1 */
+    struct gate_file file;  /* for who opens it himself, and frees this */
+    enum qcow2_format format;
+    bool guessed;           /* raw, as it looks like nothing else */
+};
+
+/* Decides what the backing file of the image at `path` (opened with
+ * options) is, passes its name through the gate, opens it and all below it,
+ * up to stop (which may be NULL). *top is NULL if there is none. Iterative:
+ * depth costs no stack.
+ */
+int chain_open(struct qcow2_pool *pool, const char *path,
+               const struct header *hdr,
+               const struct qcow2_options *options,
+               uint64_t dev, uint64_t ino, struct chain_stop *stop,
+               struct layer **top, struct qcow2_error *err);
+void chain_close(struct qcow2_pool *pool, struct layer *top);
+
+/* Fills chain with `top` as layer 0 and the layers below. */
+int chain_fill(struct source_chain *chain, struct qcow2_pool *pool,
+               struct source *top, struct layer *below,
+               struct qcow2_error *err);
+
+#endif /* QCOW2_CHAIN_H */

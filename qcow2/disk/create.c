@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* create.c: makes new, empty images. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/compress.h"
+#include "base/error.h"
+#include "base/escape.h"
+#include "disk/create.h"
+#include "disk/open-disk.h"
+#include "format/header.h"
+#include "meta/refcount.h"
+#include "storage/gate.h"
+
+enum {
+    DEFAULT_VERSION = 3,
+    DEFAULT_CLUSTER_BITS = 16,
+    DEFAULT_REFCOUNT_ORDER = 4,
+};
+
+/* Where things are in the new file, in clusters: the header, the refcount
+ * table, refblocks, the L1 table. All are counted by those refblocks.
+ */
+struct layout {
+    uint64_t reftable, nr_reftable;
+    uint64_t refblocks, nr_refblocks;
+    uint64_t l1, nr_l1;
+    uint64_t end;
+};
+
+/* What is to be made, checked and with defaults filled in. */
+struct plan {
+    struct header_new hn;
+    uint32_t cluster_size;
+    struct layout at;
+    unsigned char *header;  /* a cluster */
+    unsigned char *tables;  /* reftable and refblocks as on disk */
+};
+
+static int
+plan_version(const struct qcow2_create_options *o, struct header_new *hn,
+             struct qcow2_error *err)
+{
+    hn->version = o->version ? o->version : DEFAULT_VERSION;
+    if (hn->version != 2 && hn->version != 3)
+        return error_set(err, EINVAL, "version %u: must be 2 or 3",
+                         hn->version);
+    if (hn->version == 2 && o->refcount_bits && o->refcount_bits != 16)
+        return error_set(err, EINVAL, "refcounts of %u bits: version 2 has "
+                         "only 16; use version 3", o->refcount_bits);
+    if (hn->version == 2 && o->zstd)
+        return error_set(err, EINVAL, "compression type zstd: version 2 has "
+                         "only zlib; use version 3");
+    if (hn->version == 2 && o->lazy_refcounts)
+        return error_set(err, EINVAL, "lazy refcounts: version 2 has none; "
+                         "use version 3");
+    if (o->zstd && !compress_supported(COMPRESS_ZSTD))
+        return error_set(err, ENOTSUP, "compression type zstd is not built "
+                         "in");
+    hn->compression_type = o->zstd ? COMPRESS_ZSTD : COMPRESS_ZLIB;
+    hn->lazy_refcounts = o->lazy_refcounts;
+    return 0;
+}
+
+static int
+plan_geometry(const struct qcow2_create_options *o, struct header_new *hn,
+              struct qcow2_error *err)
+{
+    hn->cluster_bits = DEFAULT_CLUSTER_BITS;
+    hn->refcount_order = DEFAULT_REFCOUNT_ORDER;
+    if (o->cluster_size) {
+        if (!is_power_of_2(o->cluster_size)
+            || o->cluster_size < 1u << MIN_CLUSTER_BITS
+            || o->cluster_size > 1u << MAX_CLUSTER_BITS)
+            return error_set(err, EINVAL, "clusters of %" PRIu32 " bytes: "
+                             "must be a power of two from %u to %u",
+                             o->cluster_size, 1u << MIN_CLUSTER_BITS,
+                             1u << MAX_CLUSTER_BITS);
+        hn->cluster_bits = __builtin_ctz(o->cluster_size);
+    }
+    if (o->refcount_bits) {
+        if (!is_power_of_2(o->refcount_bits)
+            || o->refcount_bits > 1u << MAX_REFCOUNT_ORDER)
+            return error_set(err, EINVAL, "refcounts of %u bits: must be a "
+                             "power of two from 1 to %u", o->refcount_bits,
+                             1u << MAX_REFCOUNT_ORDER);
+        hn->refcount_order = __builtin_ctz(o->refcount_bits);
+    }
+    return 0;
+}
+
+static int
+plan_size(uint64_t size, struct header_new *hn, struct qcow2_error *err)
+{
+    unsigned entry_bits = hn->cluster_bits + (hn->cluster_bits - 3);
+    uint64_t nr_entries;
+
+    /* Other programs round it down to sectors. */
+    if (add_overflows(size, 511, &hn->size))
+        hn->size = UINT64_MAX;
+    hn->size = round_down(hn->size, 512);
+    nr_entries = div_round_up(hn->size, UINT64_C(1) << entry_bits);
+    if (nr_entries > MAX_L1_BYTES / sizeof(be64))
+        return error_set(err, EINVAL, "a size of %" PRIu64 " bytes is more "
+                         "than clusters of %u bytes can map (%" PRIu64 "); "
+                         "use larger clusters", size, 1u << hn->cluster_bits,
+                         (uint64_t)MAX_L1_BYTES / sizeof(be64) << entry_bits);
+    hn->l1_size = nr_entries;
+    return 0;
+}
+
+static void
+plan_layout(struct plan *p)
+{
+    unsigned refblock_bits = p->hn.cluster_bits + 3 - p->hn.refcount_order;
+    uint64_t entries = p->cluster_size / sizeof(be64);
+    struct layout *at = &p->at;
+    uint64_t nr_refblocks = 1;
+
+    at->nr_l1 = div_round_up(p->hn.l1_size, entries);
+    do {
+        at->nr_refblocks = nr_refblocks;
+        at->nr_reftable = div_round_up(nr_refblocks, entries);
+        at->reftable = 1;
+        at->refblocks = at->reftable + at->nr_reftable;
+        at->l1 = at->refblocks + at->nr_refblocks;
+        at->end = at->l1 + at->nr_l1;
+        nr_refblocks = div_round_up(at->end, UINT64_C(1) << refblock_bits);
+    } while (nr_refblocks > at->nr_refblocks);
+
+    p->hn.reftable_offset = at->reftable << p->hn.cluster_bits;
+    p->hn.reftable_clusters = at->nr_reftable;
+    if (p->hn.l1_size > 0)
+        p->hn.l1_offset = at->l1 << p->hn.cluster_bits;
+}
+
+/* The tables lie next to each other, so one write does. */
+static int
+build_tables(struct plan *p, struct qcow2_error *err)
+{
+    unsigned refblock_bits = p->hn.cluster_bits + 3 - p->hn.refcount_order;
+    const struct layout *at = &p->at;
+    unsigned char *refblocks;
+
+    p->header = calloc(1, p->cluster_size);
+    p->tables = calloc(at->nr_reftable + at->nr_refblocks, p->cluster_size);
+    if (!p->header || !p->tables)
+        return error_nomem(err);
+    for (uint64_t i = 0; i < at->nr_refblocks; i++) {
+        be64 entry = be64_make((at->refblocks + i) << p->hn.cluster_bits);
+
+        memcpy(p->tables + i * sizeof entry, &entry, sizeof entry);
+    }
+    refblocks = p->tables + at->nr_reftable * p->cluster_size;
+    for (uint64_t i = 0; i < at->end; i++)
+        refcount_set(refblocks + (i >> refblock_bits) * p->cluster_size,
+                     p->hn.refcount_order,
+                     i & ((UINT64_C(1) << refblock_bits) - 1), 1);
+    if (header_encode(&p->hn, p->header, p->cluster_size, err) == -1)
+        return -1;
+    return 0;
+}
+
+static int
+make_plan(const struct qcow2_create_options *o, uint64_t size,
+          struct plan *p, struct qcow2_error *err)
+{
+    struct header_new *hn = &p->hn;
+
+    if (plan_version(o, hn, err) == -1
+        || plan_geometry(o, hn, err) == -1
+        || plan_size(size, hn, err) == -1)
+        return -1;
+    hn->backing_file = o->backing;
+    if (o->backing)
+        hn->backing_format = o->backing_format == QCOW2_FORMAT_RAW
+                             ? "raw" : "qcow2";
+    p->cluster_size = UINT32_C(1) << hn->cluster_bits;
+    plan_layout(p);
+    return build_tables(p, err);
+}
+
+static int
+check_backing_name(const struct qcow2_create_options *o,
+                   struct qcow2_error *err)
+{
+    if (!o->backing) {
+        if (o->size_from_backing)
+            return error_set(err, EINVAL, "no size: there is no backing "
+                             "file to take it from");
+        if (o->backing_format != QCOW2_FORMAT_AUTO)
+            return error_set(err, EINVAL, "a backing format, but no backing "
+                             "file");
+        return 0;
+    }
+    if (o->backing_format == QCOW2_FORMAT_AUTO)
+        return error_set(err, EINVAL, "backing file '%s': its format must be "
+                         "said, qcow2 or raw", o->backing);
+    if (o->size_from_backing && o->backing_unchecked)
+        return error_set(err, EINVAL, "no size: the backing file that has it "
+                         "is not to be opened");
+    if (!o->backing[0] || strlen(o->backing) > MAX_BACKING_NAME_BYTES)
+        return error_set(err, EINVAL, "the backing file name must have 1 to "
+                         "%d bytes", MAX_BACKING_NAME_BYTES);
+    return 0;
+}
+
+/* Opens the backing file as the new image will: what cannot be opened then
+ * is refused now. While it is open its locks keep the new image from taking
+ * the place of a file in the chain.
+ */
+static struct qcow2_disk *
+open_backing(const char *path, const struct qcow2_create_options *o,
+             struct qcow2_error *err)
+{
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    struct qcow2_disk *disk = NULL;
+    struct gate_file file;
+
+    options.format = o->backing_format;
+    options.readonly = true;
+    options.allow = o->allow;
+    options.nr_allow = o->nr_allow;
+    if (gate_resolve(path, o->backing, o->allow, o->nr_allow, &file, err)
+        == 0) {
+        disk = qcow2_open(file.path, &options, err);
+        gate_file_free(&file);
+    }
+    if (!disk)
+        error_prefix(err, "backing file '%s'", ESCAPED(o->backing));
+    return disk;
+}
+
+/* A file cannot take the place of one that it is to stand on. Where the
+ * backing file is open, locks would see to that, but not tell why. */
+static int
+check_not_below(const char *path, const struct qcow2_create_options *o,
+                const struct qcow2_disk *backing, struct qcow2_error *err)
+{
+    struct gate_file file;
+    bool below = false;
+    struct stat st;
+
+    if (!o->backing || stat(path, &st) == -1)
+        return 0;
+    if (gate_trust_name(path, o->backing, &file, NULL) == 0) {
+        below = file.dev == st.st_dev && file.ino == st.st_ino;
+        gate_file_free(&file);
+    }
+    for (unsigned i = 0; backing && i < backing->chain->nr_layers; i++) {
+        const struct io *io = backing->chain->layers[i]->io;
+
+        below |= io->dev == st.st_dev && io->ino == st.st_ino;
+    }
+    if (!below)
+        return 0;
+    return error_set(err, EINVAL, "it would be in its own backing chain");
+}
+
+/* What is there may be an image, which must not be one any more before its
+ * tables are written over. */
+static int
+remove_old(struct io *io, struct qcow2_error *err)
+{
+    uint64_t size;
+
+    if (io_get_size(io, &size, err) == -1)
+        return -1;
+    if (size == 0)
+        return 0;
+    if (io_zero(io, 0, min_u64(size, 512), 0, err) == -1
+        || io_flush(io, err) == -1)
+        return -1;
+    return io->can_grow ? io_truncate(io, 0, err) : 0;
+}
+
+/* The header makes it an image, so it comes last. */
+static int
+write_image(struct io *io, const struct plan *p, struct qcow2_error *err)
+{
+    const struct layout *at = &p->at;
+    uint64_t size = at->end << p->hn.cluster_bits;
+    uint64_t l1_bytes = at->nr_l1 << p->hn.cluster_bits;
+    size_t nr_table_bytes = (at->nr_reftable + at->nr_refblocks)
+                            << p->hn.cluster_bits;
+
+    if (remove_old(io, err) == -1)
+        return -1;
+    if (io->can_grow) {
+        if (io_truncate(io, size, err) == -1)
+            return -1;
+    } else if (io_zero(io, p->hn.l1_offset, l1_bytes, 0, err) == -1) {
+        return -1;
+    }
+    if (io_pwrite(io, p->tables, nr_table_bytes, p->hn.reftable_offset, err)
+        == -1
+        || io_flush(io, err) == -1
+        || io_pwrite(io, p->header, p->cluster_size, 0, err) == -1
+        || io_flush(io, err) == -1)
+        return -1;
+    return 0;
+}
+
+static int
+create_file(const char *path, bool overwrite, const struct plan *p,
+            struct qcow2_error *err)
+{
+    struct stat st;
+    bool existed = lstat(path, &st) == 0;
+    struct io *io = io_file_create(path, overwrite, err);
+    int r;
+
+    if (!io)
+        return -1;
+    r = write_image(io, p, err);
+    /* Still locked, so nobody has begun to use it. */
+    if (r == -1 && !existed)
+        unlink(path);
+    io_close(io);
+    return r;
+}
+
+int
+create_io(struct io *io, const struct qcow2_create_options *o,
+          struct qcow2_error *err)
+{
+    struct plan p = { .cluster_size = 0 };
+    int r = make_plan(o, o->size, &p, err);
+
+    if (r == 0)
+        r = write_image(io, &p, err);
+    free(p.header);
+    free(p.tables);
+    return r;
+}
+
+int
+qcow2_create(const char *path, const struct qcow2_create_options *o,
+             struct qcow2_error *err)
+{
+    struct qcow2_disk *backing = NULL;
+    struct plan p = { .cluster_size = 0 };
+    uint64_t size = o->size;
+    int r;
+
+    if (check_backing_name(o, err) == -1)
+        return error_prefix(err, "%s: cannot create", path);
+    if (o->backing && !o->backing_unchecked) {
+        backing = open_backing(path, o, err);
+        if (!backing)
+            return error_prefix(err, "%s: cannot create", path);
+        if (o->size_from_backing)
+            size = qcow2_get_size(backing);
+    }
+    r = check_not_below(path, o, backing, err);
+    if (r == 0)
+        r = make_plan(o, size, &p, err);
+    if (r == -1)
+        error_prefix(err, "%s: cannot create", path);
+    else
+        r = create_file(path, o->overwrite, &p, err);
+    if (backing)
+        qcow2_close(backing, NULL);
+    free(p.header);
+    free(p.tables);
+    return r;
+}

@@ -1,0 +1,538 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* info.c: tells what an image file says of itself, also one that we would
+ * not serve.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/compress.h"
+#include "base/error.h"
+#include "base/escape.h"
+#include "format/header.h"
+#include "format/snaptab.h"
+#include "qcow2.h"
+#include "storage/gate.h"
+#include "storage/io-nbd.h"
+#include "storage/io.h"
+
+enum { PROBE_BYTES = 512, MAX_FEATURES = 3 * 64 };
+
+/* The public part, and what its pointers point to. */
+struct info {
+    struct qcow2_info pub; /* first */
+    uint64_t dev, ino;
+    struct header hdr;
+    struct snapshot_table snaptab;
+    char *path, *full_backing, *data_file, *encryption;
+    struct qcow2_snapshot *snapshots;
+    struct qcow2_info_extension *extensions;
+    struct qcow2_info_bitmap *bitmaps;
+    struct qcow2_info_feature features[MAX_FEATURES];
+    char feature_names[MAX_FEATURES][sizeof(
+        ((struct disk_feature_name *)0)->name) + 1];
+};
+
+/* Feature bits and extensions as the specification calls them. */
+static const struct {
+    enum qcow2_feature_kind kind;
+    unsigned bit;
+    const char *name;
+} known_features[] = {
+    { QCOW2_INCOMPATIBLE, 0, "dirty bit" },
+    { QCOW2_INCOMPATIBLE, 1, "corrupt bit" },
+    { QCOW2_INCOMPATIBLE, 2, "external data file" },
+    { QCOW2_INCOMPATIBLE, 3, "compression type" },
+    { QCOW2_INCOMPATIBLE, 4, "extended L2 entries" },
+    { QCOW2_COMPATIBLE, 0, "lazy refcounts" },
+    { QCOW2_AUTOCLEAR, 0, "bitmaps" },
+    { QCOW2_AUTOCLEAR, 1, "raw external data" },
+};
+
+static const char *
+extension_name(uint32_t type)
+{
+    switch (type) {
+    case EXT_BACKING_FORMAT:
+        return "backing file format";
+    case EXT_FEATURE_NAMES:
+        return "feature name table";
+    case EXT_BITMAPS:
+        return "bitmaps";
+    case EXT_CRYPT_HEADER:
+        return "full disk encryption header";
+    case EXT_DATA_FILE_NAME:
+        return "external data file name";
+    }
+    return NULL;
+}
+
+/* Names that lead out of the image's directory, by their letters alone:
+ * nothing is looked up in the file system.
+ */
+static bool
+leads_outside(const char *image_path, const char *name)
+{
+    const char *slash = strrchr(image_path, '/');
+    size_t dir_len = slash ? slash - image_path + 1 : 0;
+
+    if (name[strcspn(name, ":/")] == ':')
+        return true;
+    if (name[0] == '/') {
+        if (dir_len == 0 || strncmp(name, image_path, dir_len) != 0)
+            return true;
+        name += dir_len;
+    }
+    while (*name) {
+        size_t len = strcspn(name, "/");
+
+        if (len == 2 && memcmp(name, "..", 2) == 0)
+            return true;
+        name += len + strspn(name + len, "/");
+    }
+    return false;
+}
+
+/* The path that a name in the image at image_path stands for. */
+static char *
+join_path(const char *image_path, const char *name)
+{
+    const char *slash = strrchr(image_path, '/');
+    int dir_len = slash ? slash - image_path + 1 : 0;
+    char *path;
+
+    if (name[0] == '/' || name[strcspn(name, ":/")] == ':')
+        return strdup(name);
+    if (asprintf(&path, "%.*s%s", dir_len, image_path, name) == -1)
+        return NULL;
+    return path;
+}
+
+/* The image's own name for a feature goes before ours: it says what whoever
+ * made it meant.
+ */
+static bool
+copy_own_name(const struct header *h, enum qcow2_feature_kind kind,
+              unsigned bit, char *name)
+{
+    for (unsigned i = 0; i < h->nr_extensions; i++) {
+        const struct header_extension *e = &h->extensions[i];
+
+        if (e->type != EXT_FEATURE_NAMES)
+            continue;
+        for (uint32_t at = 0;
+             e->length - at >= sizeof(struct disk_feature_name);
+             at += sizeof(struct disk_feature_name)) {
+            struct disk_feature_name f;
+
+            memcpy(&f, e->data + at, sizeof f);
+            if (f.type == kind && f.bit == bit) {
+                memcpy(name, f.name, sizeof f.name);
+                name[sizeof f.name] = '\0';
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void
+add_features(struct info *info, enum qcow2_feature_kind kind, uint64_t bits)
+{
+    for (unsigned bit = 0; bit < 64; bit++) {
+        size_t n = info->pub.nr_features;
+        struct qcow2_info_feature *f = &info->features[n];
+
+        if (!(bits >> bit & 1))
+            continue;
+        info->pub.nr_features++;
+        *f = (struct qcow2_info_feature){ .kind = kind, .bit = bit };
+        for (size_t i = 0;
+             i < sizeof known_features / sizeof known_features[0]; i++)
+            if (known_features[i].kind == kind
+                && known_features[i].bit == bit) {
+                f->name = known_features[i].name;
+                f->known = true;
+            }
+        if (!f->known && copy_own_name(&info->hdr, kind, bit,
+                                       info->feature_names[n]))
+            f->name = info->feature_names[n];
+    }
+}
+
+static int
+fill_extensions(struct info *info, struct qcow2_error *err)
+{
+    const struct header *h = &info->hdr;
+
+    info->extensions = calloc(h->nr_extensions + 1,
+                              sizeof *info->extensions);
+    if (!info->extensions)
+        return error_nomem(err);
+    for (unsigned i = 0; i < h->nr_extensions; i++) {
+        const struct header_extension *e = &h->extensions[i];
+
+        info->extensions[i] = (struct qcow2_info_extension){
+            .type = e->type, .nr_bytes = e->length,
+            .name = extension_name(e->type),
+        };
+        if (e->type == EXT_DATA_FILE_NAME && !info->data_file) {
+            info->data_file = strndup((const char *)e->data, e->length);
+            if (!info->data_file)
+                return error_nomem(err);
+        }
+    }
+    info->pub.nr_extensions = h->nr_extensions;
+    info->pub.extensions = info->extensions;
+    return 0;
+}
+
+/* What is wrong with the image goes to the first thing that is. */
+static void
+refuse(struct info *info, const struct qcow2_error *why)
+{
+    if (info->pub.refusal.errnum == 0)
+        info->pub.refusal = *why;
+}
+
+static int
+fill_snapshots(struct info *info, struct io *io, struct qcow2_error *err)
+{
+    struct snapshot_table *t = &info->snaptab;
+    struct qcow2_error e;
+
+    if (info->hdr.snapshots_offset == 0)
+        return 0;
+    if (snaptab_read(io, &info->hdr, t, &e) == -1) {
+        refuse(info, &e);
+        return 0;
+    }
+    info->snapshots = calloc(t->nr + 1, sizeof *info->snapshots);
+    if (!info->snapshots)
+        return error_nomem(err);
+    for (uint32_t i = 0; i < t->nr; i++) {
+        const struct snapshot *s = &t->snapshots[i];
+
+        info->snapshots[i] = (struct qcow2_snapshot){
+            .id = s->id, .name = s->name, .disk_size = s->disk_size,
+            .vm_state_size = s->vm_state_size, .date_sec = s->date_sec,
+            .date_nsec = s->date_nsec, .vm_clock_nsec = s->vm_clock_nsec,
+            .icount = s->icount,
+        };
+    }
+    info->pub.nr_snapshots = t->nr;
+    info->pub.snapshots = info->snapshots;
+    return 0;
+}
+
+/* Decodes the bitmap at *pos of the directory and moves *pos past it. 0: it
+ * makes no sense. */
+static int
+decode_bitmap(const unsigned char *dir, uint64_t size, uint64_t *pos,
+              struct qcow2_info_bitmap *b, struct qcow2_error *err)
+{
+    enum { IN_USE = 1, AUTO = 2 };
+    struct disk_bitmap_entry d;
+    uint64_t length, name_at;
+
+    if (!range_inside(*pos, sizeof d, size))
+        return 0;
+    memcpy(&d, dir + *pos, sizeof d);
+    name_at = *pos + sizeof d + be32_get(d.extra_data_size);
+    length = name_at + be16_get(d.name_size) - *pos;
+    if (!range_inside(*pos, length, size) || d.granularity_bits > 63)
+        return 0;
+    b->name = strndup((const char *)dir + name_at, be16_get(d.name_size));
+    if (!b->name)
+        return error_nomem(err);
+    b->granularity = UINT64_C(1) << d.granularity_bits;
+    b->in_use = be32_get(d.flags) & IN_USE;
+    b->automatic = be32_get(d.flags) & AUTO;
+    *pos += round_up(length, 8);
+    return 1;
+}
+
+static int
+fill_bitmaps(struct info *info, struct io *io, struct qcow2_error *err)
+{
+    const struct header *h = &info->hdr;
+    CLEANUP_FREE unsigned char *dir = NULL;
+    uint64_t pos = 0;
+    int r = 1;
+
+    /* What the header may claim was checked, but perhaps not accepted. */
+    if (h->nr_bitmaps == 0 || h->nr_bitmaps > MAX_BITMAPS
+        || h->bitmap_directory_size > MAX_BITMAP_DIRECTORY_BYTES
+        || !range_inside(h->bitmap_directory_offset,
+                         h->bitmap_directory_size, info->pub.file_size))
+        return 0;
+    dir = malloc(h->bitmap_directory_size + 1);
+    info->bitmaps = calloc(h->nr_bitmaps, sizeof *info->bitmaps);
+    if (!dir || !info->bitmaps)
+        return error_nomem(err);
+    info->pub.bitmaps = info->bitmaps;
+    if (io_pread(io, dir, h->bitmap_directory_size,
+                 h->bitmap_directory_offset, err) == -1)
+        return -1;
+    /* A damaged directory keeps no image from being opened. */
+    while (r == 1 && info->pub.nr_bitmaps < h->nr_bitmaps) {
+        r = decode_bitmap(dir, h->bitmap_directory_size, &pos,
+                          &info->bitmaps[info->pub.nr_bitmaps], err);
+        info->pub.nr_bitmaps += r == 1;
+    }
+    return r == -1 ? -1 : 0;
+}
+
+static const char *
+encryption_name(uint32_t method)
+{
+    switch (method) {
+    case CRYPT_NONE:
+        return NULL;
+    case CRYPT_AES:
+        return "aes";
+    case CRYPT_LUKS:
+        return "luks";
+    }
+    return "unknown";
+}
+
+static void
+fill_header(struct info *info)
+{
+    const struct header *h = &info->hdr;
+    struct qcow2_info *pub = &info->pub;
+
+    pub->virtual_size = h->size;
+    pub->version = h->version;
+    pub->cluster_size = UINT32_C(1) << h->cluster_bits;
+    if (h->refcount_order <= MAX_REFCOUNT_ORDER)
+        pub->refcount_bits = 1u << h->refcount_order;
+    pub->compression = compress_name(h->compression_type);
+    pub->encryption = encryption_name(h->crypt_method);
+    pub->dirty = h->incompatible & INCOMPAT_DIRTY;
+    pub->corrupt = h->incompatible & INCOMPAT_CORRUPT;
+    pub->extended_l2 = h->incompatible & INCOMPAT_EXTENDED_L2;
+    pub->lazy_refcounts = h->compatible & COMPAT_LAZY_REFCOUNTS;
+    pub->has_data_file = h->incompatible & INCOMPAT_DATA_FILE;
+    pub->data_file_raw = h->autoclear & AUTOCLEAR_RAW_DATA;
+    pub->features = info->features;
+    add_features(info, QCOW2_INCOMPATIBLE, h->incompatible);
+    add_features(info, QCOW2_COMPATIBLE, h->compatible);
+    add_features(info, QCOW2_AUTOCLEAR, h->autoclear);
+}
+
+static int
+fill_names(struct info *info, struct qcow2_error *err)
+{
+    struct qcow2_info *pub = &info->pub;
+
+    pub->data_file = info->data_file;
+    pub->backing_file = info->hdr.backing_file;
+    pub->backing_format = info->hdr.backing_format;
+    if (pub->backing_file) {
+        pub->full_backing_file = info->full_backing =
+            join_path(pub->path, pub->backing_file);
+        if (!info->full_backing)
+            return error_nomem(err);
+        pub->backing_outside = leads_outside(pub->path, pub->backing_file);
+    }
+    if (pub->data_file)
+        pub->data_file_outside = leads_outside(pub->path, pub->data_file);
+    return 0;
+}
+
+static int
+fill_qcow2(struct info *info, struct io *io, struct qcow2_error *err)
+{
+    if (header_read_loosely(io, &info->hdr, &info->pub.refusal, err) == -1)
+        return -1;
+    fill_header(info);
+    if (fill_extensions(info, err) == -1
+        || fill_names(info, err) == -1
+        || fill_snapshots(info, io, err) == -1
+        || fill_bitmaps(info, io, err) == -1)
+        return -1;
+    return 0;
+}
+
+static int
+settle_format(struct io *io, enum qcow2_format *format,
+              struct qcow2_error *err)
+{
+    unsigned char start[PROBE_BYTES];
+    uint64_t size;
+
+    if (*format != QCOW2_FORMAT_AUTO)
+        return 0;
+    if (io_get_size(io, &size, err) == -1
+        || io_pread(io, start, sizeof start, 0, err) == -1)
+        return -1;
+    /* As qcow2 any other format is refused, with its name. */
+    *format = qcow2_probe(start, min_u64(size, sizeof start))
+              ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_RAW;
+    return 0;
+}
+
+/* An NBD server does not tell. */
+static int
+fill_allocated(struct info *info, struct io *io, struct qcow2_error *err)
+{
+    struct qcow2_error e;
+
+    if (io_get_allocated(io, &info->pub.allocated_size, &e) == 0)
+        return 0;
+    info->pub.allocated_size = UINT64_MAX;
+    if (e.errnum == ENOTSUP)
+        return 0;
+    if (err)
+        *err = e;
+    return -1;
+}
+
+/* Takes over io, also on failure. */
+static struct info *
+info_new(struct io *io, const char *path, enum qcow2_format format,
+         struct qcow2_error *err)
+{
+    struct info *info = calloc(1, sizeof *info);
+    int r = -1;
+
+    if (!info || !(info->path = strdup(path))) {
+        error_nomem(err);
+        goto out;
+    }
+    info->pub.path = info->path;
+    info->dev = io->dev;
+    info->ino = io->ino;
+    if (io_get_size(io, &info->pub.file_size, err) == -1
+        || fill_allocated(info, io, err) == -1
+        || settle_format(io, &format, err) == -1)
+        goto out;
+    info->pub.format = format;
+    info->pub.virtual_size = info->pub.file_size;
+    r = format == QCOW2_FORMAT_QCOW2 ? fill_qcow2(info, io, err) : 0;
+
+out:
+    io_close(io);
+    if (r == -1) {
+        qcow2_info_free(info ? &info->pub : NULL);
+        return NULL;
+    }
+    return info;
+}
+
+static int
+declared_format(const struct qcow2_info *above, enum qcow2_format *format,
+                struct qcow2_error *err)
+{
+    const char *declared = above->backing_format;
+
+    *format = QCOW2_FORMAT_AUTO;
+    if (!declared)
+        return 0;
+    if (strcmp(declared, "qcow2") == 0)
+        *format = QCOW2_FORMAT_QCOW2;
+    else if (strcmp(declared, "raw") == 0)
+        *format = QCOW2_FORMAT_RAW;
+    else
+        return error_set(err, ENOTSUP, "its declared format '%s' is not "
+                         "supported, only qcow2 and raw are",
+                         ESCAPED(declared));
+    return 0;
+}
+
+static int
+check_loop(const struct info *top, const struct gate_file *file,
+           struct qcow2_error *err)
+{
+    unsigned depth = 0;
+
+    for (const struct info *i = top; i; i = (struct info *)i->pub.backing) {
+        if (file->ino != 0 && i->dev == file->dev && i->ino == file->ino)
+            return error_set(err, EIO, "it is already part of the backing "
+                             "chain, which forms a loop");
+        if (++depth > MAX_CHAIN_DEPTH)
+            return error_set(err, EIO, "the backing chain has more than %d "
+                             "layers", MAX_CHAIN_DEPTH);
+    }
+    return 0;
+}
+
+/* Nobody serves what is read here, so a format that nothing declares may be
+ * guessed.
+ */
+static struct info *
+open_backing(const struct info *top, const struct info *above,
+             const struct qcow2_info_options *options,
+             struct qcow2_error *err)
+{
+    enum io_lock lock = options->no_lock ? IO_LOCK_NONE : IO_LOCK_READ;
+    enum qcow2_format format;
+    struct info *info = NULL;
+    struct gate_file file;
+    struct io *io;
+
+    if (declared_format(&above->pub, &format, err) == -1
+        || gate_resolve(above->path, above->pub.backing_file, options->allow,
+                        options->nr_allow, &file, err) == -1)
+        return NULL;
+    if (check_loop(top, &file, err) == 0) {
+        io = gate_open(&file, lock, err);
+        info = io ? info_new(io, above->full_backing, format, err) : NULL;
+    }
+    gate_file_free(&file);
+    return info;
+}
+
+struct qcow2_info *
+qcow2_get_info(const char *path, const struct qcow2_info_options *options,
+               struct qcow2_error *err)
+{
+    enum io_lock lock = options->no_lock ? IO_LOCK_NONE : IO_LOCK_READ;
+    struct io *io = io_nbd_is_uri(path)
+                    ? io_nbd_open(path, true, err)
+                    : io_file_open(path, -1, true, lock, err);
+    struct info *top = io ? info_new(io, path, options->format, err) : NULL;
+    struct info *last = top;
+
+    while (options->chain && last && last->pub.backing_file) {
+        struct info *below = open_backing(top, last, options,
+                                          &last->pub.backing_error);
+
+        if (!below)
+            error_prefix(&last->pub.backing_error,
+                         "backing file '%s' of '%s'",
+                         ESCAPED(last->pub.backing_file),
+                         ESCAPED(last->path));
+        else
+            last->pub.backing = &below->pub;
+        last = below;
+    }
+    return top ? &top->pub : NULL;
+}
+
+void
+qcow2_info_free(struct qcow2_info *pub)
+{
+    while (pub) {
+        struct info *info = (struct info *)pub;
+
+        pub = pub->backing;
+        for (size_t i = 0; i < info->pub.nr_bitmaps; i++)
+            free((char *)info->bitmaps[i].name);
+        free(info->bitmaps);
+        free(info->extensions);
+        free(info->snapshots);
+        free(info->path);
+        free(info->full_backing);
+        free(info->data_file);
+        snaptab_free(&info->snaptab);
+        header_free(&info->hdr);
+        free(info);
+    }
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* open-disk.h: what a struct qcow2_disk is made of. */
+#ifndef QCOW2_OPEN_DISK_H
+#define QCOW2_OPEN_DISK_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "disk/chain.h"
+#include "disk/open-raw.h"
+#include "layer/source.h"
+#include "meta/image.h"
+#include "qcow2.h"
+
+/* One open file with what it stands on, shared by the disk itself and the
+ * disks of its snapshots.
+ */
+struct open_file {
+    pthread_mutex_t lock;       /* of nr_users */
+    unsigned nr_users;
+    struct qcow2_pool *pool;
+    bool owns_pool;
+    bool readonly;
+    struct image *image;        /* qcow2 */
+    struct raw_disk *raw;       /* raw; exactly one of them is there */
+    struct layer *backing;
+};
+
+struct qcow2_disk {
+    struct open_file *file;
+    struct view *snapshot;      /* NULL: the active disk */
+    const struct source_chain *chain; /* the image's, or own_chain */
+    struct source_chain own_chain;
+    bool readonly;
+    enum qcow2_detect_zeroes detect_zeroes;
+};
+
+#endif /* QCOW2_OPEN_DISK_H */

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* open-raw.h: a raw file as a disk that is written. */
+#ifndef QCOW2_OPEN_RAW_H
+#define QCOW2_OPEN_RAW_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "layer/source.h"
+#include "qcow2.h"
+#include "storage/io.h"
+
+struct raw_disk {
+    struct source *source;      /* a raw_new: owns the io */
+    bool no_discard;
+    /* The file counts as raw because it looks like nothing else, and a
+     * guest must not change that: writes to its start are looked at, one
+     * at a time. */
+    bool guarded;
+    pthread_mutex_t start_lock;
+
+    /* One flush at a time: the system tells a lost write to one of those
+     * who ask, and then the others must not succeed. */
+    pthread_mutex_t flush_lock;
+    bool failed;                /* atomic: a flush failed */
+};
+
+/* Takes over io, also on failure. */
+struct raw_disk *raw_disk_new(struct io *io, bool no_discard, bool guarded,
+                              struct qcow2_error *err);
+void raw_disk_free(struct raw_disk *raw);
+
+/* As the functions of qcow2.h. */
+int raw_disk_write(struct raw_disk *raw, const void *buf, size_t nr_bytes,
+                   uint64_t guest_off, struct qcow2_error *err);
+int raw_disk_zero(struct raw_disk *raw, uint64_t nr_bytes,
+                  uint64_t guest_off, unsigned flags,
+                  struct qcow2_error *err);
+int raw_disk_trim(struct raw_disk *raw, uint64_t nr_bytes,
+                  uint64_t guest_off, struct qcow2_error *err);
+int raw_disk_flush(struct raw_disk *raw, struct qcow2_error *err);
+int raw_disk_resize(struct raw_disk *raw, uint64_t size, bool may_shrink,
+                    struct qcow2_error *err);
+int raw_disk_preallocate(struct raw_disk *raw, uint64_t nr_bytes,
+                         uint64_t guest_off, enum qcow2_preallocation mode,
+                         struct qcow2_error *err);
+
+#endif /* QCOW2_OPEN_RAW_H */

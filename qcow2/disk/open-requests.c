@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* open-requests.c: where requests to a disk enter: checks them, and hands
+ * them to the image or the raw file.
+ */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/compress.h"
+#include "base/error.h"
+#include "disk/open-disk.h"
+#include "meta/flush.h"
+#include "request/request.h"
+#include "storage/io-nbd.h"
+
+/* A raw file has no clusters: what its file system likely has for blocks. */
+enum { RAW_CLUSTER_BYTES = 4096 };
+
+/* The image, if requests can change what this disk reads. */
+static struct image *
+writable_image(const struct qcow2_disk *disk)
+{
+    return disk->readonly ? NULL : disk->file->image;
+}
+
+uint64_t
+qcow2_get_size(const struct qcow2_disk *disk)
+{
+    struct image *img = writable_image(disk);
+
+    if (!img)
+        return disk->chain->layers[0]->size;
+    RDLOCK_SCOPE(&img->rwlock);
+    return img->active.src.size;
+}
+
+bool
+qcow2_is_readonly(const struct qcow2_disk *disk)
+{
+    return disk->readonly;
+}
+
+bool
+qcow2_can_fast_zero(const struct qcow2_disk *disk)
+{
+    return disk->file->image ? zero_is_fast(disk->file->image) : true;
+}
+
+uint32_t
+qcow2_get_cluster_size(const struct qcow2_disk *disk)
+{
+    return disk->file->image ? disk->file->image->cluster_size
+                             : RAW_CLUSTER_BYTES;
+}
+
+enum qcow2_format
+qcow2_get_format(const struct qcow2_disk *disk)
+{
+    return disk->file->image ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_RAW;
+}
+
+size_t
+qcow2_get_nr_snapshots(const struct qcow2_disk *disk)
+{
+    return disk->file->image ? disk->file->image->snaptab.nr : 0;
+}
+
+void
+qcow2_get_snapshot(const struct qcow2_disk *disk, size_t i,
+                   struct qcow2_snapshot *out)
+{
+    const struct snapshot *s = &disk->file->image->snaptab.snapshots[i];
+
+    *out = (struct qcow2_snapshot){
+        .id = s->id,
+        .name = s->name,
+        .disk_size = s->disk_size,
+        .vm_state_size = s->vm_state_size,
+        .date_sec = s->date_sec,
+        .date_nsec = s->date_nsec,
+        .vm_clock_nsec = s->vm_clock_nsec,
+        .icount = s->icount,
+    };
+}
+
+bool
+qcow2_has_feature(const char *name)
+{
+    if (strcmp(name, "zlib") == 0)
+        return compress_supported(COMPRESS_ZLIB);
+    if (strcmp(name, "zstd") == 0)
+        return compress_supported(COMPRESS_ZSTD);
+#ifdef HAVE_LIBDEFLATE
+    if (strcmp(name, "libdeflate") == 0)
+        return true;
+#endif
+    if (strcmp(name, "nbd") == 0)
+        return io_nbd_supported();
+    return false;
+}
+
+/* With the image's lock held, where there is one to change the size. */
+static int
+check_range(const struct qcow2_disk *disk, uint64_t nr_bytes,
+            uint64_t guest_off, struct qcow2_error *err)
+{
+    uint64_t size = disk->chain->layers[0]->size;
+
+    if (range_inside(guest_off, nr_bytes, size))
+        return 0;
+    return error_set(err, EINVAL, "%" PRIu64 " bytes at offset %" PRIu64
+                     " do not lie inside the disk, which has %" PRIu64
+                     " bytes", nr_bytes, guest_off, size);
+}
+
+int
+qcow2_pread(struct qcow2_disk *disk, void *buf, size_t nr_bytes,
+            uint64_t guest_off, struct qcow2_error *err)
+{
+    struct image *img = writable_image(disk);
+
+    if (!img)
+        return check_range(disk, nr_bytes, guest_off, err) == -1
+                       || read_chain(disk->chain, 0, buf, nr_bytes,
+                                     guest_off, err) == -1
+                   ? -1 : 0;
+    RDLOCK_SCOPE(&img->rwlock);
+    if (check_range(disk, nr_bytes, guest_off, err) == -1)
+        return -1;
+    return read_active(img, buf, nr_bytes, guest_off, err);
+}
+
+/* A request that changes the disk. */
+struct change {
+    enum { CHANGE_WRITE, CHANGE_ZERO, CHANGE_TRIM } kind;
+    const unsigned char *buf; /* CHANGE_WRITE */
+    uint64_t nr_bytes, guest_off;
+    unsigned flags;
+};
+
+static int
+change_image(struct image *img, const struct change *c,
+             struct qcow2_error *err)
+{
+    switch (c->kind) {
+    case CHANGE_WRITE:
+        return write_data(img, c->buf, c->nr_bytes, c->guest_off, err);
+    case CHANGE_ZERO:
+        return zero_range(img, c->nr_bytes, c->guest_off, c->flags, err);
+    case CHANGE_TRIM:
+        return zero_trim(img, c->nr_bytes, c->guest_off, err);
+    }
+    return -1;
+}
+
+static int
+change_raw(struct raw_disk *raw, const struct change *c,
+           struct qcow2_error *err)
+{
+    switch (c->kind) {
+    case CHANGE_WRITE:
+        return raw_disk_write(raw, c->buf, c->nr_bytes, c->guest_off, err);
+    case CHANGE_ZERO:
+        return raw_disk_zero(raw, c->nr_bytes, c->guest_off, c->flags, err);
+    case CHANGE_TRIM:
+        return raw_disk_trim(raw, c->nr_bytes, c->guest_off, err);
+    }
+    return -1;
+}
+
+static int
+change_once(struct qcow2_disk *disk, const struct change *c,
+            struct qcow2_error *err)
+{
+    if (disk->file->image)
+        return change_image(disk->file->image, c, err);
+    return change_raw(disk->file->raw, c, err);
+}
+
+/* nr_bytes > 0. Data gives itself away in the first bytes. */
+static bool
+is_zero(const unsigned char *buf, size_t nr_bytes)
+{
+    return buf[0] == 0 && memcmp(buf, buf + 1, nr_bytes - 1) == 0;
+}
+
+/* Turns what is zero in a write, cluster by cluster, into requests of
+ * zero.
+ */
+static int
+write_detecting(struct qcow2_disk *disk, const struct change *all,
+                struct qcow2_error *err)
+{
+    bool unmap = disk->detect_zeroes == QCOW2_DETECT_ZEROES_UNMAP;
+    uint32_t cluster_size = qcow2_get_cluster_size(disk);
+    uint64_t done = 0;
+
+    while (done < all->nr_bytes) {
+        struct change c = *all;
+        uint64_t len, next;
+        bool zero;
+
+        c.buf += done;
+        c.guest_off += done;
+        len = cluster_size - (c.guest_off & (cluster_size - 1));
+        len = min_u64(len, all->nr_bytes - done);
+        zero = is_zero(c.buf, len);
+        while ((next = min_u64(cluster_size, all->nr_bytes - done - len)) > 0
+               && is_zero(c.buf + len, next) == zero)
+            len += next;
+        c.nr_bytes = len;
+        if (zero) {
+            c.kind = CHANGE_ZERO;
+            c.flags = unmap ? QCOW2_MAY_TRIM : 0;
+        }
+        if (change_once(disk, &c, err) == -1)
+            return -1;
+        done += len;
+    }
+    return 0;
+}
+
+static int
+flush(struct qcow2_disk *disk, struct qcow2_error *err)
+{
+    if (disk->file->image)
+        return flush_run(disk->file->image, err);
+    return raw_disk_flush(disk->file->raw, err);
+}
+
+static int
+change_and_flush(struct qcow2_disk *disk, const struct change *c,
+                 struct qcow2_error *err)
+{
+    bool detect = c->kind == CHANGE_WRITE
+                  && disk->detect_zeroes != QCOW2_DETECT_ZEROES_OFF;
+    int r = 0;
+
+    if (c->nr_bytes > 0)
+        r = detect ? write_detecting(disk, c, err)
+                   : change_once(disk, c, err);
+    if (r == 0 && c->flags & QCOW2_FUA)
+        r = flush(disk, err);
+    return r;
+}
+
+static int
+change(struct qcow2_disk *disk, const struct change *c,
+       struct qcow2_error *err)
+{
+    struct image *img = disk->file->image;
+
+    if (disk->readonly)
+        return error_set(err, EROFS, "the disk is read-only");
+    if (!img)
+        return check_range(disk, c->nr_bytes, c->guest_off, err) == -1
+                       || change_and_flush(disk, c, err) == -1
+                   ? -1 : 0;
+    RDLOCK_SCOPE(&img->rwlock);
+    if (check_range(disk, c->nr_bytes, c->guest_off, err) == -1
+        || image_begin_write(img, err) == -1)
+        return -1;
+    return change_and_flush(disk, c, err);
+}
+
+int
+qcow2_pwrite(struct qcow2_disk *disk, const void *buf, size_t nr_bytes,
+             uint64_t guest_off, unsigned flags, struct qcow2_error *err)
+{
+    const struct change c = {
+        .kind = CHANGE_WRITE, .buf = buf, .nr_bytes = nr_bytes,
+        .guest_off = guest_off, .flags = flags,
+    };
+
+    return change(disk, &c, err);
+}
+
+int
+qcow2_zero(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
+           unsigned flags, struct qcow2_error *err)
+{
+    const struct change c = {
+        .kind = CHANGE_ZERO, .nr_bytes = nr_bytes, .guest_off = guest_off,
+        .flags = flags,
+    };
+
+    return change(disk, &c, err);
+}
+
+int
+qcow2_trim(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
+           unsigned flags, struct qcow2_error *err)
+{
+    const struct change c = {
+        .kind = CHANGE_TRIM, .nr_bytes = nr_bytes, .guest_off = guest_off,
+        .flags = flags,
+    };
+
+    return change(disk, &c, err);
+}
+
+int
+qcow2_flush(struct qcow2_disk *disk, struct qcow2_error *err)
+{
+    struct image *img = writable_image(disk);
+
+    if (disk->readonly)
+        return 0;
+    if (!img)
+        return flush(disk, err);
+    RDLOCK_SCOPE(&img->rwlock);
+    return flush(disk, err);
+}
+
+int
+qcow2_map(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
+          qcow2_extent_fn *fn, void *opaque, struct qcow2_error *err)
+{
+    struct image *img = writable_image(disk);
+
+    if (!img)
+        return check_range(disk, nr_bytes, guest_off, err) == -1
+                       || extents_walk(disk->chain, NULL, nr_bytes,
+                                       guest_off, fn, opaque, err) == -1
+                   ? -1 : 0;
+    RDLOCK_SCOPE(&img->rwlock);
+    if (check_range(disk, nr_bytes, guest_off, err) == -1)
+        return -1;
+    return extents_walk(disk->chain, img, nr_bytes, guest_off, fn, opaque,
+                        err);
+}
+
+static int
+prefetch_extent(void *opaque, const struct qcow2_extent *e)
+{
+    const struct source_chain *chain = opaque;
+
+    if (e->has_host_off && !e->zero)
+        io_prefetch(chain->layers[e->depth]->io, e->host_off, e->nr_bytes);
+    return 0;
+}
+
+int
+qcow2_prefetch(struct qcow2_disk *disk, uint64_t nr_bytes,
+               uint64_t guest_off, struct qcow2_error *err)
+{
+    return qcow2_map(disk, nr_bytes, guest_off, prefetch_extent,
+                     (void *)disk->chain, err);
+}

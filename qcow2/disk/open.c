@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* open.c: opens and closes disks. */
+#include "disk/open.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "check/check.h"
+#include "disk/open-disk.h"
+#include "meta/flush.h"
+#include "storage/io-nbd.h"
+
+enum { PROBE_BYTES = 512 };
+
+/* Settles the format of an open file. */
+static int
+find_format(struct io *io, const struct qcow2_options *options,
+            enum qcow2_format *format, struct qcow2_error *err)
+{
+    unsigned char start[PROBE_BYTES];
+    const char *looks_like;
+    uint64_t size;
+
+    *format = options->format;
+    if (*format != QCOW2_FORMAT_AUTO)
+        return 0;
+    if (io_get_size(io, &size, err) == -1
+        || io_pread(io, start, sizeof start, 0, err) == -1)
+        return -1;
+    looks_like = qcow2_probe(start, min_u64(size, sizeof start));
+    *format = QCOW2_FORMAT_QCOW2; /* which says what is wrong if it is not */
+    if (options->probe_raw && !looks_like)
+        *format = QCOW2_FORMAT_RAW;
+    return 0;
+}
+
+/* What keeps an image from being written, or must be done before. */
+static int
+prepare_writable(struct image *img, struct qcow2_error *err)
+{
+    if (img->hdr.incompatible & INCOMPAT_CORRUPT)
+        return error_set(err, EROFS, "%s: the image is marked corrupt: it "
+                         "can be opened read-only (-r), and repaired by "
+                         "qemu-img check -r all", img->name);
+    if (img->hdr.incompatible & INCOMPAT_DIRTY) {
+        IMAGE_DEBUG(img, QCOW2_DEBUG_OPEN, "%s: was not closed cleanly: "
+                    "repairing refcounts", img->name);
+        return check_repair_dirty(img, err);
+    }
+    return 0;
+}
+
+static int
+open_qcow2(struct open_file *file, struct io *io, const char *path,
+           const struct qcow2_options *options, struct chain_stop *stop,
+           struct qcow2_error *err)
+{
+    uint64_t dev = io->dev, ino = io->ino;
+    struct image *img = image_open(io, options->readonly, file->pool->meta,
+                                   file->pool->clusters, err);
+
+    if (!img)
+        return -1;
+    file->image = img;
+    img->no_discard = options->no_discard;
+    img->debug = options->debug;
+    img->debug_topics = options->debug ? options->debug_topics : 0;
+    img->debug_opaque = options->debug_opaque;
+    if (chain_open(file->pool, path, &img->hdr, options, dev, ino, stop,
+                   &file->backing, err) == -1
+        || chain_fill(&img->chain, file->pool, &img->active.src, file->backing,
+                      err) == -1)
+        return -1;
+    if (!options->readonly && prepare_writable(img, err) == -1)
+        return -1;
+    IMAGE_DEBUG(img, QCOW2_DEBUG_OPEN, "%s: version %u, %" PRIu64 " bytes in "
+                "clusters of %" PRIu32 ", %u layers, %" PRIu32 " snapshots",
+                img->name, img->hdr.version, img->hdr.size,
+                img->cluster_size, img->chain.nr_layers, img->snaptab.nr);
+    return 0;
+}
+
+/* Frees the file and what it stands on; writes nothing. */
+static void
+file_free(struct open_file *file)
+{
+    if (file->pool)
+        chain_close(file->pool, file->backing);
+    image_free(file->image);
+    raw_disk_free(file->raw);
+    if (file->owns_pool)
+        qcow2_pool_free(file->pool);
+    pthread_mutex_destroy(&file->lock);
+    free(file);
+}
+
+/* Takes over io, also on failure. */
+static struct open_file *
+file_open(struct io *io, const char *path,
+          const struct qcow2_options *options, struct chain_stop *stop,
+          struct qcow2_error *err)
+{
+    struct open_file *file = calloc(1, sizeof *file);
+    enum qcow2_format format;
+    int r = -1;
+
+    if (!file) {
+        io_close(io);
+        error_nomem(err);
+        return NULL;
+    }
+    pthread_mutex_init(&file->lock, NULL);
+    file->nr_users = 1;
+    file->readonly = options->readonly;
+    file->owns_pool = !options->pool;
+    file->pool = options->pool ? options->pool : qcow2_pool_new(0, err);
+    if (!file->pool || find_format(io, options, &format, err) == -1) {
+        io_close(io);
+    } else if (format == QCOW2_FORMAT_QCOW2) {
+        r = open_qcow2(file, io, path, options, stop, err);
+    } else {
+        file->raw = raw_disk_new(io, options->no_discard,
+                                 options->format == QCOW2_FORMAT_AUTO, err);
+        r = file->raw ? 0 : -1;
+    }
+    if (r == -1) {
+        file_free(file);
+        return NULL;
+    }
+    return file;
+}
+
+/* Ends one use of the file. The last one of an image that was written
+ * leaves it clean.
+ */
+static int
+file_put(struct open_file *file, struct qcow2_error *err)
+{
+    bool last;
+    int r = 0;
+
+    pthread_mutex_lock(&file->lock);
+    last = --file->nr_users == 0;
+    pthread_mutex_unlock(&file->lock);
+    if (!last)
+        return 0;
+    if (file->image)
+        r = flush_close(file->image, err);
+    file_free(file);
+    return r;
+}
+
+/* A disk on the file, of which it takes over one use, also on failure. */
+static struct qcow2_disk *
+disk_new(struct open_file *file, struct view *snapshot,
+         struct qcow2_error *err)
+{
+    struct qcow2_disk *disk = calloc(1, sizeof *disk);
+    struct source *top = snapshot ? &snapshot->src
+                         : file->raw ? file->raw->source : NULL;
+
+    if (!disk) {
+        error_nomem(err);
+        goto fail;
+    }
+    disk->file = file;
+    disk->snapshot = snapshot;
+    disk->readonly = file->readonly || snapshot;
+    disk->chain = top ? &disk->own_chain : &file->image->chain;
+    if (top && chain_fill(&disk->own_chain, file->pool, top, file->backing, err)
+               == -1)
+        goto fail;
+    return disk;
+
+fail:
+    free(disk);
+    image_free_snapshot(snapshot);
+    file_put(file, NULL);
+    return NULL;
+}
+
+struct qcow2_disk *
+disk_open_io(struct io *io, const char *path,
+             const struct qcow2_options *options, struct qcow2_error *err)
+{
+    return disk_open_above(io, path, options, NULL, err);
+}
+
+struct qcow2_disk *
+disk_open_above(struct io *io, const char *path,
+                const struct qcow2_options *options, struct chain_stop *stop,
+                struct qcow2_error *err)
+{
+    struct open_file *file = file_open(io, path, options, stop, err);
+    struct qcow2_disk *disk = file ? disk_new(file, NULL, err) : NULL;
+
+    if (disk)
+        disk->detect_zeroes = options->detect_zeroes;
+    return disk;
+}
+
+struct qcow2_disk *
+disk_open_path(const char *path, const struct qcow2_options *options,
+               struct chain_stop *stop, struct qcow2_error *err)
+{
+    enum io_lock lock = options->no_lock ? IO_LOCK_NONE
+                        : options->readonly ? IO_LOCK_READ : IO_LOCK_WRITE;
+    struct io *io;
+
+    if (options->fd < 0 && io_nbd_is_uri(path))
+        io = io_nbd_open(path, options->readonly, err);
+    else
+        io = io_file_open(path, options->fd, options->readonly, lock, err);
+    return io ? disk_open_above(io, path, options, stop, err) : NULL;
+}
+
+struct qcow2_disk *
+qcow2_open(const char *path, const struct qcow2_options *options,
+           struct qcow2_error *err)
+{
+    return disk_open_path(path, options, NULL, err);
+}
+
+struct qcow2_disk *
+qcow2_open_snapshot(struct qcow2_disk *disk, const char *name,
+                    struct qcow2_error *err)
+{
+    struct image *img = disk->file->image;
+    struct view *v;
+    long i;
+
+    if (!img) {
+        error_set(err, ENOENT, "%s: a raw disk has no snapshots",
+                  disk->file->raw->source->io->name);
+        return NULL;
+    }
+    pthread_rwlock_rdlock(&img->rwlock);
+    i = snaptab_find(&img->snaptab, name, err);
+    v = i >= 0 ? image_open_snapshot(img, i, err) : NULL;
+    pthread_rwlock_unlock(&img->rwlock);
+    if (i < 0)
+        error_prefix(err, "%s", img->name);
+    if (!v)
+        return NULL;
+    pthread_mutex_lock(&disk->file->lock);
+    disk->file->nr_users++;
+    pthread_mutex_unlock(&disk->file->lock);
+    return disk_new(disk->file, v, err);
+}
+
+int
+qcow2_close(struct qcow2_disk *disk, struct qcow2_error *err)
+{
+    struct open_file *file;
+    struct qcow2_error error;
+    int r;
+
+    if (!disk)
+        return 0;
+    file = disk->file;
+    r = qcow2_flush(disk, err);
+    image_free_snapshot(disk->snapshot);
+    source_chain_clear(&disk->own_chain);
+    free(disk);
+    if (file_put(file, &error) == -1 && r == 0) {
+        if (err)
+            *err = error;
+        r = -1;
+    }
+    return r;
+}
+
+struct image *
+disk_image(struct qcow2_disk *disk)
+{
+    return disk->file->image;
+}

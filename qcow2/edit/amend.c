@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* amend.c: changes an image's version, refcount width and lazy refcounts.
+ *
+ * All that the new header needs is made beside what is there; one write of
+ * the first sector switches to it (I5).
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "disk/open-disk.h"
+#include "edit/snapshot.h"
+#include "format/header.h"
+#include "meta/alloc.h"
+#include "meta/flush.h"
+#include "meta/map.h"
+#include "meta/refcount.h"
+#include "request/request.h"
+
+/* Refcounts of another width, in new clusters at the end of the file: the
+ * table, then the refblocks. The old ones stay until the switch. */
+struct widths {
+    unsigned order, block_bits;  /* of the new refcounts */
+    uint64_t first;              /* host cluster of the new table */
+    uint64_t table_clusters, nr_blocks;
+    struct freed_list old;       /* clusters of the old table and blocks */
+};
+
+static uint64_t
+new_end(const struct widths *w)
+{
+    return w->first + w->table_clusters + w->nr_blocks;
+}
+
+/* The table and the blocks count themselves too, so they make each other
+ * grow until all is covered. */
+static int
+plan_widths(struct image *img, struct widths *w, struct qcow2_error *err)
+{
+    uint64_t per_block = (uint64_t)img->cluster_size * 8 >> w->order;
+
+    w->block_bits = img->cluster_bits + 3 - w->order;
+    w->first = img->alloc.end;
+    for (;;) {
+        uint64_t blocks = div_round_up(new_end(w), per_block);
+        uint64_t table = div_round_up(blocks * 8, img->cluster_size);
+
+        if (blocks == w->nr_blocks && table == w->table_clusters)
+            break;
+        w->nr_blocks = blocks;
+        w->table_clusters = table;
+    }
+    if (w->table_clusters << img->cluster_bits > MAX_REFTABLE_BYTES)
+        return error_set(err, ENOTSUP, "%s: a file of this size needs a "
+                         "refcount table above the limit of %d bytes with "
+                         "refcounts of %u bits", img->name,
+                         (int)MAX_REFTABLE_BYTES, 1u << w->order);
+    if (new_end(w) > img->alloc.limit)
+        return error_set(err, ENOSPC, "%s: no space is left in the file for "
+                         "new refcounts", img->name);
+    /* Whatever comes of it, these clusters will not read as zeroes. */
+    if (img->alloc.fresh_from != UINT64_MAX)
+        img->alloc.fresh_from = max_u64(img->alloc.fresh_from, new_end(w));
+    return 0;
+}
+
+/* The refcount of a host cluster below new_end after the switch, old
+ * refcounts still counted; and how many, at most *nr, have the same. */
+static int
+refcount_after(struct image *img, const struct widths *w, uint64_t cluster,
+               uint64_t *nr, uint64_t *refcount, struct qcow2_error *err)
+{
+    if (cluster >= w->first) {
+        *refcount = 1;
+        return 0;
+    }
+    *nr = min_u64(*nr, w->first - cluster);
+    if (refcount_read(img, cluster, nr, refcount, err) == -1)
+        return -1;
+    if (*refcount > refcount_max(w->order))
+        return error_set(err, ENOTSUP, "%s: the cluster at 0x%" PRIx64 " has "
+                         "%" PRIu64 " references, too many for refcounts of "
+                         "%u bits", img->name, cluster << img->cluster_bits,
+                         *refcount, 1u << w->order);
+    return 0;
+}
+
+/* Fills the refblock that counts nr clusters from first on. */
+static int
+fill_block(struct image *img, const struct widths *w, unsigned char *block,
+           uint64_t first, uint64_t nr, struct qcow2_error *err)
+{
+    memset(block, 0, img->cluster_size);
+    for (uint64_t i = 0, n; i < nr; i += n) {
+        uint64_t refcount;
+
+        n = nr - i;
+        if (refcount_after(img, w, first + i, &n, &refcount, err) == -1)
+            return -1;
+        if (refcount > 0)
+            for (uint64_t j = i; j < i + n; j++)
+                refcount_set(block, w->order, j, refcount);
+    }
+    return 0;
+}
+
+static int
+write_blocks(struct image *img, const struct widths *w,
+             struct qcow2_error *err)
+{
+    CLEANUP_FREE unsigned char *block = malloc(img->cluster_size);
+
+    if (!block)
+        return error_nomem(err);
+    for (uint64_t i = 0; i < w->nr_blocks; i++) {
+        uint64_t first = i << w->block_bits;
+        uint64_t nr = min_u64(UINT64_C(1) << w->block_bits,
+                              new_end(w) - first);
+
+        if (fill_block(img, w, block, first, nr, err) == -1
+            || io_pwrite(img->io, block, img->cluster_size,
+                         (w->first + w->table_clusters + i)
+                             << img->cluster_bits, err) == -1)
+            return -1;
+    }
+    return 0;
+}
+
+static int
+write_table(struct image *img, const struct widths *w,
+            struct qcow2_error *err)
+{
+    uint64_t nr_bytes = w->table_clusters << img->cluster_bits;
+    CLEANUP_FREE be64 *table = calloc(1, nr_bytes);
+
+    if (!table)
+        return error_nomem(err);
+    for (uint64_t i = 0; i < w->nr_blocks; i++)
+        table[i] = be64_make((w->first + w->table_clusters + i)
+                             << img->cluster_bits);
+    return io_pwrite(img->io, table, nr_bytes, w->first << img->cluster_bits,
+                     err);
+}
+
+/* Notes what the old refcounts occupy, to be freed after the switch. */
+static int
+note_old(struct image *img, struct widths *w, struct qcow2_error *err)
+{
+    const struct alloc *a = &img->alloc;
+
+    w->old.runs = malloc((a->reftable_entries + 1) * sizeof *w->old.runs);
+    if (!w->old.runs)
+        return error_nomem(err);
+    w->old.runs[w->old.nr++] = (struct freed_run){
+        img->hdr.reftable_offset >> img->cluster_bits,
+        img->hdr.reftable_clusters,
+    };
+    for (uint32_t i = 0; i < a->reftable_entries; i++)
+        if (a->reftable[i])
+            w->old.runs[w->old.nr++] = (struct freed_run){
+                a->reftable[i] >> img->cluster_bits, 1,
+            };
+    return 0;
+}
+
+static int
+change_header(struct image *img, const void *what, struct qcow2_error *err)
+{
+    return header_switch(img->io, &img->hdr, what, err);
+}
+
+static int
+switch_form(struct image *img, const struct header_form *form,
+            struct qcow2_error *err)
+{
+    struct header_sector sector;
+
+    if (header_prepare(img->io, &img->hdr, form, &sector, err) == -1)
+        return -1;
+    return flush_switch(img, change_header, &sector, err);
+}
+
+/* Memory is about the old refcounts still: reads them anew. */
+static int
+settle_widths(struct image *img, struct widths *w, struct qcow2_error *err)
+{
+    img->refblock_bits = w->block_bits;
+    cache_drop_owner(img->meta, img);
+    if (alloc_init(img, err) == -1 || overlap_fill(img, err) == -1) {
+        image_fail(img);
+        return -1;
+    }
+    for (size_t i = 0; i < w->old.nr; i++)
+        alloc_free(img, w->old.runs[i].cluster << img->cluster_bits,
+                   w->old.runs[i].nr);
+    return 0;
+}
+
+static int
+change_widths(struct image *img, struct header_form *form,
+              struct qcow2_error *err)
+{
+    struct widths w = { .order = form->refcount_order };
+    int r = -1;
+
+    if (plan_widths(img, &w, err) == 0 && note_old(img, &w, err) == 0
+        && write_blocks(img, &w, err) == 0
+        && write_table(img, &w, err) == 0) {
+        form->reftable_offset = w.first << img->cluster_bits;
+        form->reftable_clusters = w.table_clusters;
+        r = switch_form(img, form, err);
+        if (r == 0)
+            r = settle_widths(img, &w, err);
+    }
+    free(w.old.runs);
+    return r;
+}
+
+/* Version 2 has no zero clusters: those of the disk become unallocated where
+ * nothing shows through, or clusters of zeroes. Tables may have some past its
+ * end as well: QEMU leaves them where a VM state was. */
+static int
+expand_zeroes(struct image *img, struct qcow2_error *err)
+{
+    struct view *v = &img->active;
+    uint64_t off = 0, end = (uint64_t)v->l1_entries
+                            << (img->l2_bits + img->cluster_bits);
+    CLEANUP_FREE void *zeroes = calloc(1, img->cluster_size);
+
+    if (!zeroes)
+        return error_nomem(err);
+    while (off < end) {
+        struct map_slice slice;
+        struct mapping m;
+
+        if (map_lookup(v, off, end - off, &m, err) == -1)
+            return -1;
+        if (m.kind != MAP_ZERO) {
+            off += m.nr_bytes;
+            continue;
+        }
+        if (flush_make_room(img, err) == -1)
+            return -1;
+        if (off < v->src.size && (img->chain.nr_layers > 1 || m.has_host)) {
+            uint64_t nr = min_u64(img->cluster_size, v->src.size - off);
+
+            if (write_data(img, zeroes, nr, off, err) == -1)
+                return -1;
+            off += img->cluster_size;
+            continue;
+        }
+        if (map_prepare(v, off, &slice, err) == -1)
+            return -1;
+        map_set(v, &slice, off, m.nr_bytes >> img->cluster_bits,
+                MAP_TO_UNALLOCATED, 0);
+        map_done(&slice);
+        off += m.nr_bytes;
+    }
+    return 0;
+}
+
+static int
+check_downgrade(struct image *img, const struct header_form *form,
+                struct qcow2_error *err)
+{
+    const char *why = NULL;
+
+    if (form->refcount_order != 4)
+        why = "refcounts must be 16 bits wide (refcount_bits=16)";
+    else if (img->hdr.incompatible & ~INCOMPAT_DIRTY)
+        why = "it uses features that version 2 does not have";
+    else if (img->snaptab.nr > 0)
+        why = "its snapshots may need features of version 3: delete them "
+              "first";
+    if (why)
+        return error_set(err, ENOTSUP, "%s: cannot become version 2: %s",
+                         img->name, why);
+    return 0;
+}
+
+static int
+plan_form(struct image *img, const struct qcow2_amend_options *o,
+          struct header_form *form, struct qcow2_error *err)
+{
+    *form = header_form_of(&img->hdr);
+    if (o->version)
+        form->version = o->version;
+    if (o->refcount_bits)
+        form->refcount_order = __builtin_ctz(o->refcount_bits);
+    if (o->lazy_refcounts == QCOW2_AMEND_ON)
+        form->compatible |= COMPAT_LAZY_REFCOUNTS;
+    else if (o->lazy_refcounts == QCOW2_AMEND_OFF || form->version < 3)
+        form->compatible &= ~COMPAT_LAZY_REFCOUNTS;
+    if (form->version < 3 && o->lazy_refcounts == QCOW2_AMEND_ON)
+        return error_set(err, EINVAL, "lazy refcounts need version 3 "
+                         "(compat=1.1)");
+    if (form->version < 3)
+        return check_downgrade(img, form, err);
+    return 0;
+}
+
+static int
+check_options(const struct qcow2_amend_options *o, struct qcow2_error *err)
+{
+    if (o->version != 0 && o->version != 2 && o->version != 3)
+        return error_set(err, EINVAL, "the version can be 2 or 3");
+    if (o->refcount_bits
+        && (!is_power_of_2(o->refcount_bits) || o->refcount_bits > 64))
+        return error_set(err, EINVAL, "refcounts can be 1, 2, 4, 8, 16, 32 "
+                         "or 64 bits wide");
+    return 0;
+}
+
+/* Version 2 refcounts are 16 bits wide, so the width changes while the
+ * version is 3. */
+static int
+change_form(struct image *img, unsigned version, unsigned refcount_order,
+            uint64_t compatible, struct qcow2_error *err)
+{
+    struct header_form form = header_form_of(&img->hdr);
+
+    form.version = version;
+    form.compatible = compatible;
+    if (refcount_order == form.refcount_order)
+        return switch_form(img, &form, err);
+    form.refcount_order = refcount_order;
+    return change_widths(img, &form, err);
+}
+
+/* With everything on disk and the image ours alone. */
+static int
+amend(struct image *img, const struct qcow2_amend_options *o,
+      struct qcow2_error *err)
+{
+    unsigned order = img->hdr.refcount_order;
+    struct header_form to;
+
+    if (plan_form(img, o, &to, err) == -1)
+        return -1;
+    if (to.version == 2 && img->hdr.version > 2
+        && (expand_zeroes(img, err) == -1 || flush_all(img, err) == -1))
+        return -1;
+    /* Version 3 wants every snapshot to tell its size. */
+    if (img->hdr.version == 2 && to.version > 2
+        && (snapshot_keep_sizes(img, err) == -1
+            || change_form(img, to.version, order, to.compatible, err) == -1))
+        return -1;
+    if (order != to.refcount_order
+        && change_form(img, img->hdr.version, to.refcount_order,
+                       to.compatible, err) == -1)
+        return -1;
+    /* Lowered refcounts are only in memory yet. */
+    if (flush_all(img, err) == -1)
+        return -1;
+    return change_form(img, to.version, to.refcount_order, to.compatible,
+                       err);
+}
+
+int
+qcow2_amend(struct qcow2_disk *disk, const struct qcow2_amend_options *options,
+            struct qcow2_error *err)
+{
+    struct image *img;
+    int r;
+
+    if (disk->file->raw)
+        return error_set(err, ENOTSUP, "a raw disk has nothing to amend");
+    if (check_options(options, err) == -1
+        || snapshot_begin(disk, &img, err) == -1)
+        return -1;
+    /* No step leaves what a checker would object to, and a version 2
+     * header has no place for the bit. */
+    r = flush_dirty_bit(img, false, err);
+    if (r == 0)
+        r = amend(img, options, err);
+    return snapshot_end(img, r, true, err);
+}

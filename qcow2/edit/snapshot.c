@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* snapshot.c: creates, applies and deletes internal snapshots.
+ *
+ * Each is ordered so that a power cut at any point leaves what was before or
+ * what is after, with leaks at most, and refcounts never too low (I1):
+ * references are counted before the header's switch makes them, and given up
+ * after it. COPIED flags are cleared before the switch that makes them wrong
+ * (I4). In between a checker may see refcounts and flags disagree, so the
+ * dirty bit is set (version 3); no guest byte depends on the repair.
+ */
+#include "edit/snapshot.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/escape.h"
+#include "disk/open-disk.h"
+#include "edit/vmstate.h"
+#include "format/entry.h"
+#include "format/header.h"
+#include "meta/alloc.h"
+#include "meta/flush.h"
+#include "meta/tree.h"
+
+enum { MAX_NAME_BYTES = 255 };
+
+int
+snapshot_begin(struct qcow2_disk *disk, struct image **img,
+               struct qcow2_error *err)
+{
+    struct image *i = disk->file->image;
+
+    if (!i)
+        return error_set(err, ENOTSUP, "a raw disk has no internal snapshots");
+    if (disk->readonly)
+        return error_set(err, EROFS, "%s: it is open read-only", i->name);
+    pthread_rwlock_wrlock(&i->rwlock);
+    if (tree_check_alone(i, i->active.l1, i->active.l1_entries, err) == -1
+        || image_begin_write(i, err) == -1 || flush_begin(i, err) == -1) {
+        pthread_rwlock_unlock(&i->rwlock);
+        return -1;
+    }
+    *img = i;
+    return 0;
+}
+
+int
+snapshot_end(struct image *img, int r, bool unsettled,
+             struct qcow2_error *err)
+{
+    /* An error that is there already is the one to tell. */
+    struct qcow2_error *e = r == -1 ? NULL : err;
+
+    if (unsettled && img->hdr.incompatible & INCOMPAT_DIRTY)
+        img->unsettled = true; /* later ones must not clear it */
+    if (flush_all(img, e) == -1
+        || (!unsettled && flush_dirty_bit(img, false, e) == -1))
+        r = -1;
+    else
+        rows_forget(&img->active.rows); /* flags changed */
+    pthread_rwlock_unlock(&img->rwlock);
+    return r;
+}
+
+int
+snapshot_write_l1(struct image *img, const uint64_t *l1, uint32_t nr,
+                  bool shared, uint64_t *host_off, struct qcow2_error *err)
+{
+    uint64_t nr_bytes = (uint64_t)nr * sizeof(be64);
+    uint64_t padded = round_up(nr_bytes, img->cluster_size);
+    CLEANUP_FREE be64 *table = calloc(1, padded ? padded : 1);
+
+    if (!table)
+        return error_nomem(err);
+    for (uint32_t i = 0; i < nr; i++)
+        table[i] = be64_make(shared ? entry_with_copied(l1[i], false)
+                                    : l1[i]);
+    if (alloc_table(img, nr_bytes, host_off, err) == -1)
+        return -1;
+    if (io_pwrite(img->io, table, padded, *host_off, err) == -1) {
+        alloc_free_metadata(img, *host_off, nr_bytes);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+change_disk(struct image *img, const void *what, struct qcow2_error *err)
+{
+    const struct snapshot_disk *to = what;
+
+    return header_write_disk(img->io, &img->hdr, to->size, to->l1_size,
+                             to->l1_off, err);
+}
+
+int
+snapshot_switch_disk(struct image *img, const struct snapshot_disk *to,
+                     struct qcow2_error *err)
+{
+    return flush_switch(img, change_disk, to, err);
+}
+
+/* A snapshot table on its way into the file. */
+struct new_table {
+    struct snapshot_table t;
+    uint64_t host_off;
+};
+
+/* Writes the table, in whole clusters, where nothing points to it yet. */
+static int
+write_table(struct image *img, struct new_table *nt, struct qcow2_error *err)
+{
+    CLEANUP_FREE unsigned char *buf = NULL;
+    uint64_t nr_bytes, padded;
+    unsigned char *whole;
+
+    if (snaptab_encode(&nt->t, &buf, &nr_bytes, err) == -1)
+        return error_prefix(err, "%s", img->name);
+    if (nr_bytes == 0)
+        return 0;
+    padded = round_up(nr_bytes, img->cluster_size);
+    whole = realloc(buf, padded);
+    if (!whole)
+        return error_nomem(err);
+    buf = whole;
+    memset(buf + nr_bytes, 0, padded - nr_bytes);
+    if (alloc_table(img, nr_bytes, &nt->host_off, err) == -1)
+        return -1;
+    nt->t.nr_bytes = nr_bytes;
+    return io_pwrite(img->io, buf, padded, nt->host_off, err);
+}
+
+static int
+change_table(struct image *img, const void *what, struct qcow2_error *err)
+{
+    const struct new_table *nt = what;
+
+    return header_write_snapshots(img->io, &img->hdr, nt->t.nr, nt->host_off,
+                                  err);
+}
+
+/* Makes nt the image's table; its entries' strings come over. */
+static int
+switch_table(struct image *img, struct new_table *nt,
+             struct qcow2_error *err)
+{
+    uint64_t old_off = img->hdr.snapshots_offset;
+
+    if (flush_switch(img, change_table, nt, err) == -1)
+        return -1;
+    alloc_free_metadata(img, old_off, img->snaptab.nr_bytes);
+    free(img->snaptab.snapshots);
+    img->snaptab = nt->t;
+    return 0;
+}
+
+/* Gives up a table that the header does not point to. */
+static void
+discard_table(struct image *img, struct new_table *nt)
+{
+    alloc_free_metadata(img, nt->host_off, nt->t.nr_bytes);
+    free(nt->t.snapshots);
+}
+
+static int
+replace_table(struct image *img, struct new_table *nt,
+              struct qcow2_error *err)
+{
+    if (write_table(img, nt, err) == -1 || switch_table(img, nt, err) == -1) {
+        discard_table(img, nt);
+        return -1;
+    }
+    return 0;
+}
+
+static bool
+has_id(const struct snapshot_table *t, const char *id)
+{
+    for (uint32_t i = 0; i < t->nr; i++)
+        if (strcmp(t->snapshots[i].id, id) == 0)
+            return true;
+    return false;
+}
+
+/* One past the highest id that is a number, as text. */
+static char *
+next_id(const struct snapshot_table *t)
+{
+    unsigned long highest = 0;
+    char *id = NULL;
+
+    for (uint32_t i = 0; i < t->nr; i++) {
+        unsigned long n = strtoul(t->snapshots[i].id, NULL, 10);
+
+        if (n > highest && n < UINT32_MAX)
+            highest = n;
+    }
+    do {
+        free(id);
+        if (asprintf(&id, "%lu", ++highest) < 0)
+            return NULL;
+    } while (has_id(t, id)); /* it is if ids are absurdly high */
+    return id;
+}
+
+int
+snapshot_keep_sizes(struct image *img, struct qcow2_error *err)
+{
+    struct new_table nt = { .t.nr = img->snaptab.nr };
+    size_t nr_bytes = nt.t.nr * sizeof *nt.t.snapshots;
+    bool all = true;
+
+    for (uint32_t i = 0; i < nt.t.nr; i++)
+        all = all && img->snaptab.snapshots[i].has_disk_size;
+    if (all)
+        return 0;
+    nt.t.snapshots = malloc(nr_bytes);
+    if (!nt.t.snapshots)
+        return error_nomem(err);
+    memcpy(nt.t.snapshots, img->snaptab.snapshots, nr_bytes);
+    for (uint32_t i = 0; i < nt.t.nr; i++)
+        nt.t.snapshots[i].has_disk_size = true;
+    return replace_table(img, &nt, err);
+}
+
+/* What a snapshot being created consists of, until it is in the table. */
+struct creation {
+    struct snapshot s;
+    struct vmstate vs; /* its L1 table, VM state included */
+    struct new_table nt;
+    bool raised;       /* references are counted already: too late to undo */
+};
+
+static void
+creation_undo(struct image *img, struct creation *c)
+{
+    vmstate_discard(img, &c->vs);
+    alloc_free_metadata(img, c->s.l1_offset,
+                        (uint64_t)c->s.l1_size * sizeof(be64));
+    alloc_free_metadata(img, c->nt.host_off, c->nt.t.nr_bytes);
+}
+
+static int
+prepare_entry(struct image *img, struct creation *c, const char *name,
+              const struct qcow2_snapshot_create_options *o,
+              struct qcow2_error *err)
+{
+    struct snapshot *s = &c->s;
+
+    s->id = next_id(&img->snaptab);
+    s->name = strdup(name);
+    s->date_sec = o->date_sec;
+    s->date_nsec = o->date_nsec;
+    s->vm_clock_nsec = o->vm_clock_nsec;
+    s->disk_size = img->hdr.size;
+    s->has_disk_size = true;
+    s->icount = UINT64_MAX;
+    c->nt.t.nr = img->snaptab.nr + 1;
+    c->nt.t.snapshots = malloc(c->nt.t.nr * sizeof *s);
+    if (!s->id || !s->name || !c->nt.t.snapshots)
+        return error_nomem(err);
+    for (uint32_t i = 0; i < img->snaptab.nr; i++)
+        c->nt.t.snapshots[i] = img->snaptab.snapshots[i];
+    return 0;
+}
+
+/* Everything that does not touch what is there: L1 table, VM state, table
+ * of snapshots, in new clusters. */
+static int
+write_creation(struct image *img, struct creation *c,
+               const struct qcow2_snapshot_create_options *o,
+               struct qcow2_error *err)
+{
+    uint32_t nr = tree_l1_entries(img, img->hdr.size);
+
+    c->vs.l1 = malloc((nr ? nr : 1) * sizeof *c->vs.l1);
+    if (!c->vs.l1)
+        return error_nomem(err);
+    memcpy(c->vs.l1, img->active.l1, nr * sizeof *c->vs.l1);
+    c->vs.nr = c->vs.capacity = nr;
+    if (o->vm_state && vmstate_store(img, &c->vs, o, err) == -1)
+        return -1;
+    if (snapshot_write_l1(img, c->vs.l1, c->vs.nr, true, &c->s.l1_offset, err)
+        == -1)
+        return -1;
+    c->s.l1_size = c->vs.nr;
+    c->s.vm_state_size = c->vs.nr_bytes;
+    c->nt.t.snapshots[img->snaptab.nr] = c->s;
+    return write_table(img, &c->nt, err);
+}
+
+static int
+create(struct image *img, struct creation *c, const char *name,
+       const struct qcow2_snapshot_create_options *o,
+       struct qcow2_error *err)
+{
+    uint32_t nr = tree_l1_entries(img, img->hdr.size);
+
+    if (tree_can_raise(img, img->active.l1, nr, err) == -1
+        || prepare_entry(img, c, name, o, err) == -1
+        || write_creation(img, c, o, err) == -1) {
+        creation_undo(img, c);
+        return -1;
+    }
+    c->raised = true;
+    return tree_share(img, c->vs.l1, nr, err) == -1
+                   || tree_clear_l1_flags(img, nr, err) == -1
+                   || switch_table(img, &c->nt, err) == -1
+               ? -1 : 0;
+}
+
+int
+qcow2_snapshot_create(struct qcow2_disk *disk, const char *name,
+                      const struct qcow2_snapshot_create_options *options,
+                      struct qcow2_error *err)
+{
+    struct creation c = { .nt.host_off = 0 };
+    struct image *img;
+    int r;
+
+    if (name[0] == '\0' || strlen(name) > MAX_NAME_BYTES)
+        return error_set(err, EINVAL, "a snapshot's name has 1 to %d bytes",
+                         (int)MAX_NAME_BYTES);
+    if (snapshot_begin(disk, &img, err) == -1)
+        return -1;
+    r = create(img, &c, name, options, err);
+    if (r == -1) {
+        free(c.s.id);
+        free(c.s.name);
+        free(c.nt.t.snapshots);
+    }
+    r = snapshot_end(img, r, r == -1 && c.raised, err);
+    vmstate_free(&c.vs);
+    return r;
+}
+
+static long
+find(struct image *img, const char *name, struct qcow2_error *err)
+{
+    long i = snaptab_find(&img->snaptab, name, err);
+
+    return i < 0 ? error_prefix(err, "%s", img->name) : i;
+}
+
+/* The L1 table of a snapshot, in CPU order, at least `least` entries long.
+ */
+static uint64_t *
+load_l1(struct image *img, const struct snapshot *s, uint32_t least,
+        struct qcow2_error *err)
+{
+    uint32_t nr = max_u64(s->l1_size, least);
+    uint64_t *l1 = calloc(nr ? nr : 1, sizeof *l1);
+
+    if (!l1) {
+        error_nomem(err);
+        return NULL;
+    }
+    if (io_pread(img->io, l1, (uint64_t)s->l1_size * sizeof *l1, s->l1_offset,
+                 err) == -1) {
+        free(l1);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < s->l1_size; i++)
+        l1[i] = be64toh(l1[i]);
+    if (tree_check_alone(img, l1, s->l1_size, err) == -1) {
+        free(l1);
+        return NULL;
+    }
+    return l1;
+}
+
+/* Gives up what the active disk was: its old table and all it refers to. */
+static int
+drop_old_disk(struct image *img, const uint64_t *l1, uint32_t nr,
+              uint64_t l1_off, struct qcow2_error *err)
+{
+    if (tree_free(img, l1, nr, err) == -1)
+        return -1;
+    alloc_free(img, l1_off, div_round_up((uint64_t)nr * sizeof(be64),
+                                         img->cluster_size));
+    return 0;
+}
+
+/* VM state stays with the snapshot: the disk gets what maps the disk. */
+static int
+apply(struct image *img, const struct snapshot *s, bool *unsettled,
+      struct qcow2_error *err)
+{
+    struct snapshot_disk to = { .size = s->disk_size };
+    struct view *v = &img->active;
+    uint64_t *l1, *old, old_off = v->l1_off;
+    uint32_t old_nr = v->l1_entries;
+    int r;
+
+    to.l1_size = tree_l1_entries(img, s->disk_size);
+    l1 = load_l1(img, s, to.l1_size, err);
+    old = malloc((old_nr ? old_nr : 1) * sizeof *old);
+    if (!l1 || !old
+        || tree_can_raise(img, l1, to.l1_size, err) == -1
+        || snapshot_write_l1(img, l1, to.l1_size, true, &to.l1_off, err)
+           == -1) {
+        if (l1 && !old)
+            error_nomem(err);
+        free(l1);
+        free(old);
+        return -1;
+    }
+    memcpy(old, v->l1, old_nr * sizeof *old);
+    *unsettled = true;
+    if (tree_share(img, l1, to.l1_size, err) == -1
+        || snapshot_switch_disk(img, &to, err) == -1) {
+        free(l1);
+        free(old);
+        return -1;
+    }
+    r = image_replace_active(img, l1, to.l1_size, to.l1_off, to.size, err);
+    if (r == 0)
+        r = drop_old_disk(img, old, old_nr, old_off, err);
+    else
+        image_fail(img); /* memory still shows the old disk */
+    free(old);
+    if (r == 0)
+        *unsettled = false;
+    return r;
+}
+
+int
+qcow2_snapshot_apply(struct qcow2_disk *disk, const char *name,
+                     struct qcow2_error *err)
+{
+    bool unsettled = false;
+    struct image *img;
+    long i;
+    int r = -1;
+
+    if (snapshot_begin(disk, &img, err) == -1)
+        return -1;
+    i = find(img, name, err);
+    if (i >= 0
+        && (img->snaptab.snapshots[i].disk_size == img->hdr.size
+            || snapshot_keep_sizes(img, err) == 0))
+        r = apply(img, &img->snaptab.snapshots[i], &unsettled, err);
+    return snapshot_end(img, r, unsettled, err);
+}
+
+/* Takes snapshot i out of the table, then gives up what it refers to. */
+static int
+delete(struct image *img, uint32_t i, bool *unsettled,
+       struct qcow2_error *err)
+{
+    struct snapshot s = img->snaptab.snapshots[i];
+    struct new_table nt = { .t.nr = img->snaptab.nr - 1 };
+    CLEANUP_FREE uint64_t *l1 = load_l1(img, &s, 0, err);
+    size_t before = i * sizeof s, after = (nt.t.nr - i) * sizeof s;
+
+    if (!l1)
+        return -1;
+    nt.t.snapshots = malloc(before + after ? before + after : 1);
+    if (!nt.t.snapshots)
+        return error_nomem(err);
+    memcpy(nt.t.snapshots, img->snaptab.snapshots, before);
+    memcpy(nt.t.snapshots + i, img->snaptab.snapshots + i + 1, after);
+    if (replace_table(img, &nt, err) == -1)
+        return -1;
+    *unsettled = true;
+    snaptab_free_entry(&s);
+    if (tree_free(img, l1, s.l1_size, err) == -1)
+        return -1;
+    alloc_free(img, s.l1_offset, div_round_up((uint64_t)s.l1_size
+                                                  * sizeof(be64),
+                                              img->cluster_size));
+    if (overlap_fill(img, err) == -1 || flush_all(img, err) == -1
+        || tree_set_copied(img, err) == -1)
+        return -1;
+    *unsettled = false;
+    return 0;
+}
+
+int
+qcow2_snapshot_delete(struct qcow2_disk *disk, const char *name,
+                      struct qcow2_error *err)
+{
+    bool unsettled = false;
+    struct image *img;
+    long i;
+    int r = -1;
+
+    if (snapshot_begin(disk, &img, err) == -1)
+        return -1;
+    i = find(img, name, err);
+    if (i >= 0 && image_snapshot_in_use(img, i))
+        error_set(err, EBUSY, "%s: the snapshot '%s' is being read",
+                  img->name, ESCAPED(name));
+    else if (i >= 0)
+        r = delete(img, i, &unsettled, err);
+    return snapshot_end(img, r, unsettled, err);
+}

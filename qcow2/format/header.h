@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* header.h: the image header and its extensions, decoded and validated, and
+ * the single-sector writes that change it (I5).
+ */
+#ifndef QCOW2_HEADER_H
+#define QCOW2_HEADER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "format/format.h"
+#include "qcow2.h"
+#include "storage/io.h"
+
+/* A header extension that is kept but not understood, or kept as it is. */
+struct header_extension {
+    uint32_t type;
+    uint32_t length;
+    unsigned char *data;
+};
+
+/* Every field is within its limits (format.h), offsets are cluster-aligned,
+ * tables do not wrap around, names are bounded and terminated. Whether
+ * tables lie inside the file is checked too (file_size given to decode).
+ */
+struct header {
+    unsigned version;
+    unsigned cluster_bits;
+    unsigned refcount_order;     /* width is 1 << order bits */
+    uint64_t size;               /* virtual size as stored */
+    uint32_t l1_size;            /* entries */
+    uint64_t l1_offset;
+    uint64_t reftable_offset;
+    uint32_t reftable_clusters;
+    uint32_t nr_snapshots;
+    uint64_t snapshots_offset;
+    uint64_t incompatible, compatible, autoclear;
+    uint32_t header_length;
+    unsigned compression_type;
+    uint32_t crypt_method;
+
+    char *backing_file;          /* NULL: none */
+    uint64_t backing_file_offset;
+    char *backing_format;        /* as declared; NULL: not declared */
+
+    /* From the bitmaps extension; directory_size 0: no extension. */
+    uint32_t nr_bitmaps;
+    uint64_t bitmap_directory_offset, bitmap_directory_size;
+
+    /* All extensions in file order, with their raw content. */
+    struct header_extension *extensions;
+    unsigned nr_extensions;
+    uint64_t extensions_end;     /* offset in the file just past them */
+};
+
+/* Reads, checks and decodes. Refuses by name: unknown incompatible
+ * features, encryption, external data files, extended L2 entries,
+ * compression types not built in. ENOTSUP for those, EIO for damage,
+ * EINVAL for "not a qcow2 file". On failure *h needs no header_free.
+ */
+int header_read(struct io *io, struct header *h, struct qcow2_error *err);
+
+/* The same for telling about an image, not for using it: fails only where
+ * nothing can be made out. Else *h holds what the file says, also where it
+ * is damaged or we do not support it; what header_read would fail with is in
+ * *refusal (without the image's name; errnum 0: nothing). nr_snapshots counts
+ * only if snapshots_offset is not 0.
+ */
+int header_read_loosely(struct io *io, struct header *h,
+                        struct qcow2_error *refusal,
+                        struct qcow2_error *err);
+void header_free(struct header *h);
+
+/* Single-field rewrites, each one write inside the first sector. They do
+ * not flush: the caller's order says when. h is updated on success.
+ */
+int header_write_incompatible(struct io *io, struct header *h,
+                              uint64_t incompatible,
+                              struct qcow2_error *err);
+int header_write_autoclear(struct io *io, struct header *h,
+                           uint64_t autoclear, struct qcow2_error *err);
+int header_write_reftable(struct io *io, struct header *h,
+                          uint64_t reftable_offset,
+                          uint32_t reftable_clusters,
+                          struct qcow2_error *err);
+
+int header_write_snapshots(struct io *io, struct header *h,
+                           uint32_t nr_snapshots, uint64_t snapshots_offset,
+                           struct qcow2_error *err);
+/* Virtual size and L1 table together: another disk, or another size. */
+int header_write_disk(struct io *io, struct header *h, uint64_t size,
+                      uint32_t l1_size, uint64_t l1_offset,
+                      struct qcow2_error *err);
+
+/* What can be changed in a header beyond single fields. */
+struct header_form {
+    const char *backing_file, *backing_format; /* or NULL */
+    unsigned version;
+    uint64_t compatible;
+    unsigned refcount_order;
+    uint64_t reftable_offset;
+    uint32_t reftable_clusters;
+};
+struct header_form header_form_of(const struct header *h);
+
+/* Gives the header another form. Unknown extensions stay; the feature names
+ * go if there is no room for them. Prepare writes nothing that the header
+ * refers to yet, and returns what is to be the first sector; after a
+ * barrier, switch writes that, and reads the header anew. In between nothing
+ * else may change the header. (header-form.c)
+ */
+enum { HEADER_SECTOR_BYTES = 512 };
+struct header_sector {
+    unsigned char bytes[HEADER_SECTOR_BYTES];
+};
+int header_prepare(struct io *io, const struct header *h,
+                   const struct header_form *form,
+                   struct header_sector *sector, struct qcow2_error *err);
+int header_switch(struct io *io, struct header *h,
+                  const struct header_sector *sector,
+                  struct qcow2_error *err);
+
+/* What header_encode is given for a new image. */
+struct header_new {
+    unsigned version, cluster_bits, refcount_order;
+    uint64_t size;
+    uint32_t l1_size;
+    uint64_t l1_offset, reftable_offset;
+    uint32_t reftable_clusters;
+    unsigned compression_type;
+    bool lazy_refcounts;
+    const char *backing_file, *backing_format; /* or NULL */
+};
+
+/* Builds the first cluster's used part: header, extensions (backing format,
+ * then feature names last where they fit), backing file name. Returns its
+ * length, or -1 if it does not fit one cluster.
+ */
+long header_encode(const struct header_new *hn, unsigned char *buf,
+                   size_t cluster_size, struct qcow2_error *err);
+
+#endif /* QCOW2_HEADER_H */

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* commit.c: writes what an overlay holds into a layer below it.
+ *
+ * The order is what makes it restartable: all goes to the base and is made
+ * durable there before the overlay loses anything. While both have it, it
+ * does not matter which one is read.
+ */
+#include "job/commit.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/escape.h"
+#include "disk/open-disk.h"
+#include "disk/open.h"
+#include "job/copy.h"
+#include "job/job.h"
+#include "meta/alloc.h"
+#include "meta/flush.h"
+#include "meta/map.h"
+#include "meta/tree.h"
+#include "request/request.h"
+#include "storage/gate.h"
+
+enum {
+    NR_THREADS = 4,
+    TABLES_PER_STEP = 64,
+};
+
+enum phase { PHASE_GROW, PHASE_COPY, PHASE_EMPTY, PHASE_END };
+
+struct commit {
+    struct qcow2_job job; /* first */
+    struct qcow2_disk *top, *base;
+    bool empty;
+    enum phase phase;
+    struct copy copy;
+    uint32_t next_l1;     /* of top, to be emptied */
+};
+
+static int
+plan(void *opaque, uint64_t guest_off, uint64_t nr_bytes,
+     enum copy_kind *kind, uint64_t *len, struct qcow2_error *err)
+{
+    const struct source_chain *chain = ((struct commit *)opaque)->top->chain;
+    struct mapping m;
+    unsigned depth;
+
+    if (source_chain_lookup(chain, 0, guest_off, nr_bytes, &m, &depth, err)
+        == -1)
+        return -1;
+    *len = m.nr_bytes;
+    /* Past the end of a layer it is zeroes, not what the base has there. */
+    *kind = depth == chain->nr_layers ? COPY_SKIP
+            : m.kind == MAP_ZERO ? COPY_ZERO : COPY_DATA;
+    return 0;
+}
+
+/* Nobody writes to top meanwhile, so it is read without locks. */
+static int
+read_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
+{
+    const struct source_chain *chain = ((struct commit *)opaque)->top->chain;
+
+    return read_chain(chain, 0, c->buf, c->nr_bytes, c->guest_off, err);
+}
+
+static int
+write_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
+{
+    struct qcow2_disk *base = ((struct commit *)opaque)->base;
+
+    if (c->kind == COPY_ZERO)
+        return qcow2_zero(base, c->nr_bytes, c->guest_off, QCOW2_MAY_TRIM,
+                          err);
+    return qcow2_pwrite(base, c->buf, c->nr_bytes, c->guest_off, 0, err);
+}
+
+static const struct copy_ops copy_ops = {
+    .plan = plan,
+    .read = read_chunk,
+    .write = write_chunk,
+};
+
+static int
+grow_base(struct commit *c, struct qcow2_error *err)
+{
+    uint64_t size = qcow2_get_size(c->top);
+    struct io *io = c->base->chain->layers[0]->io;
+
+    if (size <= qcow2_get_size(c->base))
+        return 0;
+    if (!c->base->file->image && !io->can_grow)
+        return error_set(err, ENOSPC, "%s: its %" PRIu64 " bytes cannot take "
+                         "a disk of %" PRIu64 ", and it cannot grow",
+                         io->name, qcow2_get_size(c->base), size);
+    return qcow2_resize(c->base, size, false, err);
+}
+
+/* Lets go of some of top's L2 tables and what they map; 1: there are more.
+ * The dirty bit is set meanwhile: a crash may leave leaks.
+ */
+static int
+empty_tables(struct commit *c, struct qcow2_error *err)
+{
+    struct image *img = c->top->file->image;
+    struct view *v = &img->active;
+
+    if (c->next_l1 == 0
+        && (image_begin_write(img, err) == -1 || flush_all(img, err) == -1
+            || flush_dirty_bit(img, true, err) == -1))
+        return -1;
+    for (unsigned n = 0; c->next_l1 < v->l1_entries; c->next_l1++) {
+        uint64_t entry = v->l1[c->next_l1];
+
+        if (entry == 0)
+            continue;
+        if (n++ == TABLES_PER_STEP)
+            return 1;
+        /* Change first, free after: a flush may come between (I3). */
+        map_set_l1(v, c->next_l1, 0);
+        if (tree_free(img, &entry, 1, err) == -1)
+            return -1;
+    }
+    if (overlap_fill(img, err) == -1 || flush_all(img, err) == -1
+        || alloc_cut_file(img, err) == -1)
+        return -1;
+    return flush_dirty_bit(img, false, err);
+}
+
+static int
+empty_top(struct commit *c, struct qcow2_error *err)
+{
+    WRLOCK_SCOPE(&c->top->file->image->rwlock);
+
+    return empty_tables(c, err);
+}
+
+static int
+close_disks(struct commit *c, struct qcow2_error *err)
+{
+    struct qcow2_disk *top = c->top, *base = c->base;
+    int r;
+
+    c->top = c->base = NULL;
+    r = qcow2_close(base, err);
+    if (qcow2_close(top, r == 0 ? err : NULL) == -1)
+        r = -1;
+    return r;
+}
+
+static int
+run_phase(struct commit *c, struct qcow2_error *err)
+{
+    int r;
+
+    switch (c->phase) {
+    case PHASE_GROW:
+        return grow_base(c, err);
+    case PHASE_COPY:
+        r = copy_step(&c->copy, err);
+        return r == 0 ? qcow2_flush(c->base, err) : r;
+    case PHASE_EMPTY:
+        return c->empty ? empty_top(c, err) : 0;
+    case PHASE_END:
+        return close_disks(c, err);
+    }
+    __builtin_unreachable();
+}
+
+static int
+commit_step(struct qcow2_job *job, struct qcow2_error *err)
+{
+    struct commit *c = (struct commit *)job;
+    int r = run_phase(c, err);
+
+    job->total = c->copy.nr_data;
+    job->done = c->copy.nr_done;
+    if (r == -1)
+        return error_prefix(err, "commit");
+    if (r == 1)
+        return 1;
+    return c->phase++ == PHASE_END ? 0 : 1;
+}
+
+static void
+commit_free(struct qcow2_job *job)
+{
+    struct commit *c = (struct commit *)job;
+
+    close_disks(c, NULL);
+    copy_end(&c->copy);
+    free(c);
+}
+
+static const struct job_ops job_ops = {
+    .step = commit_step,
+    .free = commit_free,
+};
+
+struct qcow2_job *
+commit_new(struct qcow2_disk *top, struct qcow2_disk *base, bool empty,
+           struct qcow2_error *err)
+{
+    struct commit *c = calloc(1, sizeof *c);
+
+    if (!c) {
+        qcow2_close(base, NULL);
+        qcow2_close(top, NULL);
+        error_nomem(err);
+        return NULL;
+    }
+    c->job.ops = &job_ops;
+    c->top = top;
+    c->base = base;
+    c->empty = empty;
+    c->copy.ops = &copy_ops;
+    c->copy.opaque = c;
+    c->copy.end = qcow2_get_size(top);
+    c->copy.align = 1;
+    c->copy.nr_threads = NR_THREADS;
+    return &c->job;
+}
+
+/* Finds the file that the user means by base: as a name from the image's
+ * directory, as names in images are, or from the current one. */
+static int
+find_base(const char *path, const char *base, struct chain_stop *stop,
+          struct qcow2_error *err)
+{
+    struct gate_file file;
+
+    if (gate_trust_name(path, base, &file, NULL) == -1
+        && gate_trust(base, &file, err) == -1)
+        return error_prefix(err, "base '%s'", ESCAPED(base));
+    stop->dev = file.dev;
+    stop->ino = file.ino;
+    gate_file_free(&file);
+    return 0;
+}
+
+static struct qcow2_disk *
+open_top(const char *path, const struct qcow2_options *options,
+         bool readonly, struct chain_stop *stop, struct qcow2_error *err)
+{
+    struct qcow2_options o = *options;
+
+    o.readonly = readonly;
+    o.fd = -1;
+    o.pool = NULL; /* layers that others use have the base open */
+    return disk_open_path(path, &o, stop, err);
+}
+
+static int
+check_reached(struct qcow2_disk *top, const struct chain_stop *stop,
+              const char *base, struct qcow2_error *err)
+{
+    const char *name = top->chain->layers[0]->io->name;
+
+    if (stop->reached)
+        return 0;
+    if (base)
+        return error_set(err, EINVAL, "%s: '%s' is not in its backing chain",
+                         name, ESCAPED(base));
+    return error_set(err, EINVAL, "%s: it has no backing file to commit to",
+                     name);
+}
+
+/* The base as a disk of its own, for writing, on what stands below it. */
+static struct qcow2_disk *
+open_base(struct qcow2_disk *top, const struct chain_stop *above,
+          const struct qcow2_options *options, struct qcow2_error *err)
+{
+    const struct io *top_io = top->chain->layers[0]->io;
+    struct chain_stop loop = { .dev = top_io->dev, .ino = top_io->ino };
+    struct qcow2_options o = QCOW2_OPTIONS_INIT;
+    struct qcow2_disk *base;
+    struct io *io;
+
+    /* What is only guessed to be raw is guarded: it must not come to look
+     * like anything else. */
+    o.format = above->guessed ? QCOW2_FORMAT_AUTO : above->format;
+    o.probe_raw = true;
+    o.no_lock = options->no_lock;
+    o.allow = options->allow;
+    o.nr_allow = options->nr_allow;
+    o.no_discard = options->no_discard;
+    o.debug = options->debug;
+    o.debug_topics = options->debug_topics;
+    o.debug_opaque = options->debug_opaque;
+    io = gate_open_writable(&above->file,
+                            o.no_lock ? IO_LOCK_NONE : IO_LOCK_WRITE, err);
+    base = io ? disk_open_above(io, above->file.path, &o,
+                                loop.ino ? &loop : NULL, err) : NULL;
+    if (loop.reached) {
+        gate_file_free(&loop.file);
+        qcow2_close(base, NULL);
+        base = NULL;
+        error_set(err, EIO, "the backing chain forms a loop");
+    }
+    if (!base)
+        error_prefix(err, "base '%s'", ESCAPED(above->file.path));
+    return base;
+}
+
+struct qcow2_job *
+qcow2_commit(const char *path, const struct qcow2_options *options,
+             const struct qcow2_commit_options *commit,
+             struct qcow2_error *err)
+{
+    struct chain_stop stop = { .ino = 0 };
+    struct qcow2_job *job = NULL;
+    struct qcow2_disk *top, *base = NULL;
+
+    if (commit->base && find_base(path, commit->base, &stop, err) == -1)
+        return NULL;
+    top = open_top(path, options, commit->keep, &stop, err);
+    if (!top)
+        return NULL;
+    if (check_reached(top, &stop, commit->base, err) == 0)
+        base = open_base(top, &stop, options, err);
+    if (base)
+        job = commit_new(top, base, !commit->keep && stop.depth == 1, err);
+    else
+        qcow2_close(top, NULL);
+    gate_file_free(&stop.file);
+    return job;
+}

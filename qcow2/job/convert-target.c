@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* convert-target.c: the image that convert writes; see convert.h. */
+#include "job/convert.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/compress.h"
+#include "base/error.h"
+#include "cache/clusters.h"
+#include "disk/open-disk.h"
+#include "request/request.h"
+
+enum { DEFAULT_SPARSE_BYTES = 4096, MIN_BLOCK_BYTES = 512 };
+
+/* Guest bytes preallocated in a step, with writing them and without. */
+enum { FULL_STEP_BYTES = 64 << 20 };
+#define STEP_BYTES (UINT64_C(16) << 30)
+
+static int
+create(struct convert_target *t, const char *path, uint64_t size,
+       const struct qcow2_convert_options *o, struct qcow2_error *err)
+{
+    struct qcow2_create_options c = o->create;
+    struct stat st;
+    bool existed = lstat(path, &st) == 0;
+    int r;
+
+    c.size = max_u64(c.size, size);
+    c.size_from_backing = false;
+    if (o->format == QCOW2_FORMAT_RAW)
+        r = qcow2_create_raw(path, c.size, QCOW2_PREALLOC_OFF, c.overwrite,
+                             err);
+    else
+        r = qcow2_create(path, &c, err);
+    if (r == -1 || existed)
+        return r;
+    t->created = strdup(path);
+    if (!t->created || stat(path, &st) == -1) {
+        unlink(path);
+        return t->created ? error_set_errno(err, errno, "%s", path)
+                          : error_nomem(err);
+    }
+    t->dev = st.st_dev;
+    t->ino = st.st_ino;
+    return 0;
+}
+
+static struct qcow2_disk *
+open_disk(const char *path, const struct qcow2_convert_options *o,
+          struct qcow2_error *err)
+{
+    struct qcow2_options open = QCOW2_OPTIONS_INIT;
+
+    if (o->open)
+        open = *o->open;
+    open.fd = -1;
+    open.readonly = false;
+    open.format = o->format;
+    if (o->format == QCOW2_FORMAT_AUTO && !o->no_create)
+        open.format = QCOW2_FORMAT_QCOW2;
+    return qcow2_open(path, &open, err);
+}
+
+/* Nothing of what is read may be written; the locks see to that too, where
+ * they are taken. */
+static int
+check_not_source(const char *path, const struct convert_source *source,
+                 struct qcow2_error *err)
+{
+    struct stat st;
+
+    if (stat(path, &st) == 0
+        && convert_source_has_file(source, st.st_dev, st.st_ino))
+        return error_set(err, EINVAL, "%s: it is read from, so it cannot be "
+                         "the target", path);
+    return 0;
+}
+
+static int
+check_fits(struct convert_target *t, const char *path, uint64_t size,
+           const struct qcow2_convert_options *o, struct qcow2_error *err)
+{
+    if (qcow2_get_size(t->disk) < size)
+        return error_set(err, ENOSPC, "%s: the target has %" PRIu64 " bytes, "
+                         "the source %" PRIu64, path,
+                         qcow2_get_size(t->disk), size);
+    if (o->compress && !t->disk->file->image)
+        return error_set(err, EINVAL, "%s: only qcow2 images have compressed "
+                         "clusters", path);
+    return 0;
+}
+
+int
+convert_target_take(struct convert_target *t, struct qcow2_disk *disk,
+                    const char *path, const struct convert_source *source,
+                    const struct qcow2_convert_options *o,
+                    struct qcow2_error *err)
+{
+    uint32_t sparse = o->sparse_bytes ? o->sparse_bytes
+                                      : DEFAULT_SPARSE_BYTES;
+
+    t->disk = disk;
+    if (check_fits(t, path, source->size, o, err) == -1)
+        return -1;
+    t->prealloc = o->prealloc;
+    t->reads_zero = o->target_is_zero;
+    if (!o->no_create)
+        t->reads_zero = !o->create.backing
+                        && (t->disk->file->image
+                            || t->disk->chain->layers[0]->io->can_grow);
+    t->allocate_all = o->allocate_all;
+    t->compress = o->compress;
+    t->compress_level = o->compress_level;
+    t->block_bytes = max_u64(MIN_BLOCK_BYTES, sparse);
+    while (!is_power_of_2(t->block_bytes))
+        t->block_bytes &= t->block_bytes - 1;
+    t->block_bytes = min_u64(t->block_bytes, COPY_CHUNK_BYTES);
+    if (t->disk->file->image)
+        t->block_bytes = max_u64(t->block_bytes,
+                                 qcow2_get_cluster_size(t->disk));
+    return 0;
+}
+
+int
+convert_target_open(struct convert_target *t, const char *path,
+                    const struct convert_source *source,
+                    const struct qcow2_convert_options *o,
+                    struct qcow2_error *err)
+{
+    struct qcow2_disk *disk;
+
+    if (check_not_source(path, source, err) == -1)
+        return -1;
+    if (o->format == QCOW2_FORMAT_RAW && source->top_layers_only)
+        return error_set(err, EINVAL, "%s: a raw file has no backing file",
+                         path);
+    if (!o->no_create
+        && create(t, path, source->size, o, err) == -1)
+        return -1;
+    disk = open_disk(path, o, err);
+    return disk ? convert_target_take(t, disk, path, source, o, err) : -1;
+}
+
+int
+convert_target_preallocate(struct convert_target *t, struct qcow2_error *err)
+{
+    uint64_t size = qcow2_get_size(t->disk);
+    uint64_t step = t->prealloc == QCOW2_PREALLOC_FULL ? FULL_STEP_BYTES
+                                                       : STEP_BYTES;
+    uint64_t n = min_u64(size - t->preallocated, step);
+
+    if (t->prealloc == QCOW2_PREALLOC_OFF || n == 0)
+        return 0;
+    if (qcow2_preallocate(t->disk, n, t->preallocated, t->prealloc, err)
+        == -1)
+        return -1;
+    t->preallocated += n;
+    return 1;
+}
+
+bool
+convert_target_is_file(const struct convert_target *t)
+{
+    const struct io *io = t->disk->chain->layers[0]->io;
+
+    return io->can_grow && io->ino != 0;
+}
+
+uint32_t
+convert_target_align(const struct convert_target *t)
+{
+    return t->disk->file->image ? qcow2_get_cluster_size(t->disk)
+                                : MIN_BLOCK_BYTES;
+}
+
+static bool
+is_zero(const unsigned char *buf, size_t nr_bytes)
+{
+    return buf[0] == 0 && memcmp(buf, buf + 1, nr_bytes - 1) == 0;
+}
+
+static int
+write_zeroes(const struct convert_target *t, uint64_t nr_bytes,
+             uint64_t guest_off, struct qcow2_error *err)
+{
+    return t->reads_zero ? 0 : qcow2_zero(t->disk, nr_bytes, guest_off,
+                                          QCOW2_MAY_TRIM, err);
+}
+
+static int
+write_run(const struct convert_target *t, bool zero, const void *buf,
+          uint64_t nr_bytes, uint64_t guest_off, struct qcow2_error *err)
+{
+    if (zero)
+        return write_zeroes(t, nr_bytes, guest_off, err);
+    return qcow2_pwrite(t->disk, buf, nr_bytes, guest_off, 0, err);
+}
+
+/* Writes data, blocks of zeroes in it as such. */
+static int
+write_sparse(const struct convert_target *t, const struct copy_chunk *c,
+             struct qcow2_error *err)
+{
+    uint64_t run = 0, pos = 0, next;
+    bool zero = false;
+
+    for (; pos < c->nr_bytes; pos = next) {
+        uint64_t end = round_down(c->guest_off + pos, t->block_bytes)
+                       + t->block_bytes;
+        bool z;
+
+        next = min_u64(c->nr_bytes, end - c->guest_off);
+        z = is_zero(c->buf + pos, next - pos);
+        if (z == zero)
+            continue;
+        if (pos > run
+            && write_run(t, zero, c->buf + run, pos - run,
+                         c->guest_off + run, err) == -1)
+            return -1;
+        run = pos;
+        zero = z;
+    }
+    return write_run(t, zero, c->buf + run, pos - run, c->guest_off + run,
+                     err);
+}
+
+/* What became of a cluster that was to be compressed; at the end of its slot
+ * in the work space, in front of which the compressed data are. */
+struct packed {
+    enum { PACKED_ZERO, PACKED_NOT, PACKED } kind;
+    uint32_t nr_bytes;
+};
+
+static struct packed *
+packed_of(const struct convert_target *t, const struct copy_chunk *c,
+          uint64_t pos)
+{
+    return (struct packed *)(c->space + pos
+                             + qcow2_get_cluster_size(t->disk)
+                             - sizeof(struct packed));
+}
+
+static int
+pack(const struct convert_target *t, struct copy_chunk *c,
+     struct compress_context *context, struct qcow2_error *err)
+{
+    uint32_t size = qcow2_get_cluster_size(t->disk);
+
+    for (uint64_t pos = 0; pos < c->nr_bytes; pos += size) {
+        struct packed *p = packed_of(t, c, pos);
+        long n = 0;
+
+        if (is_zero(c->buf + pos, size) && !t->allocate_all) {
+            p->kind = PACKED_ZERO;
+            continue;
+        }
+        n = compress_encode(context,
+                            t->disk->file->image->hdr.compression_type,
+                            t->compress_level, c->buf + pos, size,
+                            c->space + pos, size - sizeof *p);
+        if (n < 0)
+            return error_set_errno(err, errno, "compressing a cluster");
+        p->kind = n > 0 ? PACKED : PACKED_NOT;
+        p->nr_bytes = n;
+    }
+    return 0;
+}
+
+int
+convert_target_prepare(const struct convert_target *t, struct copy_chunk *c,
+                       struct qcow2_error *err)
+{
+    struct clusters *clusters;
+    struct workspace *w;
+    uint64_t end;
+    int r;
+
+    if (!t->compress)
+        return 0;
+    end = round_up(c->nr_bytes, qcow2_get_cluster_size(t->disk));
+    memset(c->buf + c->nr_bytes, 0, end - c->nr_bytes);
+    clusters = t->disk->file->image->clusters;
+    w = clusters_take_space(clusters, 0, 0, err);
+    if (!w)
+        return -1;
+    r = pack(t, c, w->context, err);
+    clusters_put_space(clusters, w);
+    return r;
+}
+
+static int
+write_packed(const struct convert_target *t, const struct copy_chunk *c,
+             struct qcow2_error *err)
+{
+    struct image *img = t->disk->file->image;
+    uint32_t size = img->cluster_size;
+    int r = 0;
+
+    RDLOCK_SCOPE(&img->rwlock);
+    if (image_begin_write(img, err) == -1)
+        return -1;
+    for (uint64_t pos = 0; r == 0 && pos < c->nr_bytes; pos += size) {
+        const struct packed *p = packed_of(t, c, pos);
+        uint64_t guest_off = c->guest_off + pos;
+        uint64_t n = min_u64(size, c->nr_bytes - pos);
+
+        switch (p->kind) {
+        case PACKED_ZERO:
+            if (!t->reads_zero)
+                r = zero_range(img, n, guest_off, QCOW2_MAY_TRIM, err);
+            break;
+        case PACKED_NOT:
+            r = write_data(img, c->buf + pos, n, guest_off, err);
+            break;
+        case PACKED:
+            r = write_compressed(img, c->space + pos, p->nr_bytes, guest_off,
+                                 err);
+            break;
+        }
+    }
+    return r;
+}
+
+int
+convert_target_write(const struct convert_target *t, struct copy_chunk *c,
+                     struct qcow2_error *err)
+{
+    if (c->kind == COPY_ZERO)
+        return write_zeroes(t, c->nr_bytes, c->guest_off, err);
+    if (t->compress)
+        return write_packed(t, c, err);
+    if (t->allocate_all)
+        return qcow2_pwrite(t->disk, c->buf, c->nr_bytes, c->guest_off, 0,
+                            err);
+    return write_sparse(t, c, err);
+}
+
+/* Compressed data end anywhere; other programs read whole sectors. */
+static int
+complete_sector(struct convert_target *t, struct qcow2_error *err)
+{
+    struct io *io = t->disk->chain->layers[0]->io;
+    uint64_t size;
+
+    if (!t->compress || !io->can_grow)
+        return 0;
+    if (io_get_size(io, &size, err) == -1)
+        return -1;
+    return is_aligned(size, 512) ? 0
+                                 : io_truncate(io, round_up(size, 512), err);
+}
+
+/* Unless somebody has put something else in its place. */
+static void
+remove_created(const struct convert_target *t)
+{
+    struct stat st;
+
+    if (stat(t->created, &st) == 0 && st.st_dev == t->dev
+        && st.st_ino == t->ino)
+        unlink(t->created);
+}
+
+int
+convert_target_close(struct convert_target *t, bool complete,
+                     struct qcow2_error *err)
+{
+    int r = 0;
+
+    if (complete && (complete_sector(t, err) == -1
+                     || qcow2_flush(t->disk, err) == -1))
+        r = -1;
+    if (qcow2_close(t->disk, r == 0 ? err : NULL) == -1)
+        r = -1;
+    t->disk = NULL;
+    if (t->created && (!complete || r == -1))
+        remove_created(t);
+    free(t->created);
+    t->created = NULL;
+    return r;
+}

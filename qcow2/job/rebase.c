@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* rebase.c: puts an overlay on another backing file, without changing what
+ * it reads as: where it leaves a cluster to its backing file, and the old
+ * and the new one differ, it gets the old content as its own first.
+ *
+ * What is copied is durable before the header names the new file. Until then
+ * the overlay is on the old one, and has only become fuller.
+ */
+#include "job/rebase.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/escape.h"
+#include "disk/open-disk.h"
+#include "disk/open.h"
+#include "format/header.h"
+#include "job/copy.h"
+#include "job/job.h"
+#include "meta/flush.h"
+#include "meta/map.h"
+#include "request/request.h"
+#include "storage/gate.h"
+
+enum { NR_THREADS = 4 };
+
+enum phase { PHASE_BEGIN, PHASE_COPY, PHASE_HEADER, PHASE_END };
+
+struct rebase {
+    struct qcow2_job job; /* first */
+    struct qcow2_disk *top, *below;
+    struct image *img;    /* of top */
+    char *name;           /* of the new backing file; NULL: none */
+    const char *format;
+    bool header_only;
+    enum phase phase;
+    struct copy copy;
+};
+
+/* What a backing chain holds somewhere. */
+struct content {
+    struct mapping m;
+    bool zero;
+    uint64_t nr_bytes;
+};
+
+static int
+get_content(const struct source_chain *chain, unsigned first,
+            uint64_t guest_off, uint64_t nr_bytes, struct content *c,
+            struct qcow2_error *err)
+{
+    struct mapping *m = &c->m;
+
+    if (source_chain_lookup(chain, first, guest_off, nr_bytes, m, NULL, err)
+        == -1)
+        return -1;
+    c->zero = m->kind == MAP_ZERO;
+    c->nr_bytes = m->nr_bytes;
+    if (m->kind == MAP_DATA && m->source->ops->has_file_holes)
+        return io_extent(m->source->io, m->host_off, &c->nr_bytes, &c->zero,
+                         err);
+    return 0;
+}
+
+/* Is it the same without looking? Old and new chain often share files. */
+static bool
+is_same(const struct content *a, const struct content *b)
+{
+    const struct io *x, *y;
+
+    if (a->zero || b->zero)
+        return a->zero && b->zero;
+    x = a->m.source->io;
+    y = b->m.source->io;
+    return x->ino != 0 && x->ino == y->ino && x->dev == y->dev
+           && a->m.kind == b->m.kind && a->m.host_off == b->m.host_off
+           && a->m.skip == b->m.skip;
+}
+
+static int
+plan(void *opaque, uint64_t guest_off, uint64_t nr_bytes,
+     enum copy_kind *kind, uint64_t *len, struct qcow2_error *err)
+{
+    struct rebase *r = opaque;
+    struct content old, new = { .zero = true };
+    struct mapping m;
+
+    *kind = COPY_SKIP;
+    if (map_lookup(&r->img->active, guest_off, nr_bytes, &m, err) == -1)
+        return -1;
+    *len = m.nr_bytes;
+    if (m.kind != MAP_UNALLOCATED)
+        return 0;
+    if (get_content(&r->img->chain, 1, guest_off, *len, &old, err) == -1)
+        return -1;
+    *len = min_u64(*len, old.nr_bytes);
+    if (r->below) {
+        if (get_content(r->below->chain, 0, guest_off, *len, &new, err)
+            == -1)
+            return -1;
+        *len = min_u64(*len, new.nr_bytes);
+    }
+    if (!is_same(&old, &new))
+        *kind = COPY_DATA;
+    return 0;
+}
+
+/* Old content into buf, new content into space. */
+static int
+read_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
+{
+    struct rebase *r = opaque;
+
+    if (read_chain(&r->img->chain, 1, c->buf, c->nr_bytes, c->guest_off, err)
+        == -1)
+        return -1;
+    memset(c->space, 0, c->nr_bytes);
+    return r->below ? read_chain(r->below->chain, 0, c->space, c->nr_bytes,
+                                 c->guest_off, err)
+                    : 0;
+}
+
+/* Whole clusters of top, in one slice, become zero clusters, although they
+ * read as zeroes already: the new backing file may not. */
+static int
+make_zero(struct image *img, uint64_t from, uint64_t to,
+          struct qcow2_error *err)
+{
+    struct map_slice slice;
+    struct range r;
+    int ret;
+
+    if (flush_make_room(img, err) == -1)
+        return -1;
+    range_lock_exclusive(&img->ranges, &r, from, to);
+    ret = map_prepare(&img->active, from, &slice, err);
+    if (ret == 0) {
+        map_set(&img->active, &slice, from, (to - from) >> img->cluster_bits,
+                MAP_TO_ZERO, 0);
+        map_done(&slice);
+    }
+    range_unlock(&img->ranges, &r);
+    return ret;
+}
+
+/* What a cluster needs. */
+enum need { NEED_NOTHING, NEED_ZERO, NEED_DATA };
+
+static enum need
+need_of(const struct rebase *r, const unsigned char *old,
+        const unsigned char *new, size_t nr_bytes)
+{
+    if (memcmp(old, new, nr_bytes) == 0)
+        return NEED_NOTHING;
+    if (r->img->hdr.version >= 3 && old[0] == 0
+        && memcmp(old, old + 1, nr_bytes - 1) == 0)
+        return NEED_ZERO;
+    return NEED_DATA; /* version 2 has no zero clusters */
+}
+
+static int
+write_run(struct rebase *r, enum need need, const unsigned char *buf,
+          uint64_t from, uint64_t to, struct qcow2_error *err)
+{
+    struct image *img = r->img;
+
+    switch (need) {
+    case NEED_NOTHING:
+        return 0;
+    case NEED_DATA:
+        return write_data(img, buf, to - from, from, err);
+    case NEED_ZERO:
+        break;
+    }
+    while (from < to) {
+        uint64_t end = min_u64(to, from + map_piece(&img->active, from));
+
+        if (make_zero(img, from, round_up(end, img->cluster_size), err)
+            == -1)
+            return -1;
+        from = end;
+    }
+    return 0;
+}
+
+/* Every cluster in a data chunk is left to the backing file by top. */
+static int
+write_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
+{
+    struct rebase *r = opaque;
+    uint64_t run = 0, pos = 0, next;
+    enum need need = NEED_NOTHING;
+
+    RDLOCK_SCOPE(&r->img->rwlock);
+    for (; pos < c->nr_bytes; pos = next) {
+        enum need n;
+
+        next = min_u64(c->nr_bytes, pos + r->img->cluster_size);
+        n = need_of(r, c->buf + pos, c->space + pos, next - pos);
+        if (n == need)
+            continue;
+        if (write_run(r, need, c->buf + run, c->guest_off + run,
+                      c->guest_off + pos, err) == -1)
+            return -1;
+        run = pos;
+        need = n;
+    }
+    return write_run(r, need, c->buf + run, c->guest_off + run,
+                     c->guest_off + pos, err);
+}
+
+static const struct copy_ops copy_ops = {
+    .plan = plan,
+    .read = read_chunk,
+    .write = write_chunk,
+};
+
+/* A change of the header alone leaves bitmaps as right as they are. */
+static int
+begin(struct rebase *r, struct qcow2_error *err)
+{
+    struct image *img = r->img;
+    uint64_t autoclear = img->hdr.autoclear & AUTOCLEAR_BITMAPS;
+
+    if (!r->header_only)
+        return image_begin_write(img, err);
+    if (image_check_state(img, err) == -1)
+        return -1;
+    if (img->hdr.autoclear == autoclear)
+        return 0;
+    if (header_write_autoclear(img->io, &img->hdr, autoclear, err) == -1)
+        return -1;
+    return flush_run(img, err);
+}
+
+static int
+change_backing(struct image *img, const void *what, struct qcow2_error *err)
+{
+    return header_switch(img->io, &img->hdr, what, err);
+}
+
+static int
+write_header(struct rebase *r, struct qcow2_error *err)
+{
+    struct image *img = r->img;
+    struct header_form form = header_form_of(&img->hdr);
+    struct header_sector sector;
+    WRLOCK_SCOPE(&img->rwlock);
+
+    form.backing_file = r->name;
+    form.backing_format = r->format;
+    /* Nothing is dirty then, so that no flush changes the header. */
+    if (flush_all(img, err) == -1
+        || header_prepare(img->io, &img->hdr, &form, &sector, err) == -1)
+        return -1;
+    return flush_switch(img, change_backing, &sector, err);
+}
+
+static int
+close_disks(struct rebase *r, struct qcow2_error *err)
+{
+    struct qcow2_disk *top = r->top, *below = r->below;
+
+    r->top = r->below = NULL;
+    qcow2_close(below, NULL); /* only read */
+    return qcow2_close(top, err);
+}
+
+static int
+run_phase(struct rebase *r, struct qcow2_error *err)
+{
+    switch (r->phase) {
+    case PHASE_BEGIN:
+        return begin(r, err);
+    case PHASE_COPY:
+        return r->header_only ? 0 : copy_step(&r->copy, err);
+    case PHASE_HEADER:
+        return write_header(r, err);
+    case PHASE_END:
+        return close_disks(r, err);
+    }
+    __builtin_unreachable();
+}
+
+static int
+rebase_step(struct qcow2_job *job, struct qcow2_error *err)
+{
+    struct rebase *r = (struct rebase *)job;
+    int ret = run_phase(r, err);
+
+    job->total = r->copy.nr_data;
+    job->done = r->copy.nr_done;
+    if (ret == -1)
+        return error_prefix(err, "rebase");
+    if (ret == 1)
+        return 1;
+    return r->phase++ == PHASE_END ? 0 : 1;
+}
+
+static void
+rebase_free(struct qcow2_job *job)
+{
+    struct rebase *r = (struct rebase *)job;
+
+    close_disks(r, NULL);
+    copy_end(&r->copy);
+    free(r->name);
+    free(r);
+}
+
+static const struct job_ops job_ops = {
+    .step = rebase_step,
+    .free = rebase_free,
+};
+
+static int
+check_options(const struct qcow2_rebase_options *rebase,
+              struct qcow2_error *err)
+{
+    if (!rebase->backing)
+        return 0;
+    if (rebase->backing_format == QCOW2_FORMAT_AUTO)
+        return error_set(err, EINVAL, "backing file '%s': its format must be "
+                         "said, qcow2 or raw", ESCAPED(rebase->backing));
+    if (!rebase->backing[0]
+        || strlen(rebase->backing) > MAX_BACKING_NAME_BYTES)
+        return error_set(err, EINVAL, "the backing file name must have 1 to "
+                         "%d bytes", MAX_BACKING_NAME_BYTES);
+    return 0;
+}
+
+struct qcow2_job *
+rebase_new(struct qcow2_disk *top, struct qcow2_disk *below,
+           const struct qcow2_rebase_options *rebase,
+           struct qcow2_error *err)
+{
+    struct rebase *r = calloc(1, sizeof *r);
+
+    if (r && rebase->backing)
+        r->name = strdup(rebase->backing);
+    if (!r || (rebase->backing && !r->name)) {
+        qcow2_close(below, NULL);
+        qcow2_close(top, NULL);
+        free(r);
+        error_nomem(err);
+        return NULL;
+    }
+    r->job.ops = &job_ops;
+    r->top = top;
+    r->below = below;
+    r->img = top->file->image;
+    if (r->name)
+        r->format = rebase->backing_format == QCOW2_FORMAT_RAW ? "raw"
+                                                               : "qcow2";
+    r->header_only = rebase->header_only;
+    r->copy.ops = &copy_ops;
+    r->copy.opaque = r;
+    r->copy.end = qcow2_get_size(top);
+    r->copy.align = r->img->cluster_size;
+    r->copy.nr_threads = NR_THREADS;
+    r->copy.needs_space = true;
+    return &r->job;
+}
+
+/* Opens the new backing file, which the user has named, as a disk. */
+static struct qcow2_disk *
+open_below(const char *path, struct qcow2_disk *top,
+           const struct qcow2_options *options,
+           const struct qcow2_rebase_options *rebase,
+           struct qcow2_error *err)
+{
+    struct chain_stop loop = { .dev = top->file->image->io->dev,
+                               .ino = top->file->image->io->ino };
+    struct qcow2_options o = *options;
+    struct qcow2_disk *below = NULL;
+    struct gate_file file;
+    struct io *io;
+
+    o.format = rebase->backing_format;
+    o.readonly = true;
+    o.fd = -1;
+    o.pool = NULL;
+    o.backing_none = false;
+    o.backing = NULL;
+    o.backing_format = QCOW2_FORMAT_AUTO;
+    if (gate_trust_name(path, rebase->backing, &file, err) == -1)
+        return NULL;
+    loop.reached = loop.ino != 0 && file.dev == loop.dev
+                   && file.ino == loop.ino;
+    if (!loop.reached) {
+        io = gate_open(&file, o.no_lock ? IO_LOCK_NONE : IO_LOCK_READ, err);
+        below = io ? disk_open_above(io, file.path, &o,
+                                     loop.ino ? &loop : NULL, err) : NULL;
+    }
+    if (loop.reached) {
+        gate_file_free(&loop.file);
+        qcow2_close(below, NULL);
+        below = NULL;
+        error_set(err, EINVAL, "the image would be in its own backing chain");
+    }
+    gate_file_free(&file);
+    return below;
+}
+
+static struct qcow2_disk *
+open_top(const char *path, const struct qcow2_options *options,
+         bool header_only, struct qcow2_error *err)
+{
+    struct qcow2_options o = *options;
+    struct qcow2_disk *top;
+
+    o.readonly = false;
+    o.fd = -1;
+    o.pool = NULL;
+    if (header_only)
+        o.backing_none = true;
+    top = qcow2_open(path, &o, err);
+    if (top && !top->file->image) {
+        qcow2_close(top, NULL);
+        error_set(err, EINVAL, "%s: a raw disk has no backing file",
+                  ESCAPED(path));
+        return NULL;
+    }
+    return top;
+}
+
+struct qcow2_job *
+qcow2_rebase(const char *path, const struct qcow2_options *options,
+             const struct qcow2_rebase_options *rebase,
+             struct qcow2_error *err)
+{
+    struct qcow2_disk *top, *below = NULL;
+
+    if (check_options(rebase, err) == -1)
+        return NULL;
+    top = open_top(path, options, rebase->header_only, err);
+    if (!top)
+        return NULL;
+    if (rebase->backing && !rebase->header_only) {
+        below = open_below(path, top, options, rebase, err);
+        if (!below) {
+            qcow2_close(top, NULL);
+            error_prefix(err, "new backing file '%s'",
+                         ESCAPED(rebase->backing));
+            return NULL;
+        }
+    }
+    return rebase_new(top, below, rebase, err);
+}

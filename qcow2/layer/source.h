@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* source.h: one layer of a disk as it is read from above, the one value
+ * that says where bytes are, and the backing chain made of layers.
+ */
+#ifndef QCOW2_SOURCE_H
+#define QCOW2_SOURCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format/entry.h"
+#include "qcow2.h"
+#include "storage/io.h"
+
+struct source;
+
+/* A run of guest bytes of one kind, contiguous on the host if it has a place
+ * there. Everybody above map.c speaks this instead of L2 entries.
+ */
+struct mapping {
+    enum map_kind kind;
+    uint64_t nr_bytes;       /* how far it holds, from the offset asked */
+    struct source *source;   /* the layer it is in */
+
+    /* MAP_DATA; MAP_ZERO with has_host (a preallocated cluster): place of
+     * the first byte asked for. MAP_COMPRESSED: of the compressed data. */
+    uint64_t host_off;
+    bool has_host;
+    bool copied;             /* ours alone: may be written in place (I4);
+                              * of layer 0 only */
+
+    uint32_t compressed_len; /* MAP_COMPRESSED: at most, may end past EOF */
+    uint32_t skip;           /* MAP_COMPRESSED: where in the decompressed
+                              * cluster the first byte asked for is */
+};
+
+/* What is to be read of a compressed cluster of a source. */
+struct compressed_part {
+    uint64_t guest_off;      /* of the cluster */
+    uint64_t host_off;       /* as in its mapping, */
+    uint32_t compressed_len;
+    uint32_t skip;
+    size_t nr_bytes;         /* at most to the cluster's end */
+    void *buf;
+};
+
+/* All of a MAP_COMPRESSED mapping that a lookup of guest_off gave. */
+static inline struct compressed_part
+compressed_part_of(const struct mapping *m, uint64_t guest_off, void *buf)
+{
+    return (struct compressed_part){
+        .guest_off = guest_off - m->skip,
+        .host_off = m->host_off,
+        .compressed_len = m->compressed_len,
+        .skip = m->skip,
+        .nr_bytes = m->nr_bytes,
+        .buf = buf,
+    };
+}
+
+struct source_ops {
+    /* Maps guest_off (< size), looking nr_bytes far, both inside size. */
+    int (*lookup)(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
+                  struct mapping *m, struct qcow2_error *err);
+
+    /* Reads parts of compressed clusters that lookup gave, in ascending
+     * order. NULL: has none. */
+    int (*read_compressed)(struct source *s,
+                           const struct compressed_part *parts, unsigned nr,
+                           struct qcow2_error *err);
+
+    /* Lookups from `from` on up to `to` will come: reads at once what they
+     * need, and tells how far that goes. NULL: nothing is to be read. */
+    uint64_t (*preload)(struct source *s, uint64_t from, uint64_t to);
+
+    /* What lookups in [from, to) left in a cache is not needed again soon.
+     * NULL: nothing is left. */
+    void (*forget)(struct source *s, uint64_t from, uint64_t to);
+
+    /* Holes of the file are holes of the layer (raw). */
+    bool has_file_holes;
+};
+
+/* Embedded in struct view (qcow2) and struct raw. */
+struct source {
+    const struct source_ops *ops;
+    struct io *io;
+    uint64_t size; /* guest bytes; past them a layer above reads zeroes */
+};
+
+/* A chain is immutable while anybody reads through it; layer 0 is the disk
+ * itself. Who owns the layers is chain.c's business.
+ */
+struct source_chain {
+    unsigned nr_layers;
+    struct source **layers;
+    struct resolver *resolver; /* of deep chains; NULL: walk */
+};
+
+/* Maps guest bytes through the chain from layer `first` on. The result is
+ * never MAP_UNALLOCATED in the end: what no layer has is MAP_ZERO with
+ * source NULL. *depth (may be NULL) is the layer that decided. nr_bytes must
+ * not be 0; offsets past the size of layer `first` are MAP_ZERO.
+ */
+int source_chain_lookup(const struct source_chain *chain, unsigned first,
+                        uint64_t guest_off, uint64_t nr_bytes,
+                        struct mapping *m, unsigned *depth,
+                        struct qcow2_error *err);
+
+/* The same without the resolver. */
+int source_chain_walk(const struct source_chain *chain, unsigned first,
+                      uint64_t guest_off, uint64_t nr_bytes,
+                      struct mapping *m, unsigned *depth,
+                      struct qcow2_error *err);
+
+/* Does [from, to) read as zeroes, as far as tables tell? */
+int source_chain_is_zero(const struct source_chain *chain, uint64_t from,
+                         uint64_t to, bool *zero, struct qcow2_error *err);
+
+/* Frees what the chain itself holds; layers are the owner's. */
+void source_chain_clear(struct source_chain *chain);
+
+/* A raw file as a layer. raw_new takes over io (also on failure). */
+struct source *raw_new(struct io *io, struct qcow2_error *err);
+void raw_free(struct source *s); /* closes io */
+
+#endif /* QCOW2_SOURCE_H */

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* flush.c: the only place that orders writes to disk. What is taken in which
+ * order, and why three stages suffice, is told in DESIGN.md, "The flush".
+ */
+#include "meta/flush.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "meta/alloc.h"
+#include "meta/map.h"
+#include "meta/reftable.h"
+
+enum {
+    /* Runs in quarantine before requests flush by themselves: 1 MiB. */
+    MANY_FREES = 65536,
+    /* Dirty metadata, as a part of the cache, before they do. */
+    DIRTY_PART = 4,
+};
+
+/* What one flush writes: all that changed before it began. */
+struct take {
+    struct freed_list frees;
+    struct l1_change l1;
+    struct dirty_batch l2;
+    struct reftable_change reftable;
+    struct dirty_batch refcounts;
+};
+
+static void
+give_back(struct image *img, struct take *t)
+{
+    reftable_give_back(img, &t->refcounts, &t->reftable);
+    dirty_give_back(&img->l2_dirty, &t->l2);
+    map_give_back_l1(&img->active, &t->l1);
+    alloc_give_back_frees(img, &t->frees);
+}
+
+/* The order matters: see DESIGN.md. */
+static int
+take_all(struct image *img, struct take *t, struct qcow2_error *err)
+{
+    memset(t, 0, sizeof *t);
+    alloc_take_frees(img, &t->frees);
+    if (map_take_l1(&img->active, &t->l1, err) == -1
+        || dirty_take(&img->l2_dirty, &t->l2, err) == -1
+        || reftable_take(img, &t->refcounts, &t->reftable, err) == -1) {
+        give_back(img, t);
+        return -1;
+    }
+    return 0;
+}
+
+static void
+take_end(struct take *t)
+{
+    dirty_batch_end(&t->refcounts);
+    reftable_change_free(&t->reftable);
+    dirty_batch_end(&t->l2);
+    l1_change_free(&t->l1);
+}
+
+/* Writes slices, neighbours in one write. */
+static int
+write_slices(struct image *img, const struct dirty_batch *batch,
+             struct qcow2_error *err)
+{
+    unsigned i = 0;
+
+    while (i < batch->nr) {
+        struct iovec iov[IO_MAX_IOV];
+        uint64_t host_off = batch->copies[i].block->key, next = host_off;
+        int n = 0;
+
+        while (i < batch->nr && n < IO_MAX_IOV
+               && batch->copies[i].block->key == next) {
+            iov[n].iov_base = batch->copies[i].data;
+            iov[n].iov_len = batch->copies[i].block->size;
+            next += iov[n].iov_len;
+            n++;
+            i++;
+        }
+        if (io_pwritev(img->io, iov, n, host_off, err) == -1)
+            return -1;
+    }
+    return 0;
+}
+
+/* Writes exactly the entries taken: a neighbour that changed meanwhile must
+ * not ride along (I2). */
+static int
+write_l1(struct image *img, const struct l1_change *c,
+         struct qcow2_error *err)
+{
+    uint32_t i = 0;
+
+    while (i < c->nr) {
+        uint32_t n = 1;
+
+        while (i + n < c->nr && c->indexes[i + n] == c->indexes[i] + n)
+            n++;
+        if (io_pwrite(img->io, c->entries + i, n * sizeof *c->entries,
+                      img->active.l1_off
+                          + (uint64_t)c->indexes[i] * sizeof *c->entries,
+                      err) == -1)
+            return -1;
+        i += n;
+    }
+    return 0;
+}
+
+/* Publishes new refblocks, which are complete on disk by now, and moves the
+ * table when it was outgrown (I5). */
+static int
+write_reftable(struct image *img, const struct reftable_change *c,
+               struct qcow2_error *err)
+{
+    uint64_t old_off = img->hdr.reftable_offset;
+    uint64_t old_clusters = img->hdr.reftable_clusters;
+
+    if (c->nr == 0)
+        return 0;
+    if (!c->moved_offset)
+        return io_flush(img->io, err) == -1
+                       || io_pwrite(img->io, c->entries,
+                                    c->nr * sizeof *c->entries,
+                                    old_off
+                                        + c->first * sizeof *c->entries,
+                                    err) == -1
+                   ? -1 : 0;
+    if (io_pwrite(img->io, c->entries, c->nr * sizeof *c->entries,
+                  c->moved_offset, err) == -1
+        || io_flush(img->io, err) == -1
+        || header_write_reftable(img->io, &img->hdr, c->moved_offset,
+                                 c->moved_clusters, err) == -1)
+        return -1;
+    /* For the next flush: this one has yet to make the move durable. */
+    overlap_remove(&img->overlap, old_off >> img->cluster_bits,
+                   old_clusters);
+    alloc_free(img, old_off, old_clusters);
+    return 0;
+}
+
+/* Stages A and B; nothing of what was taken is lost in memory when they
+ * fail, so that reads go on (I8). */
+static int
+write_stages(struct image *img, const struct take *t,
+             struct qcow2_error *err)
+{
+    if (write_slices(img, &t->refcounts, err) == -1
+        || write_reftable(img, &t->reftable, err) == -1
+        || io_flush(img->io, err) == -1)
+        return -1;
+    if (t->l2.nr == 0 && t->l1.nr == 0)
+        return 0;
+    if (write_slices(img, &t->l2, err) == -1
+        || write_l1(img, &t->l1, err) == -1
+        || io_flush(img->io, err) == -1)
+        return -1;
+    return 0;
+}
+
+/* Stage C. The lowered refcounts need no barrier: until they are durable
+ * the clusters look leaked, no more. */
+static int
+end_quarantine(struct image *img, struct freed_list *frees,
+               struct qcow2_error *err)
+{
+    struct dirty_batch lowered;
+    int r;
+
+    if (frees->nr == 0)
+        return 0;
+    if (alloc_apply_frees(img, frees, err) == -1) {
+        image_fail(img);
+        return -1;
+    }
+    pthread_mutex_lock(&img->alloc.lock);
+    r = dirty_take(&img->alloc.refcounts, &lowered, err);
+    pthread_mutex_unlock(&img->alloc.lock);
+    if (r == -1)
+        return -1;
+    r = write_slices(img, &lowered, err);
+    if (r == -1)
+        image_fail(img);
+    dirty_batch_end(&lowered);
+    return r;
+}
+
+static int
+flush_once(struct image *img, struct qcow2_error *err)
+{
+    struct take t;
+
+    if (take_all(img, &t, err) == -1)
+        return -1;
+    IMAGE_DEBUG(img, QCOW2_DEBUG_FLUSH,
+                "flush: %u refcount slices, %u reftable entries, %u L2 "
+                "slices, %u L1 entries, %zu frees",
+                t.refcounts.nr, t.reftable.nr, t.l2.nr, t.l1.nr, t.frees.nr);
+    if (write_stages(img, &t, err) == -1) {
+        image_fail(img);
+        give_back(img, &t);
+        return error_prefix(err, "%s: flush", img->name);
+    }
+    take_end(&t);
+    return end_quarantine(img, &t.frees, err);
+}
+
+static int
+check_not_failed(struct image *img, struct qcow2_error *err)
+{
+    if (__atomic_load_n(&img->state, __ATOMIC_ACQUIRE) == IMAGE_FAILED)
+        return image_check_state(img, err);
+    return 0;
+}
+
+/* Runs one flush; f->lock is held before and after. */
+static void
+lead(struct image *img)
+{
+    struct flush *f = &img->flush;
+    struct qcow2_error error;
+    int r;
+
+    f->running = true;
+    f->started++;
+    pthread_mutex_unlock(&f->lock);
+    r = check_not_failed(img, &error);
+    if (r == 0)
+        r = flush_once(img, &error);
+    pthread_mutex_lock(&f->lock);
+    f->running = false;
+    f->finished = f->started;
+    f->failed = r == -1;
+    if (f->failed)
+        f->error = error;
+    /* All who waited for this one, and one who leads the next. */
+    pthread_cond_broadcast(&f->done[f->finished % 2]);
+    pthread_cond_signal(&f->done[(f->finished + 1) % 2]);
+}
+
+int
+flush_run(struct image *img, struct qcow2_error *err)
+{
+    struct flush *f = &img->flush;
+    LOCK_SCOPE(&f->lock);
+    /* The first flush to begin after now covers what was done before. */
+    uint64_t mine = f->started + 1;
+
+    while (f->finished < mine) {
+        if (f->running)
+            pthread_cond_wait(&f->done[mine % 2], &f->lock);
+        else
+            lead(img);
+    }
+    /* A later flush that succeeded wrote all that mine did not. */
+    if (f->failed) {
+        if (err)
+            *err = f->error;
+        return -1;
+    }
+    return 0;
+}
+
+int
+flush_make_room(struct image *img, struct qcow2_error *err)
+{
+    uint64_t dirty = dirty_bytes(&img->l2_dirty)
+                     + dirty_bytes(&img->alloc.refcounts);
+
+    if (dirty < cache_max_bytes(img->meta) / DIRTY_PART
+        && alloc_nr_frees(img) < MANY_FREES)
+        return 0;
+    return flush_run(img, err);
+}
+
+static bool
+is_dirty(struct image *img)
+{
+    return dirty_bytes(&img->l2_dirty) > 0
+           || dirty_bytes(&img->alloc.refcounts) > 0
+           || alloc_nr_frees(img) > 0;
+}
+
+int
+flush_all(struct image *img, struct qcow2_error *err)
+{
+    alloc_release_tables(img);
+    do {
+        bool freed = alloc_nr_frees(img) > 0;
+
+        if (flush_run(img, err) == -1)
+            return -1;
+        /* Lowered refcounts were written without a barrier. */
+        if (freed && !is_dirty(img))
+            return flush_run(img, err);
+    } while (is_dirty(img));
+    return 0;
+}
+
+int
+flush_close(struct image *img, struct qcow2_error *err)
+{
+    return img->readonly || !img->begun ? 0 : flush_all(img, err);
+}
+
+static int
+switch_header(struct image *img, flush_change_fn *change, const void *what,
+              struct qcow2_error *err)
+{
+    uint32_t before = img->hdr.version;
+
+    if (change(img, what, err) == -1 || io_flush(img->io, err) == -1) {
+        /* Which header is there is unknown: a version 2 header has something
+         * else where the dirty bit would be set. */
+        img->hdr.version = min_u64(img->hdr.version, before);
+        image_fail(img);
+        return error_prefix(err, "%s: header", img->name);
+    }
+    return 0;
+}
+
+int
+flush_switch(struct image *img, flush_change_fn *change, const void *what,
+             struct qcow2_error *err)
+{
+    if (flush_run(img, err) == -1)
+        return -1;
+    return switch_header(img, change, what, err);
+}
+
+static int
+change_dirty_bit(struct image *img, const void *what, struct qcow2_error *err)
+{
+    uint64_t others;
+    LOCK_SCOPE(&img->feature_lock);
+
+    others = img->hdr.incompatible & ~INCOMPAT_DIRTY;
+    return header_write_incompatible(img->io, &img->hdr,
+                                     *(const bool *)what
+                                         ? others | INCOMPAT_DIRTY : others,
+                                     err);
+}
+
+int
+flush_dirty_bit(struct image *img, bool set, struct qcow2_error *err)
+{
+    if (img->hdr.version < 3 || (!set && img->unsettled))
+        return 0;
+    return flush_switch(img, change_dirty_bit, &set, err);
+}
+
+/* One barrier is for both: an image that is marked too early is checked in
+ * vain, no more. */
+int
+flush_begin(struct image *img, struct qcow2_error *err)
+{
+    static const bool set = true;
+
+    alloc_release_tables(img);
+    if ((is_dirty(img) || img->active.nr_l1_dirty > 0
+         || img->hdr.version < 3) && flush_all(img, err) == -1)
+        return -1;
+    if (img->hdr.version < 3)
+        return 0;
+    if (check_not_failed(img, err) == -1)
+        return -1;
+    return switch_header(img, change_dirty_bit, &set, err);
+}
+
+int
+flush_flags(struct image *img, const be64 *table, uint64_t host_off,
+            uint64_t nr_bytes, struct qcow2_error *err)
+{
+    if (io_pwrite(img->io, table, nr_bytes, host_off, err) == 0)
+        return 0;
+    image_fail(img);
+    return error_prefix(err, "%s", img->name);
+}

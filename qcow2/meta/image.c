@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* image.c: opens one qcow2 file, and keeps its state; see image.h. */
+#include "meta/image.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "meta/alloc.h"
+#include "meta/map.h"
+
+enum { MAX_SLICE_BYTES = 4096 };
+
+static void
+set_geometry(struct image *img)
+{
+    img->cluster_bits = img->hdr.cluster_bits;
+    img->cluster_size = UINT32_C(1) << img->cluster_bits;
+    img->l2_bits = img->cluster_bits - 3;
+    img->slice_size = min_u64(img->cluster_size, MAX_SLICE_BYTES);
+    img->slice_bits = __builtin_ctz(img->slice_size) - 3;
+    img->refblock_bits = img->cluster_bits + 3 - img->hdr.refcount_order;
+}
+
+static uint64_t
+nr_windows(const struct image *img, uint32_t l1_entries)
+{
+    return (uint64_t)l1_entries << (img->l2_bits - img->slice_bits);
+}
+
+/* Loads an L1 table into v; header_read or snaptab_read checked its place
+ * and size. */
+static int
+load_l1(struct view *v, struct image *img, uint64_t l1_off,
+        uint32_t l1_entries, uint64_t size, struct qcow2_error *err)
+{
+    be64 *disk = NULL;
+
+    v->src.ops = &map_source_ops;
+    v->src.io = img->io;
+    v->src.size = size;
+    v->img = img;
+    v->l1_off = l1_off;
+    v->l1_entries = l1_entries;
+    v->l1 = calloc(l1_entries ? l1_entries : 1, sizeof *v->l1);
+    disk = malloc(l1_entries ? l1_entries * sizeof *disk : 1);
+    if (!v->l1 || !disk) {
+        free(disk);
+        return error_nomem(err);
+    }
+    if (io_pread(img->io, disk, l1_entries * sizeof *disk, l1_off, err)
+        == -1) {
+        free(disk);
+        return error_prefix(err, "%s: L1 table", img->name);
+    }
+    for (uint32_t i = 0; i < l1_entries; i++)
+        v->l1[i] = be64_get(disk[i]);
+    free(disk);
+    return rows_init(&v->rows, nr_windows(img, l1_entries), err);
+}
+
+static int
+init_active(struct image *img, struct qcow2_error *err)
+{
+    struct view *v = &img->active;
+    uint32_t n = img->hdr.l1_size;
+
+    if (load_l1(v, img, img->hdr.l1_offset, n, img->hdr.size, err) == -1)
+        return -1;
+    v->l1_dirty = calloc(n ? n : 1, sizeof *v->l1_dirty);
+    v->l1_is_dirty = calloc(n / 8 + 1, 1);
+    img->chain.layers = calloc(1, sizeof *img->chain.layers);
+    if (!v->l1_dirty || !v->l1_is_dirty || !img->chain.layers)
+        return error_nomem(err);
+    img->chain.layers[0] = &v->src;
+    img->chain.nr_layers = 1;
+    return 0;
+}
+
+static void
+init_locks(struct image *img)
+{
+    pthread_rwlockattr_t attr;
+
+    pthread_rwlockattr_init(&attr);
+#ifdef __GLIBC__
+    /* An exclusive operation must not starve behind endless requests; no
+     * request takes the lock twice. */
+    pthread_rwlockattr_setkind_np(
+        &attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+#endif
+    pthread_rwlock_init(&img->rwlock, &attr);
+    pthread_rwlockattr_destroy(&attr);
+    pthread_mutex_init(&img->feature_lock, NULL);
+    pthread_mutex_init(&img->begin, NULL);
+    pthread_mutex_init(&img->views_lock, NULL);
+    pthread_mutex_init(&img->active.l1_lock, NULL);
+    range_lock_init(&img->ranges, img->slice_bits + img->cluster_bits);
+    range_lock_init(&img->tables, 0);
+    dirty_init(&img->l2_dirty);
+    pthread_mutex_init(&img->flush.lock, NULL);
+    pthread_cond_init(&img->flush.done[0], NULL);
+    pthread_cond_init(&img->flush.done[1], NULL);
+}
+
+static int
+load_tables(struct image *img, struct qcow2_error *err)
+{
+    if (snaptab_read(img->io, &img->hdr, &img->snaptab, err) == -1
+        || init_active(img, err) == -1
+        || alloc_init(img, err) == -1)
+        return -1;
+    /* With the dirty bit COPIED flags mean nothing: the repair that has to
+     * come before any write makes the set. */
+    if (!img->readonly && !(img->hdr.incompatible & INCOMPAT_DIRTY)
+        && overlap_fill(img, err) == -1)
+        return -1;
+    return 0;
+}
+
+struct image *
+image_open(struct io *io, bool readonly, struct cache *meta,
+           struct clusters *clusters, struct qcow2_error *err)
+{
+    struct image *img = calloc(1, sizeof *img);
+
+    if (!img || !(img->name = strdup(io->name))) {
+        free(img);
+        io_close(io);
+        error_nomem(err);
+        return NULL;
+    }
+    img->io = io;
+    img->readonly = readonly;
+    img->meta = meta;
+    img->clusters = clusters;
+    if (overlap_init(&img->overlap, err) == -1
+        || header_read(io, &img->hdr, err) == -1) {
+        overlap_destroy(&img->overlap);
+        io_close(io);
+        free(img->name);
+        free(img);
+        return NULL;
+    }
+    set_geometry(img);
+    init_locks(img);
+    alloc_prepare(img);
+    if (load_tables(img, err) == -1) {
+        image_free(img);
+        return NULL;
+    }
+    return img;
+}
+
+void
+image_free(struct image *img)
+{
+    if (!img)
+        return;
+    pthread_cond_destroy(&img->flush.done[0]);
+    pthread_cond_destroy(&img->flush.done[1]);
+    pthread_mutex_destroy(&img->flush.lock);
+    alloc_destroy(img);
+    dirty_destroy(&img->l2_dirty);
+    cache_drop_owner(img->meta, img);
+    cache_drop_owner(clusters_cache(img->clusters), img);
+    range_lock_destroy(&img->tables);
+    range_lock_destroy(&img->ranges);
+    overlap_destroy(&img->overlap);
+    pthread_mutex_destroy(&img->active.l1_lock);
+    pthread_mutex_destroy(&img->views_lock);
+    pthread_mutex_destroy(&img->begin);
+    pthread_mutex_destroy(&img->feature_lock);
+    pthread_rwlock_destroy(&img->rwlock);
+    source_chain_clear(&img->chain);
+    rows_destroy(&img->active.rows);
+    free(img->active.l1);
+    free(img->active.l1_dirty);
+    free(img->active.l1_is_dirty);
+    snaptab_free(&img->snaptab);
+    header_free(&img->hdr);
+    io_close(img->io);
+    free(img->name);
+    free(img);
+}
+
+struct view *
+image_open_snapshot(struct image *img, uint32_t i, struct qcow2_error *err)
+{
+    const struct snapshot *sn = &img->snaptab.snapshots[i];
+    struct view *v = calloc(1, sizeof *v);
+
+    if (!v) {
+        error_nomem(err);
+        return NULL;
+    }
+    if (load_l1(v, img, sn->l1_offset, sn->l1_size, sn->disk_size, err)
+        == -1) {
+        free(v->l1);
+        free(v);
+        return NULL;
+    }
+    v->vm_state_size = sn->vm_state_size;
+    LOCK_SCOPE(&img->views_lock);
+    v->next = img->snapshot_views;
+    img->snapshot_views = v;
+    return v;
+}
+
+void
+image_free_snapshot(struct view *v)
+{
+    struct view **p;
+
+    if (!v)
+        return;
+    pthread_mutex_lock(&v->img->views_lock);
+    for (p = &v->img->snapshot_views; *p != v; p = &(*p)->next)
+        ;
+    *p = v->next;
+    pthread_mutex_unlock(&v->img->views_lock);
+    rows_destroy(&v->rows);
+    free(v->l1);
+    free(v);
+}
+
+bool
+image_snapshot_in_use(struct image *img, uint32_t i)
+{
+    LOCK_SCOPE(&img->views_lock);
+
+    for (struct view *v = img->snapshot_views; v; v = v->next)
+        if (v->l1_off == img->snaptab.snapshots[i].l1_offset)
+            return true;
+    return false;
+}
+
+int
+image_replace_active(struct image *img, uint64_t *l1, uint32_t l1_entries,
+                     uint64_t l1_off, uint64_t size, struct qcow2_error *err)
+{
+    struct view *v = &img->active;
+    uint32_t *dirty = calloc(l1_entries ? l1_entries : 1, sizeof *dirty);
+    uint8_t *is_dirty = calloc(l1_entries / 8 + 1, 1);
+    struct rows rows = { .nr = 0 };
+
+    if (!dirty || !is_dirty
+        || rows_init(&rows, nr_windows(img, l1_entries), err) == -1) {
+        free(dirty);
+        free(is_dirty);
+        free(l1);
+        return error_nomem(err);
+    }
+    rows_destroy(&v->rows);
+    free(v->l1);
+    free(v->l1_dirty);
+    free(v->l1_is_dirty);
+    v->rows = rows;
+    v->l1 = l1;
+    v->l1_dirty = dirty;
+    v->l1_is_dirty = is_dirty;
+    v->nr_l1_dirty = 0;
+    v->l1_entries = l1_entries;
+    v->l1_off = l1_off;
+    v->src.size = size;
+    return overlap_fill(img, err);
+}
+
+int
+image_check_state(struct image *img, struct qcow2_error *err)
+{
+    switch ((enum image_state)__atomic_load_n(&img->state,
+                                              __ATOMIC_ACQUIRE)) {
+    case IMAGE_OK:
+        return 0;
+    case IMAGE_DAMAGED:
+        return error_set(err, EIO,
+                         "%s: the image is damaged and takes no more writes; "
+                         "repair it with qemu-img check -r all",
+                         img->name);
+    case IMAGE_FAILED:
+        return error_set(err, EIO,
+                         "%s: writing failed before, so it takes no more "
+                         "writes until it is opened again",
+                         img->name);
+    }
+    return -1;
+}
+
+/* Clears, durably, what only programs that maintain it may leave set. */
+static int
+clear_autoclear(struct image *img, struct qcow2_error *err)
+{
+    if (img->hdr.version < 3 || img->hdr.autoclear == 0)
+        return 0;
+    if (header_write_autoclear(img->io, &img->hdr, 0, err) == -1)
+        return error_prefix(err, "%s: clearing autoclear features",
+                            img->name);
+    if (io_flush(img->io, err) == -1) {
+        image_fail(img);
+        return -1;
+    }
+    return 0;
+}
+
+int
+image_begin_write(struct image *img, struct qcow2_error *err)
+{
+    if (image_check_state(img, err) == -1)
+        return -1;
+    if (__atomic_load_n(&img->begun, __ATOMIC_ACQUIRE))
+        return 0;
+
+    LOCK_SCOPE(&img->begin);
+    if (!img->begun) {
+        if (clear_autoclear(img, err) == -1)
+            return -1;
+        __atomic_store_n(&img->begun, true, __ATOMIC_RELEASE);
+    }
+    return 0;
+}
+
+/* Moves from IMAGE_OK to `state`; says whether this call did it. */
+static bool
+leave_ok(struct image *img, enum image_state state)
+{
+    int ok = IMAGE_OK;
+
+    return __atomic_compare_exchange_n(&img->state, &ok, state, false,
+                                       __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+/* The image takes no more writes anyway: a failure here changes nothing. */
+static void
+set_incompatible(struct image *img, uint64_t bit)
+{
+    LOCK_SCOPE(&img->feature_lock);
+
+    if (img->hdr.version >= 3 && !img->readonly)
+        header_write_incompatible(img->io, &img->hdr,
+                                  img->hdr.incompatible | bit, NULL);
+}
+
+int
+image_damaged(struct image *img, struct qcow2_error *err, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (!img->readonly && leave_ok(img, IMAGE_DAMAGED))
+        set_incompatible(img, INCOMPAT_CORRUPT);
+    return error_set(err, EIO,
+                     "%s: %s: the image is damaged; qemu-img check tells "
+                     "more",
+                     img->name, text);
+}
+
+int
+image_check_inside(struct image *img, uint64_t host_off, uint64_t nr_bytes,
+                   struct qcow2_error *err)
+{
+    uint64_t end = __atomic_load_n(&img->known_end, __ATOMIC_RELAXED);
+
+    if (range_inside(host_off, nr_bytes, end))
+        return 0;
+    /* It may have grown since. */
+    if (io_get_size(img->io, &end, err) == -1)
+        return -1;
+    end = min_u64(end, MAX_HOST_OFFSET);
+    end = round_up(end, img->cluster_size);
+    __atomic_store_n(&img->known_end, end, __ATOMIC_RELAXED);
+    if (range_inside(host_off, nr_bytes, end))
+        return 0;
+    return image_damaged(img, err, "a table points to 0x%llx, past the end "
+                         "of the file", (unsigned long long)host_off);
+}
+
+void
+image_fail(struct image *img)
+{
+    /* Whether what was written is there is unknown: the dirty bit has the
+     * next writable open count all references. */
+    if (leave_ok(img, IMAGE_FAILED))
+        set_incompatible(img, INCOMPAT_DIRTY);
+    __atomic_store_n(&img->state, IMAGE_FAILED, __ATOMIC_RELEASE);
+}
+
+void
+image_debug(struct image *img, unsigned topic, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (img->debug)
+        img->debug(img->debug_opaque, topic, text);
+}

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* image.h: one open qcow2 file, its views, and the order of its locks.
+ *
+ * Locks, in the order they are taken; nobody takes an upper one while
+ * holding a lower one, and nobody drops a lock that a caller took:
+ *
+ *   1 image.rwlock   shared by every request that may change the image and
+ *                    by readers of a writable image; exclusive for what
+ *                    replaces whole tables (snapshot, resize)
+ *   2 image.begin    the first write's preparations (may do I/O)
+ *   3 image.ranges   guest bytes: shared for read and in-place write,
+ *                    exclusive when the mapping will change; held over the
+ *                    data's I/O
+ *   4 image.tables   L1 indexes: exclusive while an L2 table is made or
+ *                    unshared; held over I/O
+ *     alloc.packing  while compressed data gets a place; held over I/O
+ *     alloc.grow     while refblocks are made; held over I/O
+ *   5 alloc.lock     refcounts, reftable, cursors; never held over I/O
+ *   6 block.lock     a metadata slice's content; never held over I/O
+ *   7 view.l1_lock, alloc.frees_lock, dirty_set.lock, overlap.lock,
+ *     cache shards   leaves: nothing is taken under them, no I/O
+ *   8 a cache's chunk_lock: the one that is, under a shard
+ *
+ * image.feature_lock is a leaf with I/O under it: one header write, at most
+ * twice in an image's life, which may come while any of them is held.
+ *
+ * flush.lock (the ticket counter) is a leaf too; the flush itself runs with
+ * none of the above but 1 shared, so requests may call it while they hold
+ * 1 to 4.
+ *
+ * Those that share a number are taken in this order too. Nobody holds locks
+ * of two images at a time. tests/support/lock-order.c asserts all of this.
+ */
+#ifndef QCOW2_IMAGE_H
+#define QCOW2_IMAGE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/range.h"
+#include "cache/cache.h"
+#include "cache/clusters.h"
+#include "cache/rows.h"
+#include "format/header.h"
+#include "format/snaptab.h"
+#include "layer/source.h"
+#include "meta/overlap.h"
+#include "qcow2.h"
+#include "storage/io.h"
+
+struct image;
+
+/* One guest's view of an image: the active disk, or an internal snapshot.
+ * Only the active view is ever written.
+ */
+struct view {
+    struct source src;          /* first: a view is a source */
+    struct image *img;
+    struct view *next;          /* in image.snapshot_views */
+    uint64_t vm_state_size;     /* of a snapshot */
+    uint64_t l1_off;            /* host offset of the table */
+    uint32_t l1_entries;
+    uint64_t *l1;               /* CPU order; read and written atomically */
+    struct rows rows;
+
+    /* Entries changed since the last flush took them. */
+    pthread_mutex_t l1_lock;
+    uint32_t *l1_dirty;         /* indexes, each once */
+    uint32_t nr_l1_dirty;
+    uint8_t *l1_is_dirty;       /* a bit an entry */
+};
+
+/* Host clusters that lost a reference, in quarantine until the table that
+ * dropped it is durable (I3).
+ */
+struct freed_run {
+    uint64_t cluster; /* host cluster index */
+    uint64_t nr;
+};
+struct freed_list {
+    struct freed_run *runs;
+    size_t nr, capacity;
+};
+
+struct alloc {
+    pthread_mutex_t packing;    /* who places compressed data; I/O under it */
+    pthread_mutex_t grow;       /* whoever makes refblocks; I/O under it */
+
+    pthread_mutex_t lock;       /* all below, and content of refcounts */
+    uint64_t *reftable;         /* host offsets of refblocks, 0: none */
+    uint32_t reftable_entries;
+    uint32_t first_dirty;       /* entries changed since the last flush lie */
+    uint32_t last_dirty;        /* in [first_dirty, last_dirty) */
+    uint64_t moved_offset;      /* 0, or where the next flush writes the */
+    uint32_t moved_clusters;    /* whole table, as it was outgrown */
+    struct dirty_set refcounts; /* refblock slices */
+
+    uint64_t cursor;            /* search for free clusters starts here */
+    uint64_t end;               /* first host cluster past all in use */
+    uint64_t limit;             /* clusters that the file can have */
+    uint64_t fresh_from;        /* clusters from here on were never written
+                                 * and read as zeroes; UINT64_MAX: none */
+    uint64_t packed_end;        /* host offset behind the compressed data
+                                 * placed last, inside a cluster that has
+                                 * room for more; 0: there is none */
+
+    pthread_mutex_t frees_lock;
+    struct freed_list frees;
+    struct freed_list table_frees; /* alloc_free_table */
+};
+
+struct flush {
+    pthread_mutex_t lock;
+    pthread_cond_t done[2];     /* of even and odd tickets */
+    bool running;
+    uint64_t started, finished; /* tickets */
+    bool failed;                /* the last one finished */
+    struct qcow2_error error;   /* if it failed */
+};
+
+/* Why an image takes no more writes; kept in image.state. */
+enum image_state {
+    IMAGE_OK = 0,
+    IMAGE_DAMAGED, /* an inconsistency was met: reads go on */
+    IMAGE_FAILED,  /* a metadata write or a barrier failed (I8) */
+};
+
+struct image {
+    struct io *io;
+    char *name;                 /* for messages */
+    bool readonly;
+    bool no_discard;
+    struct header hdr;
+    struct snapshot_table snaptab;
+
+    /* Geometry, derived from hdr once. */
+    uint32_t cluster_size;
+    unsigned cluster_bits;
+    unsigned l2_bits;           /* log2 of entries of an L2 table */
+    uint32_t slice_size;        /* bytes: min(cluster_size, 4096) */
+    unsigned slice_bits;        /* log2 of entries of an L2 slice */
+    unsigned refblock_bits;     /* log2 of refcounts in a refblock */
+
+    struct cache *meta;         /* slices; the pool's */
+    struct clusters *clusters;  /* the pool's */
+
+    pthread_rwlock_t rwlock;
+    pthread_mutex_t feature_lock; /* of hdr.incompatible and its place */
+    pthread_mutex_t begin;
+    bool begun;                 /* atomic: the first write was prepared */
+    struct range_lock ranges;
+    struct range_lock tables;
+
+    struct view active;
+    struct source_chain chain;  /* layer 0 is &active.src */
+    struct view *snapshot_views; /* guarded by views_lock, a leaf */
+    pthread_mutex_t views_lock;
+    struct dirty_set l2_dirty;
+    struct alloc alloc;
+    struct flush flush;
+    struct overlap overlap;
+    int state;                  /* atomic: enum image_state */
+    bool unsettled;             /* an operation ended in its middle: the
+                                 * dirty bit stays set */
+    uint64_t known_end;         /* atomic: the file reaches at least here,
+                                 * up to a whole cluster */
+
+    qcow2_debug_fn *debug;
+    unsigned debug_topics;
+    void *debug_opaque;
+};
+
+/* Reads header, snapshot table, L1 table and reftable, checks all of them,
+ * and builds an image with a chain of one layer. Takes over io, also on
+ * failure. Does not repair: who opens for writing looks at the dirty bit.
+ */
+struct image *image_open(struct io *io, bool readonly, struct cache *meta,
+                         struct clusters *clusters, struct qcow2_error *err);
+
+/* Frees the image and closes io. Writes nothing: flush_close came before. */
+void image_free(struct image *img);
+
+/* Loads snapshot i as a view on img; img must outlive it. */
+struct view *image_open_snapshot(struct image *img, uint32_t i,
+                                 struct qcow2_error *err);
+void image_free_snapshot(struct view *v);
+
+/* Is a view of snapshot i open? */
+bool image_snapshot_in_use(struct image *img, uint32_t i);
+
+/* Makes the active view show a table that is on disk already, and a size
+ * (exclusive operations only; nothing of the old one is dirty). Takes over
+ * l1, an array of l1_entries in CPU order. Fails for want of memory only.
+ */
+int image_replace_active(struct image *img, uint64_t *l1,
+                         uint32_t l1_entries, uint64_t l1_off,
+                         uint64_t size, struct qcow2_error *err);
+
+/* Before the first change of an image: clears autoclear bits of features
+ * that we do not maintain, durably. Cheap once done. Fails with EROFS or
+ * EIO when the image takes no writes.
+ */
+int image_begin_write(struct image *img, struct qcow2_error *err);
+
+/* Fails (EIO) unless state is IMAGE_OK. */
+int image_check_state(struct image *img, struct qcow2_error *err);
+
+/* An inconsistency was found: sets err to EIO with the text. A writable v3
+ * image is marked corrupt on disk, once, and takes no more writes. Returns
+ * -1.
+ */
+int image_damaged(struct image *img, struct qcow2_error *err,
+                  const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* What a table points to must lie inside the file: a file that lost its end
+ * must not read as zeroes there. Its last cluster may be cut short. EIO, and
+ * image_damaged, otherwise.
+ */
+int image_check_inside(struct image *img, uint64_t host_off,
+                       uint64_t nr_bytes, struct qcow2_error *err);
+
+/* A metadata write or barrier failed (I8). */
+void image_fail(struct image *img);
+
+void image_debug(struct image *img, unsigned topic, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+#define IMAGE_DEBUG(img, topic, ...)                                    \
+    do {                                                                \
+        if (__builtin_expect((img)->debug_topics & (topic), 0))         \
+            image_debug((img), (topic), __VA_ARGS__);                   \
+    } while (0)
+
+#endif /* QCOW2_IMAGE_H */

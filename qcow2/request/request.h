@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* request.h: the data path: read.c, write.c, cow.c, zero.c and extents.c, on
+ * a view (or, for reads, on a chain). Ranges were checked to lie inside the
+ * disk by the caller.
+ */
+#ifndef QCOW2_REQUEST_H
+#define QCOW2_REQUEST_H
+
+#include "layer/source.h"
+#include "meta/image.h"
+#include "meta/map.h"
+
+/* Reads from layer `first` of a chain; takes no lock. */
+int read_chain(const struct source_chain *chain, unsigned first, void *buf,
+               size_t nr_bytes, uint64_t guest_off, struct qcow2_error *err);
+
+/* Reads a disk whose top layer is the active view of a writable image. */
+int read_active(struct image *img, void *buf, size_t nr_bytes,
+                uint64_t guest_off, struct qcow2_error *err);
+
+/* Writes data; copy-on-write where needed. */
+int write_data(struct image *img, const void *buf, size_t nr_bytes,
+               uint64_t guest_off, struct qcow2_error *err);
+
+/* Makes one cluster compressed data, which are less than a cluster long.
+ * (write-compressed.c)
+ */
+int write_compressed(struct image *img, const void *packed,
+                     uint32_t nr_bytes, uint64_t guest_off,
+                     struct qcow2_error *err);
+
+/* One piece (map_piece) of a write whose first byte cannot be written in
+ * place. Writes *done > 0 bytes of it into new clusters. (cow.c)
+ */
+int cow_write(struct image *img, const void *buf, size_t nr_bytes,
+              uint64_t guest_off, size_t *done, struct qcow2_error *err);
+
+/* flags: QCOW2_MAY_TRIM, QCOW2_FAST. */
+int zero_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
+               unsigned flags, struct qcow2_error *err);
+int zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
+              struct qcow2_error *err);
+bool zero_is_fast(const struct image *img);
+
+/* The extent of a chain at guest_off, looking nr_bytes far; takes no lock.
+ * What no layer has is not `present`.
+ */
+int extents_get(const struct source_chain *chain, uint64_t guest_off,
+                uint64_t nr_bytes, struct qcow2_extent *e,
+                struct qcow2_error *err);
+
+/* img: take its range locks (the chain's top is its active view), or NULL.
+ */
+int extents_walk(const struct source_chain *chain, struct image *img,
+                 uint64_t nr_bytes, uint64_t guest_off, qcow2_extent_fn *fn,
+                 void *opaque, struct qcow2_error *err);
+
+#endif /* QCOW2_REQUEST_H */

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* write.c: writes guest bytes: in place where the cluster is ours alone,
+ * else by copy-on-write (cow.c).
+ */
+#include "request/request.h"
+
+#include "base/checked.h"
+#include "base/error.h"
+
+/* Writes as much of a piece as can be written in place, from its start on:
+ * *done may be 0. */
+static int
+write_in_place(struct image *img, const void *buf, size_t nr_bytes,
+               uint64_t guest_off, size_t *done, struct qcow2_error *err)
+{
+    struct range r;
+    struct mapping m;
+    int ret = 0;
+
+    *done = 0;
+    range_lock_shared(&img->ranges, &r, guest_off, guest_off + nr_bytes);
+    while (*done < nr_bytes) {
+        ret = map_lookup(&img->active, guest_off + *done, nr_bytes - *done,
+                         &m, err);
+        if (ret == -1 || m.kind != MAP_DATA || !m.copied)
+            break;
+        ret = overlap_check(img, m.host_off, m.nr_bytes, err);
+        if (ret == -1)
+            break;
+        ret = io_pwrite(img->io, (const char *)buf + *done, m.nr_bytes,
+                        m.host_off, err);
+        if (ret == -1)
+            break;
+        *done += m.nr_bytes;
+    }
+    range_unlock(&img->ranges, &r);
+    return ret;
+}
+
+int
+write_data(struct image *img, const void *buf, size_t nr_bytes,
+           uint64_t guest_off, struct qcow2_error *err)
+{
+    while (nr_bytes > 0) {
+        size_t piece = min_u64(nr_bytes,
+                               map_piece(&img->active, guest_off));
+        size_t done;
+
+        if (write_in_place(img, buf, piece, guest_off, &done, err) == -1)
+            return -1;
+        if (done == 0
+            && cow_write(img, buf, piece, guest_off, &done, err) == -1)
+            return -1;
+        buf = (const char *)buf + done;
+        nr_bytes -= done;
+        guest_off += done;
+    }
+    return 0;
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* zero.c: zero and trim requests: as metadata where the format allows it, as
+ * data where it does not.
+ */
+#include "request/request.h"
+
+#include <errno.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "meta/alloc.h"
+#include "meta/flush.h"
+
+enum { ZERO_BUFFER_BYTES = 65536 };
+static const unsigned char zero_buffer[ZERO_BUFFER_BYTES];
+
+bool
+zero_is_fast(const struct image *img)
+{
+    return img->hdr.version >= 3;
+}
+
+static bool
+has_backing(const struct image *img)
+{
+    return img->chain.nr_layers > 1;
+}
+
+/* How whole clusters become zero without writing data; false: they do not.
+ * Version 2 has no zero flag, and without one an unallocated cluster would
+ * show the backing file. */
+static bool
+metadata_change(const struct image *img, bool free_space,
+                enum map_change *change)
+{
+    if (img->hdr.version >= 3)
+        *change = free_space ? MAP_TO_ZERO : MAP_TO_ZERO_KEEP;
+    else if (free_space && !has_backing(img))
+        *change = MAP_TO_UNALLOCATED;
+    else
+        return false;
+    return true;
+}
+
+/* Do the clusters of m, at guest_off, read as zeroes already, and with no
+ * space to free? Shortens m to what the answer holds for. */
+static int
+is_done(struct image *img, uint64_t guest_off, bool free_space,
+        struct mapping *m, bool *done, struct qcow2_error *err)
+{
+    struct mapping below;
+
+    *done = false;
+    if (m->kind == MAP_ZERO)
+        *done = !(free_space && m->has_host);
+    if (m->kind != MAP_UNALLOCATED)
+        return 0;
+    if (source_chain_lookup(&img->chain, 1, guest_off, m->nr_bytes, &below,
+                            NULL, err) == -1)
+        return -1;
+    *done = below.kind == MAP_ZERO;
+    /* Part of a cluster that is zero below does not settle the cluster. */
+    if (below.nr_bytes < m->nr_bytes) {
+        m->nr_bytes = round_down(below.nr_bytes, img->cluster_size);
+        if (m->nr_bytes == 0) {
+            m->nr_bytes = img->cluster_size;
+            *done = false;
+        }
+    }
+    return 0;
+}
+
+/* Changes whole clusters [from, to) of one piece, held exclusively. */
+static int
+change_clusters(struct image *img, uint64_t from, uint64_t to,
+                bool free_space, enum map_change change,
+                struct qcow2_error *err)
+{
+    struct view *v = &img->active;
+    struct map_slice slice = { NULL };
+    int r = 0;
+
+    while (r == 0 && from < to) {
+        struct mapping m;
+        bool done;
+
+        r = map_lookup(v, from, to - from, &m, err);
+        if (r == 0)
+            r = is_done(img, from, free_space, &m, &done, err);
+        if (r == 0 && !done) {
+            if (!slice.block)
+                r = map_prepare(v, from, &slice, err);
+            if (r == 0)
+                map_set(v, &slice, from, m.nr_bytes >> img->cluster_bits,
+                        change, 0);
+        }
+        from += m.nr_bytes;
+    }
+    map_done(&slice);
+    return r;
+}
+
+static int
+zero_clusters(struct image *img, uint64_t from, uint64_t to,
+              bool free_space, enum map_change change,
+              struct qcow2_error *err)
+{
+    while (from < to) {
+        uint64_t piece = map_piece(&img->active, from), reach;
+        struct range r;
+        int ret;
+
+        if (!has_backing(img)
+            && map_table_absent(&img->active, from, &reach)) {
+            from += min_u64(to - from, reach);
+            continue;
+        }
+        piece = min_u64(to - from, piece);
+        if (flush_make_room(img, err) == -1)
+            return -1;
+        range_lock_exclusive(&img->ranges, &r, from, from + piece);
+        ret = change_clusters(img, from, from + piece, free_space, change,
+                              err);
+        range_unlock(&img->ranges, &r);
+        if (ret == -1)
+            return -1;
+        from += piece;
+    }
+    return 0;
+}
+
+/* Zeroes from guest_off on, inside one piece, what needs no new cluster:
+ * *done may be 0. */
+static int
+zero_in_place(struct image *img, uint64_t guest_off, uint64_t nr_bytes,
+              unsigned flags, uint64_t *done, struct qcow2_error *err)
+{
+    unsigned io_flags = flags & QCOW2_MAY_TRIM && !img->no_discard
+                        ? IO_ZERO_PUNCH : 0;
+    struct range r;
+    int ret = 0;
+
+    *done = 0;
+    range_lock_shared(&img->ranges, &r, guest_off, guest_off + nr_bytes);
+    while (*done < nr_bytes) {
+        struct mapping m;
+
+        ret = source_chain_lookup(&img->chain, 0, guest_off + *done,
+                                  nr_bytes - *done, &m, NULL, err);
+        if (ret == -1)
+            break;
+        if (m.kind == MAP_DATA && m.source == &img->active.src && m.copied) {
+            ret = overlap_check(img, m.host_off, m.nr_bytes, err);
+            if (ret == 0)
+                ret = io_zero(img->io, m.host_off, m.nr_bytes, io_flags,
+                              err);
+            if (ret == -1)
+                break;
+        } else if (m.kind != MAP_ZERO) {
+            break;
+        }
+        *done += m.nr_bytes;
+    }
+    range_unlock(&img->ranges, &r);
+    return ret;
+}
+
+/* Zeroes [from, to) without changing what clusters are, or by writing. */
+static int
+zero_data(struct image *img, uint64_t from, uint64_t to, unsigned flags,
+          struct qcow2_error *err)
+{
+    while (from < to) {
+        uint64_t piece = min_u64(to - from, map_piece(&img->active, from));
+        uint64_t done;
+
+        if (zero_in_place(img, from, piece, flags, &done, err) == -1)
+            return -1;
+        if (done == 0) {
+            /* To the cluster's end: beyond it things may be different. */
+            done = min_u64(piece, img->cluster_size
+                                      - (from & (img->cluster_size - 1)));
+            done = min_u64(done, ZERO_BUFFER_BYTES);
+            if (write_data(img, zero_buffer, done, from, err) == -1)
+                return -1;
+        }
+        from += done;
+    }
+    return 0;
+}
+
+static int
+is_zero(struct image *img, uint64_t from, uint64_t to, bool *zero,
+        struct qcow2_error *err)
+{
+    for (*zero = true; *zero && from < to;) {
+        uint64_t piece = min_u64(to - from, map_piece(&img->active, from));
+        struct range r;
+        int ret;
+
+        range_lock_shared(&img->ranges, &r, from, from + piece);
+        ret = source_chain_is_zero(&img->chain, from, from + piece, zero,
+                                   err);
+        range_unlock(&img->ranges, &r);
+        if (ret == -1)
+            return -1;
+        from += piece;
+    }
+    return 0;
+}
+
+/* A range, and the whole clusters in it. The last cluster of the disk is
+ * whole when the range reaches from its start to the end of the disk. */
+struct parts {
+    uint64_t from, to;
+    uint64_t body_from, body_to; /* equal: no whole cluster */
+};
+
+static struct parts
+split(const struct image *img, uint64_t guest_off, uint64_t nr_bytes)
+{
+    struct parts p = { .from = guest_off, .to = guest_off + nr_bytes };
+
+    p.body_from = round_up(p.from, img->cluster_size);
+    p.body_to = p.to == img->active.src.size
+                ? round_up(p.to, img->cluster_size)
+                : round_down(p.to, img->cluster_size);
+    if (p.body_from >= p.body_to)
+        p.body_from = p.body_to = p.to;
+    return p;
+}
+
+/* Nothing may be changed before we know that all of it is fast. */
+static int
+check_fast(struct image *img, const struct parts *p, bool by_metadata,
+           struct qcow2_error *err)
+{
+    bool head = true, tail = true;
+
+    if (by_metadata
+        && (is_zero(img, p->from, p->body_from, &head, err) == -1
+            || is_zero(img, min_u64(p->body_to, p->to), p->to, &tail, err)
+               == -1))
+        return -1;
+    if (!by_metadata || !head || !tail)
+        return error_set(err, ENOTSUP, "%s: zeroing this range needs data to "
+                         "be written", img->name);
+    return 0;
+}
+
+int
+zero_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
+           unsigned flags, struct qcow2_error *err)
+{
+    struct parts p = split(img, guest_off, nr_bytes);
+    bool free_space = flags & QCOW2_MAY_TRIM && !img->no_discard;
+    enum map_change change;
+    bool by_metadata = metadata_change(img, free_space, &change);
+
+    if (flags & QCOW2_FAST && check_fast(img, &p, by_metadata, err) == -1)
+        return -1;
+    if (!by_metadata)
+        return zero_data(img, p.from, p.to, flags, err);
+    if (zero_data(img, p.from, p.body_from, flags, err) == -1
+        || zero_clusters(img, p.body_from, p.body_to, free_space, change,
+                         err) == -1)
+        return -1;
+    return p.body_to < p.to ? zero_data(img, p.body_to, p.to, flags, err)
+                            : 0;
+}
+
+int
+zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
+          struct qcow2_error *err)
+{
+    struct parts p = split(img, guest_off, nr_bytes);
+    enum map_change change;
+
+    if (img->no_discard || !metadata_change(img, true, &change))
+        return 0;
+    return zero_clusters(img, p.body_from, p.body_to, true, change, err);
+}

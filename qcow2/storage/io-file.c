@@ -1,0 +1,629 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-file.c: images in regular files and on block devices.
+ *
+ * Requests are independent system calls: no state is shared between threads
+ * but what the file turned out not to be able to do, and how much was written.
+ */
+#ifdef HAVE_CONFIG_H
+#include <config.h>
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <linux/fs.h>
+#endif
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/escape.h"
+#include "storage/io-behind.h"
+#include "storage/io-lock.h"
+#include "storage/io.h"
+
+struct file {
+    struct io io;
+    int fd;
+    bool is_block;
+    struct io_behind behind;
+
+    /* Learnt from the kernel's refusals, so as not to ask again. */
+    atomic_bool no_zero_range;
+    atomic_bool no_punch;
+    atomic_bool no_seek_hole;
+};
+
+static struct file *
+to_file(struct io *io)
+{
+    return (struct file *)io;
+}
+
+/* Reading and writing. */
+
+static int
+request_error(const struct file *f, const char *verb, uint64_t nr_bytes,
+              uint64_t host_off, struct qcow2_error *err)
+{
+    return error_set_errno(err, errno,
+                           "%s: cannot %s %" PRIu64 " bytes at host offset "
+                           "%" PRIu64, f->io.name, verb, nr_bytes, host_off);
+}
+
+/* What is left of a request of which the kernel did a part. */
+struct rest {
+    struct iovec iov[IO_MAX_IOV];
+    int first, nr;
+    uint64_t host_off, nr_bytes;
+};
+
+static void
+rest_init(struct rest *r, const struct iovec *iov, int nr_iov,
+          uint64_t host_off)
+{
+    memcpy(r->iov, iov, nr_iov * sizeof iov[0]);
+    r->first = 0;
+    r->nr = nr_iov;
+    r->host_off = host_off;
+    r->nr_bytes = 0;
+    for (int i = 0; i < nr_iov; i++)
+        r->nr_bytes += iov[i].iov_len;
+}
+
+static void
+rest_advance(struct rest *r, size_t done)
+{
+    r->host_off += done;
+    r->nr_bytes -= done;
+    while (done > 0) {
+        struct iovec *v = &r->iov[r->first];
+
+        if (done < v->iov_len) {
+            v->iov_base = (char *)v->iov_base + done;
+            v->iov_len -= done;
+            return;
+        }
+        done -= v->iov_len;
+        r->first++;
+        r->nr--;
+    }
+}
+
+static void
+rest_fill_zero(const struct rest *r)
+{
+    for (int i = r->first; i < r->first + r->nr; i++)
+        memset(r->iov[i].iov_base, 0, r->iov[i].iov_len);
+}
+
+static int
+file_preadv(struct io *io, const struct iovec *iov, int nr_iov,
+            uint64_t host_off, struct qcow2_error *err)
+{
+    struct file *f = to_file(io);
+    struct rest r;
+
+    rest_init(&r, iov, nr_iov, host_off);
+    while (r.nr_bytes > 0) {
+        ssize_t n = preadv(f->fd, r.iov + r.first, r.nr, r.host_off);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return request_error(f, "read", r.nr_bytes, r.host_off, err);
+        if (n == 0) {
+            rest_fill_zero(&r);
+            return 0;
+        }
+        rest_advance(&r, n);
+    }
+    return 0;
+}
+
+/* What goes wrong here is told by the next flush. */
+static void
+write_behind(struct file *f, uint64_t host_off, uint64_t nr_bytes)
+{
+    uint64_t from, to;
+
+    if (!io_behind_written(&f->behind, host_off, nr_bytes, &from, &to))
+        return;
+#ifdef SYNC_FILE_RANGE_WRITE
+    sync_file_range(f->fd, from, to - from, SYNC_FILE_RANGE_WRITE);
+#endif
+}
+
+static int
+file_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
+             uint64_t host_off, struct qcow2_error *err)
+{
+    struct file *f = to_file(io);
+    struct rest r;
+
+    rest_init(&r, iov, nr_iov, host_off);
+    while (r.nr_bytes > 0) {
+        ssize_t n = pwritev(f->fd, r.iov + r.first, r.nr, r.host_off);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n == 0)
+            errno = EIO;
+        if (n <= 0)
+            return request_error(f, "write", r.nr_bytes, r.host_off, err);
+        write_behind(f, r.host_off, n);
+        rest_advance(&r, n);
+    }
+    return 0;
+}
+
+/* Once it failed, the pages it could not write may count as clean: asking
+ * again could claim success. EINTR says that it was not tried.
+ */
+static int
+file_flush(struct io *io, struct qcow2_error *err)
+{
+    struct file *f = to_file(io);
+    int r;
+
+    do {
+#if defined(F_FULLFSYNC)
+        r = fcntl(f->fd, F_FULLFSYNC);
+#else
+        r = fdatasync(f->fd);
+#endif
+    } while (r < 0 && errno == EINTR);
+    if (r < 0)
+        return error_set_errno(err, errno, "%s: cannot flush", io->name);
+    return 0;
+}
+
+static int
+file_get_size(struct io *io, uint64_t *size, struct qcow2_error *err)
+{
+    struct file *f = to_file(io);
+    struct stat st;
+
+    if (f->is_block) {
+#ifdef BLKGETSIZE64
+        if (ioctl(f->fd, BLKGETSIZE64, size) == 0)
+            return 0;
+#else
+        off_t end = lseek(f->fd, 0, SEEK_END);
+
+        if (end >= 0) {
+            *size = end;
+            return 0;
+        }
+#endif
+    } else if (fstat(f->fd, &st) == 0) {
+        *size = st.st_size;
+        return 0;
+    }
+    return error_set_errno(err, errno, "%s: cannot find out its size",
+                           io->name);
+}
+
+/* Zeroes and holes. The fallocate modes that matter are not in POSIX. */
+
+enum way { WAY_ZERO_RANGE, WAY_PUNCH };
+
+/* 1: done. 0: the file cannot do it this way, and nothing changed. */
+static int
+try_fallocate(struct file *f, enum way way, uint64_t host_off,
+              uint64_t nr_bytes, struct qcow2_error *err)
+{
+#if defined(FALLOC_FL_PUNCH_HOLE) && defined(FALLOC_FL_ZERO_RANGE)
+    atomic_bool *never = way == WAY_PUNCH ? &f->no_punch : &f->no_zero_range;
+    int mode = way == WAY_PUNCH ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+                                : FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+    int r;
+
+    if (atomic_load_explicit(never, memory_order_relaxed))
+        return 0;
+    do
+        r = fallocate(f->fd, mode, host_off, nr_bytes);
+    while (r < 0 && errno == EINTR);
+    if (r == 0)
+        return 1;
+    switch (errno) {
+    case EOPNOTSUPP:
+    case ENOSYS:
+        atomic_store_explicit(never, true, memory_order_relaxed);
+        return 0;
+    case EINVAL: /* alignment that this range lacks (block devices) */
+        return 0;
+    }
+    return request_error(f, way == WAY_PUNCH ? "punch a hole of" : "zero",
+                         nr_bytes, host_off, err);
+#else
+    (void)f, (void)way, (void)host_off, (void)nr_bytes, (void)err;
+    return 0;
+#endif
+}
+
+static int
+write_zeroes(struct file *f, uint64_t host_off, uint64_t nr_bytes,
+             struct qcow2_error *err)
+{
+    static const unsigned char zeroes[65536];
+    struct iovec iov[IO_MAX_IOV];
+
+    while (nr_bytes > 0) {
+        uint64_t done = 0;
+        int n;
+
+        for (n = 0; n < IO_MAX_IOV && done < nr_bytes; n++) {
+            iov[n].iov_base = (void *)zeroes;
+            iov[n].iov_len = min_u64(sizeof zeroes, nr_bytes - done);
+            done += iov[n].iov_len;
+        }
+        if (file_pwritev(&f->io, iov, n, host_off, err) < 0)
+            return -1;
+        host_off += done;
+        nr_bytes -= done;
+    }
+    return 0;
+}
+
+/* Zeroes a range inside the file. */
+static int
+zero_inside(struct file *f, uint64_t host_off, uint64_t nr_bytes,
+            unsigned flags, struct qcow2_error *err)
+{
+    int r = 0;
+
+    if (flags & IO_ZERO_PUNCH)
+        r = try_fallocate(f, WAY_PUNCH, host_off, nr_bytes, err);
+    /* For a block device the kernel may write the zeroes: not fast. */
+    if (r == 0 && !(f->is_block && flags & IO_ZERO_FAST))
+        r = try_fallocate(f, WAY_ZERO_RANGE, host_off, nr_bytes, err);
+    if (r != 0)
+        return r < 0 ? -1 : 0;
+    if (flags & IO_ZERO_FAST)
+        return error_set(err, ENOTSUP, "%s: cannot zero without writing",
+                         f->io.name);
+    return write_zeroes(f, host_off, nr_bytes, err);
+}
+
+/* What is past the end reads as zeroes once the file reaches that far. It
+ * grows by a write of its last byte: ftruncate would cut off what another
+ * thread writes behind the range meanwhile.
+ */
+static int
+file_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+          unsigned flags, struct qcow2_error *err)
+{
+    struct file *f = to_file(io);
+    uint64_t end = host_off + nr_bytes, size;
+    struct iovec last = { .iov_base = "", .iov_len = 1 };
+
+    if (file_get_size(io, &size, err) < 0)
+        return -1;
+    if (host_off < size
+        && zero_inside(f, host_off, min_u64(end, size) - host_off, flags,
+                       err) < 0)
+        return -1;
+    if (end <= size)
+        return 0;
+    return file_pwritev(io, &last, 1, end - 1, err);
+}
+
+static int
+file_punch(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+           struct qcow2_error *err)
+{
+    struct file *f = to_file(io);
+    int r = try_fallocate(f, WAY_PUNCH, host_off, nr_bytes, err);
+
+    if (r == 0)
+        return error_set(err, ENOTSUP, "%s: cannot give back space",
+                         io->name);
+    return r < 0 ? -1 : 0;
+}
+
+static int
+file_truncate(struct io *io, uint64_t size, struct qcow2_error *err)
+{
+    struct file *f = to_file(io);
+    int r;
+
+    if (f->is_block)
+        return error_set(err, ENOTSUP,
+                         "%s: the size of a block device cannot be changed",
+                         io->name);
+    do
+        r = ftruncate(f->fd, size);
+    while (r < 0 && errno == EINTR);
+    if (r < 0)
+        return error_set_errno(err, errno,
+                               "%s: cannot set the size to %" PRIu64,
+                               io->name, size);
+    return 0;
+}
+
+static int
+file_get_allocated(struct io *io, uint64_t *nr_bytes,
+                   struct qcow2_error *err)
+{
+    struct file *f = to_file(io);
+    struct stat st;
+
+    if (f->is_block)
+        return file_get_size(io, nr_bytes, err);
+    if (fstat(f->fd, &st) < 0)
+        return error_set_errno(err, errno,
+                               "%s: cannot find out its allocated size",
+                               io->name);
+    *nr_bytes = (uint64_t)st.st_blocks * 512;
+    return 0;
+}
+
+/* An answer of "data" is right for every file, so nothing here can fail. */
+static int
+file_extent(struct io *io, uint64_t host_off, uint64_t *len, bool *is_hole,
+            struct qcow2_error *err)
+{
+    struct file *f = to_file(io);
+    off_t start, end;
+
+    (void)err;
+    *is_hole = false;
+#if defined(SEEK_DATA) && defined(SEEK_HOLE)
+    if (atomic_load_explicit(&f->no_seek_hole, memory_order_relaxed))
+        return 0;
+    start = lseek(f->fd, host_off, SEEK_DATA);
+    if (start < 0) {
+        *is_hole = errno == ENXIO; /* no data up to the end */
+        if (errno == EINVAL || errno == EOPNOTSUPP)
+            atomic_store_explicit(&f->no_seek_hole, true,
+                                  memory_order_relaxed);
+        return 0;
+    }
+    if ((uint64_t)start > host_off) {
+        *is_hole = true;
+        *len = min_u64(*len, start - host_off);
+        return 0;
+    }
+    end = lseek(f->fd, host_off, SEEK_HOLE);
+    if (end > start)
+        *len = min_u64(*len, end - start);
+#else
+    (void)f, (void)start, (void)end, (void)len, (void)host_off;
+#endif
+    return 0;
+}
+
+static void
+file_prefetch(struct io *io, uint64_t host_off, uint64_t nr_bytes)
+{
+#ifdef POSIX_FADV_WILLNEED
+    posix_fadvise(to_file(io)->fd, host_off, nr_bytes, POSIX_FADV_WILLNEED);
+#else
+    (void)io, (void)host_off, (void)nr_bytes;
+#endif
+}
+
+static void file_close(struct io *io);
+
+static const struct io_ops file_ops = {
+    .close = file_close,
+    .preadv = file_preadv,
+    .pwritev = file_pwritev,
+    .flush = file_flush,
+    .zero = file_zero,
+    .punch = file_punch,
+    .truncate = file_truncate,
+    .get_size = file_get_size,
+    .get_allocated = file_get_allocated,
+    .extent = file_extent,
+    .prefetch = file_prefetch,
+};
+
+/* Opening. */
+
+static void
+file_close(struct io *io)
+{
+    struct file *f = to_file(io);
+
+    if (f->fd >= 0)
+        close(f->fd); /* and with it its locks */
+    io_behind_destroy(&f->behind);
+    free(io->name);
+    free(f);
+}
+
+static struct file *
+file_new(const char *path, bool readonly, struct qcow2_error *err)
+{
+    struct file *f = calloc(1, sizeof *f);
+
+    if (f) {
+        f->fd = -1;
+        io_behind_init(&f->behind);
+        f->io.ops = &file_ops;
+        f->io.readonly = readonly;
+        f->io.name = strdup(ESCAPED(path)); /* it may come from an image */
+    }
+    if (!f || !f->io.name) {
+        if (f)
+            io_behind_destroy(&f->behind);
+        free(f);
+        error_nomem(err);
+        return NULL;
+    }
+    return f;
+}
+
+static int
+check_kind(const char *name, const struct stat *st, struct qcow2_error *err)
+{
+    const char *kind = "not a regular file";
+
+    if (S_ISREG(st->st_mode) || S_ISBLK(st->st_mode))
+        return 0;
+    if (S_ISDIR(st->st_mode))
+        kind = "a directory";
+    else if (S_ISFIFO(st->st_mode))
+        kind = "a pipe";
+    else if (S_ISSOCK(st->st_mode))
+        kind = "a socket";
+    else if (S_ISCHR(st->st_mode))
+        kind = "a character device";
+    return error_set(err, EINVAL,
+                     "%s: is %s; an image is a regular file or a block "
+                     "device", name, kind);
+}
+
+static int
+open_error(const struct file *f, const char *path, struct qcow2_error *err)
+{
+    int errnum = errno;
+    struct stat st;
+
+    if (stat(path, &st) == 0 && check_kind(f->io.name, &st, err) < 0)
+        return -1;
+    if (!f->io.readonly
+        && (errnum == EACCES || errnum == EPERM || errnum == EROFS
+            || errnum == ETXTBSY))
+        return error_set_errno(err, errnum,
+                               "%s: cannot open for writing (-r serves it "
+                               "read-only)", f->io.name);
+    return error_set_errno(err, errnum, "%s: cannot open", f->io.name);
+}
+
+static int
+access_mode(const struct file *f)
+{
+    /* O_NONBLOCK: a pipe must not keep us before we can refuse it. */
+    return (f->io.readonly ? O_RDONLY : O_RDWR)
+           | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+}
+
+/* A duplicate shares its locks, flags and position with the caller's
+ * descriptor and with every process that inherited it: our locks would
+ * neither hold those off nor end with our close. So open the file anew
+ * through /proc where that works.
+ */
+static int
+open_descriptor(struct file *f, int fd, struct qcow2_error *err)
+{
+    int mode = fcntl(fd, F_GETFL);
+
+    if (mode < 0)
+        return error_set_errno(err, errno, "%s: file descriptor %d",
+                               f->io.name, fd);
+    if ((mode & O_ACCMODE) == O_WRONLY)
+        return error_set(err, EACCES,
+                         "%s: file descriptor %d is open for writing only; "
+                         "open it for reading too", f->io.name, fd);
+    if ((mode & O_ACCMODE) == O_RDONLY && !f->io.readonly)
+        return error_set(err, EACCES,
+                         "%s: file descriptor %d is open for reading only "
+                         "(-r serves it read-only)", f->io.name, fd);
+#ifdef __linux__
+    char path[32];
+
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    f->fd = open(path, access_mode(f));
+    if (f->fd >= 0)
+        return 0;
+#endif
+    if (mode & O_APPEND && !f->io.readonly)
+        return error_set(err, EINVAL,
+                         "%s: file descriptor %d is open for appending, "
+                         "where writes do not go where they should",
+                         f->io.name, fd);
+    f->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (f->fd < 0)
+        return error_set_errno(err, errno, "%s: file descriptor %d",
+                               f->io.name, fd);
+    return 0;
+}
+
+/* Everything between having a descriptor and reading the first byte. */
+static int
+file_set_up(struct file *f, enum io_lock lock, struct qcow2_error *err)
+{
+    struct stat st;
+
+    if (fstat(f->fd, &st) < 0)
+        return error_set_errno(err, errno, "%s", f->io.name);
+    if (check_kind(f->io.name, &st, err) < 0)
+        return -1;
+    f->is_block = S_ISBLK(st.st_mode);
+    f->io.can_grow = f->io.reads_zero_past_end = !f->is_block;
+    f->io.dev = st.st_dev;
+    f->io.ino = st.st_ino;
+    return io_lock_take(f->fd, f->io.name, lock, err);
+}
+
+struct io *
+io_file_open(const char *path, int fd, bool readonly, enum io_lock lock,
+             struct qcow2_error *err)
+{
+    struct file *f = file_new(path, readonly, err);
+
+    if (!f)
+        return NULL;
+    if (fd >= 0) {
+        if (open_descriptor(f, fd, err) < 0)
+            goto fail;
+    } else {
+        f->fd = open(path, access_mode(f));
+        if (f->fd < 0) {
+            open_error(f, path, err);
+            goto fail;
+        }
+    }
+    if (file_set_up(f, lock, err) < 0)
+        goto fail;
+    return &f->io;
+
+fail:
+    io_close(&f->io);
+    return NULL;
+}
+
+/* What an existing file holds is dropped only once nobody else uses it; for
+ * good, so that no power cut shows it with what is written next. */
+struct io *
+io_file_create(const char *path, bool overwrite, struct qcow2_error *err)
+{
+    struct file *f = file_new(path, false, err);
+    bool created;
+
+    if (!f)
+        return NULL;
+    f->fd = open(path, access_mode(f) | O_CREAT | O_EXCL, 0644);
+    created = f->fd >= 0;
+    if (!created && errno == EEXIST && overwrite)
+        f->fd = open(path, access_mode(f));
+    if (f->fd < 0) {
+        if (errno == EEXIST)
+            error_set_errno(err, EEXIST, "%s: cannot create", f->io.name);
+        else
+            open_error(f, path, err);
+        goto fail;
+    }
+    if (file_set_up(f, IO_LOCK_WRITE, err) < 0)
+        goto fail;
+    if (!created && !f->is_block
+        && (io_truncate(&f->io, 0, err) < 0 || io_flush(&f->io, err) < 0))
+        goto fail;
+    return &f->io;
+
+fail:
+    if (created)
+        unlink(path);
+    io_close(&f->io);
+    return NULL;
+}

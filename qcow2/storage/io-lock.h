@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-lock.h: locks of image files against other processes, QEMU included. */
+#ifndef QCOW2_IO_LOCK_H
+#define QCOW2_IO_LOCK_H
+
+#include "storage/io.h"
+
+/* Takes the locks; they belong to the open file description of fd and end
+ * with it. EBUSY: somebody else has the file open in a way that does not go
+ * together with it; the text names him if he can be found. name is the
+ * file's, for messages.
+ */
+int io_lock_take(int fd, const char *name, enum io_lock lock,
+                 struct qcow2_error *err);
+
+#endif /* QCOW2_IO_LOCK_H */
