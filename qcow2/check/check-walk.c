@@ -59,12 +59,12 @@ check_sweep(struct check *c, const struct span *spans, size_t nr,
             check_sweep_fn *fn, struct qcow2_error *err)
 {
     CLEANUP_FREE uint64_t *starts = malloc((2 * nr + 1) * sizeof *starts);
-    uint64_t *ends = starts + nr;
-    uint64_t pos = 0, weight = 0;
+    uint64_t pos = 0, weight = 0, *ends;
     size_t i = 0, j = 0;
 
     if (!starts)
         return error_nomem(err);
+    ends = starts + nr;
     for (size_t k = 0; k < nr; k++) {
         starts[k] = spans[k].start;
         ends[k] = spans[k].end;
