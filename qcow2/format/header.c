@@ -357,9 +357,9 @@ decode_backing_format(const struct header_extension *e, struct header *h,
 {
     size_t length = strnlen((const char *)e->data, e->length);
 
-    if (h->backing_format)
-        return error_set(err, EIO, "header: the backing format is there "
-                         "twice");
+    /* As in QEMU, the last one counts. */
+    free(h->backing_format);
+    h->backing_format = NULL;
     if (length == 0)
         return 0;
     if (length > MAX_BACKING_NAME_BYTES)

@@ -479,13 +479,17 @@ test_extensions_need_no_end_mark_before_a_limit(void **state)
 }
 
 static void
-test_backing_format_is_there_once(void **state)
+test_the_last_backing_format_counts(void **state)
 {
     struct header h;
 
     (void)state;
-    refuse("size 1M; backing b raw; extension 0xe2792aca qcow2", EIO,
-           "twice");
+    accept("size 1M; backing b raw; extension 0xe2792aca qcow2", &h);
+    assert_string_equal(h.backing_format, "qcow2");
+    header_free(&h);
+    accept("size 1M; backing b raw; extension 0xe2792aca \\x00", &h);
+    assert_null(h.backing_format);
+    header_free(&h);
     accept("size 1M; backing b; extension 0xe2792aca raw\\x00\\x00", &h);
     assert_string_equal(h.backing_format, "raw");
     header_free(&h);
@@ -769,7 +773,7 @@ main(void)
         cmocka_unit_test(test_unknown_extensions_are_kept),
         cmocka_unit_test(test_extensions_must_end_before_the_backing_name),
         cmocka_unit_test(test_extensions_need_no_end_mark_before_a_limit),
-        cmocka_unit_test(test_backing_format_is_there_once),
+        cmocka_unit_test(test_the_last_backing_format_counts),
         cmocka_unit_test(test_bitmaps_are_told),
         cmocka_unit_test(
             test_bitmaps_without_their_bit_are_kept_but_not_used),
