@@ -10,6 +10,7 @@
 #include "meta/compressed.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -41,9 +42,11 @@ decode_failed(struct image *img, uint64_t host_off, struct qcow2_error *err)
     if (errno != EIO)
         return error_set_errno(err, errno, "%s: compressed cluster",
                                img->name);
-    return image_damaged(img, err, "the compressed cluster at 0x%llx "
-                         "cannot be decompressed",
-                         (unsigned long long)host_off);
+    /* Only the data of this cluster are lost, and no write can make that
+     * worse: the image stays writable. */
+    return error_set(err, EIO, "%s: the compressed cluster at host offset "
+                     "0x%" PRIx64 " cannot be decompressed", img->name,
+                     host_off);
 }
 
 static int

@@ -168,7 +168,12 @@ damaged_compressed_data_is_an_error_of_its_reader(void **state)
     expect_same("next", buf, r.play.model.disk + 3 * C, C, 3 * C);
     EXPECT(request(r.play.disk, OP_WRITE, &err) == -1 && err.errnum == EIO,
            "a part written over what cannot be read");
-    qcow2_close(r.play.disk, NULL);
+    EXPECT_OK(qcow2_pwrite(r.play.disk, buf, C, 5 * C, 0, &err), &err);
+    EXPECT_OK(qcow2_pwrite(r.play.disk, buf, C, C, 0, &err), &err);
+    EXPECT_OK(qcow2_pread(r.play.disk, r.play.scratch, C, C, &err), &err);
+    expect_same("replaced", r.play.scratch, buf, C, C);
+    EXPECT_OK(qcow2_close(r.play.disk, &err), &err);
+    EXPECT(!is_marked(&r), "the image is marked corrupt");
     rig_end(&r);
     rig_free(&r);
 }
