@@ -177,10 +177,15 @@ plugin_can_write(void *handle)
     return ((struct handle *)handle)->can_write;
 }
 
+/* nbdkit (1.32.5 at least) aborts when a client sends a fast zero that was not
+ * offered. So it always is, and qcow2_zero answers ENOTSUP where it would have
+ * to write data: nothing in the protocol promises more.
+ */
 static int
 plugin_can_fast_zero(void *handle)
 {
-    return qcow2_can_fast_zero(disk_of(handle));
+    (void)handle;
+    return 1;
 }
 
 static int

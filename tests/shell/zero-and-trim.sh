@@ -95,7 +95,9 @@ new compat=0.10
 start_nbdkit "$tmp/socket" disk.qcow2
 nbd_client <<END
 $prelude
-assert not h.can_fast_zero()
+assert h.can_fast_zero()
+fails(errno.EOPNOTSUPP, h.zero, M, 0, FAST)
+assert h.pread(M, 0) == b"\2" * M
 h.zero(M, 0)
 assert h.pread(M, 0) == bytes(M)
 h.trim(M, 2 * M)
