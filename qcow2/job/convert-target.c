@@ -247,6 +247,18 @@ packed_of(const struct convert_target *t, const struct copy_chunk *c,
                              - sizeof(struct packed));
 }
 
+/* Are all bytes that the disk has of the cluster at pos in the chunk? The
+ * source may end in a cluster that the target has more of: that one is merged
+ * with what is there, and a compressed cluster cannot be. */
+static bool
+is_whole(const struct convert_target *t, const struct copy_chunk *c,
+         uint64_t pos)
+{
+    return pos + qcow2_get_cluster_size(t->disk) <= c->nr_bytes
+           || c->guest_off + c->nr_bytes == qcow2_get_size(t->disk)
+           || t->reads_zero;
+}
+
 static int
 pack(const struct convert_target *t, struct copy_chunk *c,
      struct compress_context *context, struct qcow2_error *err)
@@ -261,13 +273,17 @@ pack(const struct convert_target *t, struct copy_chunk *c,
             p->kind = PACKED_ZERO;
             continue;
         }
+        p->kind = PACKED_NOT;
+        if (!is_whole(t, c, pos))
+            continue;
         n = compress_encode(context,
                             t->disk->file->image->hdr.compression_type,
                             t->compress_level, c->buf + pos, size,
                             c->space + pos, size - sizeof *p);
         if (n < 0)
             return error_set_errno(err, errno, "compressing a cluster");
-        p->kind = n > 0 ? PACKED : PACKED_NOT;
+        if (n > 0)
+            p->kind = PACKED;
         p->nr_bytes = n;
     }
     return 0;

@@ -236,6 +236,53 @@ an_existing_target_is_written_over(void **state)
     free(want);
 }
 
+/* The source ends where it ends: in a cluster of which the target has more,
+ * too. */
+static void
+what_the_target_has_behind_the_source_stays(void **state)
+{
+    static const uint64_t sizes[] = {
+        512, 4096, 65536 - 512, 65536, 65536 + 512, 3 * 65536 + 1000,
+    };
+    struct qcow2_convert_options o = { .no_create = true };
+    unsigned char *source = malloc(1 << 20), *before, *want;
+
+    (void)state;
+    EXPECT(source, "memory");
+    pattern_fill(source, 1 << 20, 8, 0);
+    want = malloc(1 << 20);
+    for (unsigned i = 0; i < 4 * sizeof sizes / sizeof sizes[0]; i++) {
+        uint64_t size = sizes[i / 4], whole;
+        struct qcow2_disk *disk;
+
+        tmpdir_clear();
+        o.compress = i % 4 < 2;
+        expect_case("%llu bytes, %s%s", (unsigned long long)size,
+                    i % 2 ? "zeroes at the end" : "data",
+                    o.compress ? ", compressed" : "");
+        o.format = i % 4 == 3 ? QCOW2_FORMAT_RAW : QCOW2_FORMAT_QCOW2;
+        builder_make(tmpdir_path("base"), "size 1M; data 0-15 6");
+        builder_make(tmpdir_path("target"), "size 1M; backing base qcow2;"
+                     "compressed 0 4; data 1 5; snapshot 1 x; data 3 7");
+        if (o.format == QCOW2_FORMAT_RAW)
+            tmpdir_write_file(tmpdir_path("target"), source + 7, 1000000);
+        disk = open_disk("target", o.format);
+        before = layers_read(disk);
+        whole = qcow2_get_size(disk);
+        qcow2_close(disk, NULL);
+        memcpy(want, before, whole);
+        memcpy(want, source, size);
+        if (i % 2)
+            memset(want, 0, size);
+        tmpdir_write_file(tmpdir_path("source"), want, size);
+        convert_name("source", QCOW2_FORMAT_RAW, "target", &o);
+        layers_expect("target", o.format, want, whole);
+        free(before);
+    }
+    free(want);
+    free(source);
+}
+
 /* Only what the top layer has is copied onto the same backing file. */
 static void
 an_overlay_is_copied_as_an_overlay(void **state)
@@ -416,6 +463,7 @@ main(void)
         cmocka_unit_test(snapshots_and_raw_files_are_sources),
         cmocka_unit_test(disks_are_joined_and_cut),
         cmocka_unit_test(an_existing_target_is_written_over),
+        cmocka_unit_test(what_the_target_has_behind_the_source_stays),
         cmocka_unit_test(an_overlay_is_copied_as_an_overlay),
         cmocka_unit_test(holes_and_zeroes_are_kept),
         cmocka_unit_test(a_target_that_is_not_complete_is_removed),
