@@ -10,8 +10,8 @@
 #include "base/error.h"
 #include "disk/open-disk.h"
 
-/* Where reading fails, the rest is saved in blocks of this size. */
-enum { SALVAGE_BYTES = 4096 };
+/* Nothing smaller is given up where reading fails. */
+enum { SECTOR_BYTES = 512 };
 
 struct convert_part {
     struct qcow2_disk *disk;
@@ -106,6 +106,43 @@ convert_source_plan(const struct convert_source *s, uint64_t off,
     return 0;
 }
 
+/* Do tables fail, so that no part of the range, of one cluster at most, can
+ * be read? (Below another layer there may be smaller clusters.) */
+static bool
+is_unmapped(struct qcow2_disk *disk, size_t nr_bytes, uint64_t off)
+{
+    struct qcow2_extent e;
+
+    return disk->chain->nr_layers == 1
+           && nr_bytes <= qcow2_get_cluster_size(disk)
+           && qcow2_map(disk, 1, off, take_extent, &e, NULL) == -1
+           && qcow2_map(disk, 1, off + nr_bytes - 1, take_extent, &e, NULL)
+              == -1;
+}
+
+/* Reads what can be read of a range that cannot be read as a whole: its
+ * halves, and theirs, down to the sectors that fail, which become zeroes.
+ */
+static void
+salvage(struct qcow2_disk *disk, unsigned char *buf, size_t nr_bytes,
+        uint64_t off)
+{
+    uint64_t end = off + nr_bytes;
+    uint64_t middle = round_down(off + nr_bytes / 2, SECTOR_BYTES);
+
+    if (middle <= off)
+        middle = round_down(off, SECTOR_BYTES) + SECTOR_BYTES;
+    if (middle >= end || is_unmapped(disk, nr_bytes, off)) {
+        memset(buf, 0, nr_bytes);
+        return;
+    }
+    if (qcow2_pread(disk, buf, middle - off, off, NULL) == -1)
+        salvage(disk, buf, middle - off, off);
+    buf += middle - off;
+    if (qcow2_pread(disk, buf, end - middle, middle, NULL) == -1)
+        salvage(disk, buf, end - middle, middle);
+}
+
 static int
 read_part(const struct convert_source *s, const struct convert_part *p,
           unsigned char *buf, size_t nr_bytes, uint64_t in_part,
@@ -119,12 +156,7 @@ read_part(const struct convert_source *s, const struct convert_part *p,
         return 0;
     if (!s->ignore_errors)
         return -1;
-    for (size_t at = 0; at < inside; at += SALVAGE_BYTES) {
-        size_t n = min_u64(SALVAGE_BYTES, inside - at);
-
-        if (qcow2_pread(p->disk, buf + at, n, in_part + at, NULL) == -1)
-            memset(buf + at, 0, n);
-    }
+    salvage(p->disk, buf, inside, in_part);
     return 0;
 }
 
