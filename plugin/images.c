@@ -30,7 +30,7 @@ images_init(void)
 
     pool = qcow2_pool_new(config.cache_bytes, &err);
     if (!pool)
-        nbdkit_error("%s", err.text);
+        report_error("", &err);
     return pool ? 0 : -1;
 }
 
@@ -101,7 +101,9 @@ open_disk(const struct export *export, bool readonly)
         options.readonly = true;
         disk = qcow2_open(export->path, &options, NULL);
     }
-    nbdkit_error("%s%s", disk ? "serving it read-only: " : "", err.text);
+    if (disk)
+        err.hints &= ~QCOW2_HINT_READONLY;
+    report_error(disk ? "serving it read-only: " : "", &err);
     return disk;
 }
 
@@ -156,7 +158,7 @@ images_put(struct open_image *image)
     pthread_mutex_lock(&image->lock);
     if (--image->nr_users == 0) {
         if (qcow2_close(image->disk, &err) == -1)
-            nbdkit_error("%s", err.text);
+            report_error("", &err);
         image->disk = NULL;
     }
     pthread_mutex_unlock(&image->lock);

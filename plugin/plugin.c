@@ -45,7 +45,7 @@ done(int r, const struct qcow2_error *err)
         if (known[i] == err->errnum)
             errnum = err->errnum;
     if (errnum != ENOTSUP)
-        nbdkit_error("%s", err->text);
+        report_error("", err);
     nbdkit_set_error(errnum);
     return -1;
 }
@@ -81,7 +81,7 @@ plugin_close(void *handle)
     pthread_mutex_unlock(&handles_lock);
     if (h->disk && h->disk != h->image->disk
         && qcow2_close(h->disk, &err) == -1)
-        nbdkit_error("%s", err.text);
+        report_error("", &err);
     images_put(h->image);
     free(h);
 }
@@ -107,7 +107,7 @@ open_export(const char *name, bool readonly)
     if (h->snapshot)
         h->disk = qcow2_open_snapshot(h->disk, h->snapshot, &err);
     if (!h->disk) {
-        nbdkit_error("%s", err.text);
+        report_error("", &err);
         plugin_close(h);
         return NULL;
     }

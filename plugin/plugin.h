@@ -4,6 +4,7 @@
  * config.c   key=value parameters
  * exports.c  export names and what they stand for
  * images.c   the images that are open, shared by connections
+ * report.c   errors of the engine, for nbdkit's log
  */
 #ifndef PLUGIN_H
 #define PLUGIN_H
@@ -79,5 +80,10 @@ struct open_image {
  */
 struct open_image *images_get(const struct export *export, bool readonly);
 void images_put(struct open_image *image);
+
+/* nbdkit_error with an error of the engine after `before`, and what helps in
+ * the words of the command line.
+ */
+void report_error(const char *before, const struct qcow2_error *err);
 
 #endif /* PLUGIN_H */

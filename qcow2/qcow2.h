@@ -30,11 +30,28 @@
 #define QCOW2_PUBLIC
 #endif
 
-/* What went wrong: an errno and one sentence without a final newline. Names
- * that come from an image are escaped in it: it is safe on a terminal.
+/* Remedies for an error. The engine does not know the words by which users
+ * ask for them: callers add their own words to the text, and leave out what
+ * they do not offer.
+ */
+enum qcow2_hint {
+    QCOW2_HINT_READONLY = 1 << 0,  /* open it read-only */
+    QCOW2_HINT_NO_LOCK = 1 << 1,   /* options.no_lock, if nobody else has the
+                                    * file open */
+    QCOW2_HINT_SHRINK = 1 << 2,    /* may_shrink of qcow2_resize */
+    QCOW2_HINT_CHECK = 1 << 3,     /* a check reports what is wrong */
+    QCOW2_HINT_REPAIR = 1 << 4,    /* a check that repairs everything */
+    QCOW2_HINT_CONVERT = 1 << 5,   /* copy the disk to a new qcow2 image */
+    QCOW2_HINT_VERSION_3 = 1 << 6, /* amend the image to version 3 */
+};
+
+/* An errno, one sentence without a final newline, and what helps (a mask of
+ * enum qcow2_hint, 0 if nothing does). Names that come from an image are
+ * escaped in the text: it is safe on a terminal.
  */
 struct qcow2_error {
     int errnum;
+    unsigned hints;
     char text[1024];
 };
 

@@ -22,6 +22,7 @@ error_set(struct qcow2_error *err, int errnum, const char *fmt, ...)
     if (!err)
         return -1;
     err->errnum = errnum;
+    err->hints = 0;
     va_start(ap, fmt);
     set_text(err, fmt, ap);
     va_end(ap);
@@ -37,6 +38,7 @@ error_set_errno(struct qcow2_error *err, int errnum, const char *fmt, ...)
     if (!err)
         return -1;
     err->errnum = errnum;
+    err->hints = 0;
     va_start(ap, fmt);
     set_text(err, fmt, ap);
     va_end(ap);
@@ -63,6 +65,14 @@ error_prefix(struct qcow2_error *err, const char *fmt, ...)
     /* A text that no longer fits is cut at its end: the context stays. */
     snprintf(err->text + len, sizeof err->text - len, ": %.*s",
              (int)sizeof old, old);
+    return -1;
+}
+
+int
+error_hint(struct qcow2_error *err, unsigned hints)
+{
+    if (err)
+        err->hints |= hints;
     return -1;
 }
 

@@ -10,7 +10,7 @@
 
 #include "qcow2.h"
 
-/* Sets errnum and text. err may be NULL. Always returns -1. */
+/* Sets errnum and text, without hints. err may be NULL. Always returns -1. */
 int error_set(struct qcow2_error *err, int errnum, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -18,9 +18,12 @@ int error_set(struct qcow2_error *err, int errnum, const char *fmt, ...)
 int error_set_errno(struct qcow2_error *err, int errnum, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts context and ": " before the text; keeps errnum. Returns -1. */
+/* Puts context and ": " before the text; keeps the rest. Returns -1. */
 int error_prefix(struct qcow2_error *err, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Adds a mask of enum qcow2_hint to an error that is set. Returns -1. */
+int error_hint(struct qcow2_error *err, unsigned hints);
 
 /* ENOMEM. Returns -1. */
 int error_nomem(struct qcow2_error *err);

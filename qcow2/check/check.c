@@ -261,9 +261,8 @@ repair_unasked(struct check *c, struct qcow2_error *err)
         return -1;
     if (c->any_damage) {
         problem_text(&c->first_damage, text, sizeof text);
-        return error_set(err, EIO, "it is damaged as well: %s; it can be "
-                         "opened read-only (-r), and repaired by qemu-img "
-                         "check -r all", text);
+        error_set(err, EIO, "it is damaged as well: %s", text);
+        return error_hint(err, QCOW2_HINT_READONLY | QCOW2_HINT_REPAIR);
     }
     return repair_run(c, err);
 }

@@ -89,11 +89,13 @@ check_room(const struct check *c, const struct rebuild *r, uint64_t total,
         return error_set(err, ENOSPC, "new refcounts need %" PRIu64
                          " clusters at the end, which the device has not",
                          total);
-    if (c->io->can_grow && c->first_past_end < end)
-        return error_set(err, EIO, "the file is cut short: some entry points "
-                         "to 0x%" PRIx64 ", behind its end, where new "
-                         "refcounts would have to go; the image can only be "
-                         "read (-r)", c->first_past_end);
+    if (c->io->can_grow && c->first_past_end < end) {
+        error_set(err, EIO, "the file is cut short: some entry points to "
+                  "0x%" PRIx64 ", past its end, where new refcounts would "
+                  "have to be written; the image can only be read",
+                  c->first_past_end);
+        return error_hint(err, QCOW2_HINT_READONLY | QCOW2_HINT_CONVERT);
+    }
     return 0;
 }
 

@@ -189,10 +189,11 @@ raw_disk_resize(struct raw_disk *raw, uint64_t size, bool may_shrink,
     if (s->io->readonly)
         return error_set(err, EROFS, "%s: it is open read-only",
                          s->io->name);
-    if (size < s->size && !may_shrink)
-        return error_set(err, EINVAL, "%s: the new size is smaller, which "
-                         "would lose what lies beyond it; say --shrink if "
-                         "that is wanted", s->io->name);
+    if (size < s->size && !may_shrink) {
+        error_set(err, EINVAL, "%s: the new size is smaller, which would "
+                  "lose what lies beyond it", s->io->name);
+        return error_hint(err, QCOW2_HINT_SHRINK);
+    }
     if (io_truncate(s->io, size, err) == -1)
         return -1;
     s->size = size;

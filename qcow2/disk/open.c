@@ -42,10 +42,11 @@ find_format(struct io *io, const struct qcow2_options *options,
 static int
 prepare_writable(struct image *img, struct qcow2_error *err)
 {
-    if (img->hdr.incompatible & INCOMPAT_CORRUPT)
-        return error_set(err, EROFS, "%s: the image is marked corrupt: it "
-                         "can be opened read-only (-r), and repaired by "
-                         "qemu-img check -r all", img->name);
+    if (img->hdr.incompatible & INCOMPAT_CORRUPT) {
+        error_set(err, EROFS, "%s: the image is marked corrupt and cannot be "
+                  "written", img->name);
+        return error_hint(err, QCOW2_HINT_READONLY | QCOW2_HINT_REPAIR);
+    }
     if (img->hdr.incompatible & INCOMPAT_DIRTY) {
         IMAGE_DEBUG(img, QCOW2_DEBUG_OPEN, "%s: was not closed cleanly: "
                     "repairing refcounts", img->name);

@@ -37,15 +37,17 @@ check_size(struct image *img, uint64_t size, bool may_shrink,
         return error_set(err, EINVAL, "%s: with clusters of %" PRIu32 " bytes "
                          "a disk has at most %" PRIu64 " bytes", img->name,
                          img->cluster_size, most);
-    if (size < img->hdr.size && !may_shrink)
-        return error_set(err, EINVAL, "%s: the new size is smaller, which "
-                         "would lose what lies beyond it; say --shrink if "
-                         "that is wanted", img->name);
-    if (img->hdr.version < 3 && img->snaptab.nr > 0)
-        return error_set(err, ENOTSUP, "%s: version 2 snapshots do not know "
-                         "their size, so an image with snapshots cannot be "
-                         "resized; use qcow2-img amend -o compat=1.1 or "
-                         "delete them first", img->name);
+    if (size < img->hdr.size && !may_shrink) {
+        error_set(err, EINVAL, "%s: the new size is smaller, which would "
+                  "lose what lies beyond it", img->name);
+        return error_hint(err, QCOW2_HINT_SHRINK);
+    }
+    if (img->hdr.version < 3 && img->snaptab.nr > 0) {
+        error_set(err, ENOTSUP, "%s: snapshots of version 2 do not record "
+                  "their size, so an image that has any cannot be resized",
+                  img->name);
+        return error_hint(err, QCOW2_HINT_VERSION_3);
+    }
     return 0;
 }
 

@@ -279,10 +279,9 @@ image_check_state(struct image *img, struct qcow2_error *err)
     case IMAGE_OK:
         return 0;
     case IMAGE_DAMAGED:
-        return error_set(err, EIO,
-                         "%s: the image is damaged and takes no more writes; "
-                         "repair it with qemu-img check -r all",
-                         img->name);
+        error_set(err, EIO, "%s: the image is damaged and takes no more "
+                  "writes", img->name);
+        return error_hint(err, QCOW2_HINT_REPAIR);
     case IMAGE_FAILED:
         return error_set(err, EIO,
                          "%s: writing failed before, so it takes no more "
@@ -357,10 +356,8 @@ image_damaged(struct image *img, struct qcow2_error *err, const char *fmt, ...)
     va_end(ap);
     if (!img->readonly && leave_ok(img, IMAGE_DAMAGED))
         set_incompatible(img, INCOMPAT_CORRUPT);
-    return error_set(err, EIO,
-                     "%s: %s: the image is damaged; qemu-img check tells "
-                     "more",
-                     img->name, text);
+    error_set(err, EIO, "%s: %s: the image is damaged", img->name, text);
+    return error_hint(err, QCOW2_HINT_CHECK);
 }
 
 int

@@ -193,11 +193,12 @@ add_alone(const struct image *img, struct overlap *o, const char *what,
     if (nr_bytes == 0)
         return 0;
     nr = ((host_off + nr_bytes - 1) >> img->cluster_bits) - first + 1;
-    if (overlap_hit(o, first, nr))
-        return error_set(err, EIO, "%s: the %s at host offset 0x%" PRIx64
-                         " overlaps other metadata: the image is damaged, "
-                         "and can only be opened read-only (-r); qemu-img "
-                         "check tells more", img->name, what, host_off);
+    if (overlap_hit(o, first, nr)) {
+        error_set(err, EIO, "%s: the %s at host offset 0x%" PRIx64
+                  " overlaps other metadata: the image is damaged and cannot "
+                  "be written", img->name, what, host_off);
+        return error_hint(err, QCOW2_HINT_READONLY | QCOW2_HINT_CHECK);
+    }
     return overlap_add(o, first, nr, err);
 }
 
@@ -214,11 +215,12 @@ add_snapshots(const struct image *img, struct overlap *o,
     for (uint32_t i = 0; i < t->nr; i++)
         nr += div_round_up((uint64_t)t->snapshots[i].l1_size * 8,
                            img->cluster_size);
-    if (nr > MAX_SNAPSHOT_L1_CLUSTERS)
-        return error_set(err, EIO, "%s: the L1 tables of its snapshots take %"
-                         PRIu64 " clusters, more than the limit of %d: it can "
-                         "only be opened read-only (-r)", img->name, nr,
-                         (int)MAX_SNAPSHOT_L1_CLUSTERS);
+    if (nr > MAX_SNAPSHOT_L1_CLUSTERS) {
+        error_set(err, EIO, "%s: the L1 tables of its snapshots take %" PRIu64
+                  " clusters, more than the limit of %d: it cannot be written",
+                  img->name, nr, (int)MAX_SNAPSHOT_L1_CLUSTERS);
+        return error_hint(err, QCOW2_HINT_READONLY | QCOW2_HINT_CONVERT);
+    }
     r = overlap_init(&starts, err);
     for (uint32_t i = 0; r == 0 && i < t->nr; i++) {
         const struct snapshot *s = &t->snapshots[i];

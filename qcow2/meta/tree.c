@@ -36,13 +36,13 @@ tree_check_alone(struct image *img, const uint64_t *l1, uint32_t nr,
 
         if (e.host_off == 0)
             continue;
-        if (overlap_hit(&seen, cluster, 1))
-            r = error_set(err, EIO, "%s: two entries of one L1 table have "
-                          "the L2 table at 0x%" PRIx64 ": the disk can only "
-                          "be copied to a new image, by qemu-img convert",
-                          img->name, e.host_off);
-        else
+        if (overlap_hit(&seen, cluster, 1)) {
+            error_set(err, EIO, "%s: two entries of one L1 table have the L2 "
+                      "table at 0x%" PRIx64, img->name, e.host_off);
+            r = error_hint(err, QCOW2_HINT_CONVERT);
+        } else {
             r = overlap_add(&seen, cluster, 1, err);
+        }
     }
     overlap_destroy(&seen);
     return r;

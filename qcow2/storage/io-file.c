@@ -493,10 +493,11 @@ open_error(const struct file *f, const char *path, struct qcow2_error *err)
         return -1;
     if (!f->io.readonly
         && (errnum == EACCES || errnum == EPERM || errnum == EROFS
-            || errnum == ETXTBSY))
-        return error_set_errno(err, errnum,
-                               "%s: cannot open for writing (-r serves it "
-                               "read-only)", f->io.name);
+            || errnum == ETXTBSY)) {
+        error_set_errno(err, errnum, "%s: cannot open for writing",
+                        f->io.name);
+        return error_hint(err, QCOW2_HINT_READONLY);
+    }
     return error_set_errno(err, errnum, "%s: cannot open", f->io.name);
 }
 
@@ -525,10 +526,11 @@ open_descriptor(struct file *f, int fd, struct qcow2_error *err)
         return error_set(err, EACCES,
                          "%s: file descriptor %d is open for writing only; "
                          "open it for reading too", f->io.name, fd);
-    if ((mode & O_ACCMODE) == O_RDONLY && !f->io.readonly)
-        return error_set(err, EACCES,
-                         "%s: file descriptor %d is open for reading only "
-                         "(-r serves it read-only)", f->io.name, fd);
+    if ((mode & O_ACCMODE) == O_RDONLY && !f->io.readonly) {
+        error_set(err, EACCES, "%s: file descriptor %d is open for reading "
+                  "only", f->io.name, fd);
+        return error_hint(err, QCOW2_HINT_READONLY);
+    }
 #ifdef __linux__
     char path[32];
 

@@ -260,10 +260,10 @@ io_lock_take(int fd, const char *name, enum io_lock lock,
         r = 1; /* an exclusive lock of somebody outside the protocol */
     if (r == 0)
         return 0;
-    if (r < 0)
-        return error_set_errno(err, errno,
-                               "%s: cannot lock the file (lock=off does "
-                               "without, if nobody else uses it)", name);
+    if (r < 0) {
+        error_set_errno(err, errno, "%s: cannot lock the file", name);
+        return error_hint(err, QCOW2_HINT_NO_LOCK);
+    }
     release_locks(fd, set);
     describe_holder(fd, byte, holder, sizeof holder);
     if (byte == LOCK_USES + PERM_WRITE || byte == LOCK_USES + PERM_RESIZE)
@@ -282,8 +282,7 @@ io_lock_take(int fd, const char *name, enum io_lock lock,
     (void)fd;
     if (lock == IO_LOCK_NONE)
         return 0;
-    return error_set(err, ENOTSUP,
-                     "%s: this system has no locks for it (lock=off does "
-                     "without, if nobody else uses it)", name);
+    error_set(err, ENOTSUP, "%s: this system has no locks for it", name);
+    return error_hint(err, QCOW2_HINT_NO_LOCK);
 }
 #endif

@@ -21,12 +21,25 @@ usage_error(const struct verb *verb, const char *fmt, ...)
     exit(EXIT_FAILURE);
 }
 
+static const struct verb *current_verb;
+
+bool
+args_accept(int key)
+{
+    const struct tool_option *o = current_verb ? current_verb->options : NULL;
+
+    while (o && o->key && o->key != key)
+        o++;
+    return o && o->key;
+}
+
 void
 args_start(struct args *a, const struct verb *verb, int argc, char **argv)
 {
     size_t nr = 0, nr_longs = 0;
     char *p;
 
+    current_verb = verb;
     while (verb->options[nr].key)
         nr++;
     *a = (struct args){ .verb = verb, .argc = argc, .argv = argv };

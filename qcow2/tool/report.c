@@ -14,10 +14,6 @@ static const struct {
     { "allow=", "--allow=" },
     { "backing=", "--backing=" },
     { "backing-format=", "--backing-format=" },
-    { "lock=off does without", "-U does without" },
-    { " (-r serves it read-only)", "" },
-    { "opened read-only (-r)", "read" },
-    { "qemu-img check", "qcow2-img check" },
     { "qemu-img rebase", "qcow2-img rebase" },
     { "by qemu-img convert", "by qcow2-img convert" },
 };
@@ -60,6 +56,34 @@ begins_word(const char *s, size_t at)
     return before == ' ' || before == '(' || s[at] == ' ';
 }
 
+/* A remedy in the words of this program. option: the verb must have it for
+ * the remedy to be one; 0: another verb does it.
+ */
+static const struct {
+    enum qcow2_hint hint;
+    int option;
+    const char *words;
+} remedies[] = {
+    { QCOW2_HINT_NO_LOCK, 'U', "-U takes no locks, for when nobody else has "
+      "it open" },
+    { QCOW2_HINT_SHRINK, KEY_SHRINK, "--shrink allows it" },
+    { QCOW2_HINT_CHECK, 0, "'qcow2-img check' tells more" },
+    { QCOW2_HINT_REPAIR, 0, "'qcow2-img check -r all' repairs it" },
+    { QCOW2_HINT_CONVERT, 0, "'qcow2-img convert' copies the disk to a new "
+      "image" },
+    { QCOW2_HINT_VERSION_3, 0, "'qcow2-img amend -o compat=1.1' makes it "
+      "version 3" },
+};
+
+static void
+print_remedies(unsigned wanted)
+{
+    for (size_t i = 0; i < sizeof remedies / sizeof remedies[0]; i++)
+        if (wanted & remedies[i].hint
+            && (remedies[i].option == 0 || args_accept(remedies[i].option)))
+            fprintf(stderr, "; %s", remedies[i].words);
+}
+
 int
 report_error(const struct qcow2_error *err)
 {
@@ -81,6 +105,7 @@ report_error(const struct qcow2_error *err)
             i += strlen(hints[h].from);
         }
     }
+    print_remedies(err->hints);
     fputc('\n', stderr);
     return EXIT_FAILURE;
 }

@@ -113,6 +113,9 @@ void args_start(struct args *a, const struct verb *verb, int argc,
  */
 int args_next(struct args *a);
 
+/* Does the verb that args_start was called with have the option? */
+bool args_accept(int key);
+
 /* Exactly nr operands there are, or the program ends. */
 void args_need(const struct args *a, int nr, const char *what);
 

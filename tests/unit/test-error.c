@@ -42,6 +42,25 @@ context_goes_before_the_text_and_keeps_the_number(void **state)
 }
 
 static void
+hints_add_up_and_stay_until_the_next_error(void **state)
+{
+    struct qcow2_error err;
+
+    (void)state;
+    error_set(&err, EROFS, "corrupt");
+    assert_int_equal(err.hints, 0);
+    assert_int_equal(error_hint(&err, QCOW2_HINT_READONLY), -1);
+    error_hint(&err, QCOW2_HINT_REPAIR);
+    error_prefix(&err, "disk");
+    assert_int_equal(err.hints, QCOW2_HINT_READONLY | QCOW2_HINT_REPAIR);
+    assert_int_equal(err.errnum, EROFS);
+    assert_string_equal(err.text, "disk: corrupt");
+    error_set_errno(&err, EIO, "disk");
+    assert_int_equal(err.hints, 0);
+    assert_int_equal(error_hint(NULL, QCOW2_HINT_REPAIR), -1);
+}
+
+static void
 texts_that_are_too_long_are_cut_at_their_end(void **state)
 {
     struct qcow2_error err;
@@ -90,6 +109,7 @@ main(void)
         cmocka_unit_test(an_error_has_a_number_and_a_text),
         cmocka_unit_test(a_system_error_appends_its_text),
         cmocka_unit_test(context_goes_before_the_text_and_keeps_the_number),
+        cmocka_unit_test(hints_add_up_and_stay_until_the_next_error),
         cmocka_unit_test(texts_that_are_too_long_are_cut_at_their_end),
         cmocka_unit_test(nobody_needs_to_want_the_error),
         cmocka_unit_test(no_memory_is_an_error_like_others),

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* report.c: errors of the engine, for nbdkit's log. */
+#include <config.h>
+
+#include <stdio.h>
+
+#include "plugin.h"
+
+static const struct {
+    enum qcow2_hint hint;
+    const char *words;
+} remedies[] = {
+    { QCOW2_HINT_READONLY, "-r serves it read-only" },
+    { QCOW2_HINT_NO_LOCK, "lock=off takes no locks, for when nobody else has "
+      "it open" },
+    { QCOW2_HINT_CHECK, "'qcow2-img check' tells more" },
+    { QCOW2_HINT_REPAIR, "'qcow2-img check -r all' repairs it" },
+    { QCOW2_HINT_CONVERT, "'qcow2-img convert' copies the disk to a new "
+      "image" },
+    { QCOW2_HINT_VERSION_3, "'qcow2-img amend -o compat=1.1' makes it "
+      "version 3" },
+};
+
+void
+report_error(const char *before, const struct qcow2_error *err)
+{
+    char words[512] = "";
+    size_t len = 0;
+
+    for (size_t i = 0; i < sizeof remedies / sizeof remedies[0]; i++)
+        if (err->hints & remedies[i].hint && len < sizeof words)
+            len += snprintf(words + len, sizeof words - len, "; %s",
+                            remedies[i].words);
+    nbdkit_error("%s%s%s", before, err->text, words);
+}
