@@ -39,6 +39,11 @@ cleanup_rwunlock(pthread_rwlock_t **l)
     __attribute__((cleanup(cleanup_rwunlock), unused))                  \
     pthread_rwlock_t *CLEANUP_PASTE(rdlock_scope_, __LINE__) = (l);     \
     pthread_rwlock_rdlock(l)
+#define RDLOCK_SCOPE_IF(l) /* NULL: none */                             \
+    __attribute__((cleanup(cleanup_rwunlock), unused))                  \
+    pthread_rwlock_t *CLEANUP_PASTE(rdlock_scope_, __LINE__) = (l);     \
+    if (CLEANUP_PASTE(rdlock_scope_, __LINE__))                         \
+        pthread_rwlock_rdlock(CLEANUP_PASTE(rdlock_scope_, __LINE__))
 #define WRLOCK_SCOPE(l)                                                 \
     __attribute__((cleanup(cleanup_rwunlock), unused))                  \
     pthread_rwlock_t *CLEANUP_PASTE(wrlock_scope_, __LINE__) = (l);     \

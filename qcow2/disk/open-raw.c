@@ -9,9 +9,13 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/rwlock.h"
 
-/* What qcow2_probe looks at. */
-enum { START_BYTES = 512 };
+enum {
+    START_BYTES = 512, /* what qcow2_probe looks at */
+    /* Requests wait while so much of a hole is filled. */
+    FILL_BYTES = 64 << 20,
+};
 
 struct raw_disk *
 raw_disk_new(struct io *io, bool no_discard, bool guarded,
@@ -33,6 +37,7 @@ raw_disk_new(struct io *io, bool no_discard, bool guarded,
     raw->guarded = guarded;
     pthread_mutex_init(&raw->start_lock, NULL);
     pthread_mutex_init(&raw->flush_lock, NULL);
+    rwlock_init_prefer_writers(&raw->rwlock);
     return raw;
 }
 
@@ -43,6 +48,7 @@ raw_disk_free(struct raw_disk *raw)
         return;
     pthread_mutex_destroy(&raw->start_lock);
     pthread_mutex_destroy(&raw->flush_lock);
+    pthread_rwlock_destroy(&raw->rwlock);
     raw_free(raw->source);
     free(raw);
 }
@@ -185,6 +191,7 @@ raw_disk_resize(struct raw_disk *raw, uint64_t size, bool may_shrink,
                 struct qcow2_error *err)
 {
     struct source *s = raw->source;
+    WRLOCK_SCOPE(&raw->rwlock);
 
     if (s->io->readonly)
         return error_set(err, EROFS, "%s: it is open read-only",
@@ -200,27 +207,39 @@ raw_disk_resize(struct raw_disk *raw, uint64_t size, bool may_shrink,
     return raw_disk_flush(raw, err);
 }
 
+/* Fills what is a hole from guest_off on, up to end; *len says how far this
+ * call got. Nothing is written between the look and the filling: writes wait,
+ * and other processes are kept out by the file's locks. */
+static int
+fill_hole(struct raw_disk *raw, uint64_t guest_off, uint64_t end,
+          uint64_t *len, struct qcow2_error *err)
+{
+    bool is_hole;
+    WRLOCK_SCOPE(&raw->rwlock);
+
+    *len = min_u64(end - guest_off, FILL_BYTES);
+    if (!range_inside(guest_off, *len, raw->source->size))
+        return error_set(err, EINVAL, "the range lies outside of the disk");
+    if (check_not_failed(raw, err) == -1
+        || io_extent(raw->source->io, guest_off, len, &is_hole, err) == -1)
+        return -1;
+    *len = min_u64(*len, FILL_BYTES);
+    return is_hole ? io_zero(raw->source->io, guest_off, *len, 0, err) : 0;
+}
+
 int
 raw_disk_preallocate(struct raw_disk *raw, uint64_t nr_bytes,
                      uint64_t guest_off, enum qcow2_preallocation mode,
                      struct qcow2_error *err)
 {
-    uint64_t end = guest_off + nr_bytes;
-    int r = 0;
+    uint64_t end = guest_off + nr_bytes, len;
 
     if (mode == QCOW2_PREALLOC_METADATA)
         return error_set(err, EINVAL, "%s: a raw file has no metadata: "
                          "preallocate with falloc or full",
                          raw->source->io->name);
-    while (r == 0 && guest_off < end) {
-        uint64_t len = end - guest_off;
-        bool is_hole;
-
-        /* Data that is there stays. */
-        r = io_extent(raw->source->io, guest_off, &len, &is_hole, err);
-        if (r == 0 && is_hole)
-            r = io_zero(raw->source->io, guest_off, len, 0, err);
-        guest_off += len;
-    }
-    return r;
+    for (; guest_off < end; guest_off += len)
+        if (fill_hole(raw, guest_off, end, &len, err) == -1)
+            return -1;
+    return 0;
 }

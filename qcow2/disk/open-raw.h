@@ -21,6 +21,10 @@ struct raw_disk {
     bool guarded;
     pthread_mutex_t start_lock;
 
+    /* Shared by requests, and held by their callers (open-requests.c);
+     * exclusive while the size changes, and while holes are filled. */
+    pthread_rwlock_t rwlock;
+
     /* One flush at a time: the system tells a lost write to one of those
      * who ask, and then the others must not succeed. */
     pthread_mutex_t flush_lock;
@@ -32,7 +36,8 @@ struct raw_disk *raw_disk_new(struct io *io, bool no_discard, bool guarded,
                               struct qcow2_error *err);
 void raw_disk_free(struct raw_disk *raw);
 
-/* As the functions of qcow2.h. */
+/* As the functions of qcow2.h. The caller holds rwlock shared for write, zero
+ * and trim, and does not hold it for the others. */
 int raw_disk_write(struct raw_disk *raw, const void *buf, size_t nr_bytes,
                    uint64_t guest_off, struct qcow2_error *err);
 int raw_disk_zero(struct raw_disk *raw, uint64_t nr_bytes,

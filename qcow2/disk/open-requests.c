@@ -29,15 +29,23 @@ writable_image(const struct qcow2_disk *disk)
     return disk->readonly ? NULL : disk->file->image;
 }
 
+/* What requests share with each other, and operations on the whole disk take
+ * alone. NULL: there are none, as this disk never changes. */
+static pthread_rwlock_t *
+request_lock(const struct qcow2_disk *disk)
+{
+    if (disk->readonly)
+        return NULL;
+    return disk->file->image ? &disk->file->image->rwlock
+                             : &disk->file->raw->rwlock;
+}
+
 uint64_t
 qcow2_get_size(const struct qcow2_disk *disk)
 {
-    struct image *img = writable_image(disk);
+    RDLOCK_SCOPE_IF(request_lock(disk));
 
-    if (!img)
-        return disk->chain->layers[0]->size;
-    RDLOCK_SCOPE(&img->rwlock);
-    return img->active.src.size;
+    return disk->chain->layers[0]->size;
 }
 
 bool
@@ -105,7 +113,7 @@ qcow2_has_feature(const char *name)
     return false;
 }
 
-/* With the image's lock held, where there is one to change the size. */
+/* With request_lock held. */
 static int
 check_range(const struct qcow2_disk *disk, uint64_t nr_bytes,
             uint64_t guest_off, struct qcow2_error *err)
@@ -124,16 +132,12 @@ qcow2_pread(struct qcow2_disk *disk, void *buf, size_t nr_bytes,
             uint64_t guest_off, struct qcow2_error *err)
 {
     struct image *img = writable_image(disk);
+    RDLOCK_SCOPE_IF(request_lock(disk));
 
-    if (!img)
-        return check_range(disk, nr_bytes, guest_off, err) == -1
-                       || read_chain(disk->chain, 0, buf, nr_bytes,
-                                     guest_off, err) == -1
-                   ? -1 : 0;
-    RDLOCK_SCOPE(&img->rwlock);
     if (check_range(disk, nr_bytes, guest_off, err) == -1)
         return -1;
-    return read_active(img, buf, nr_bytes, guest_off, err);
+    return img ? read_active(img, buf, nr_bytes, guest_off, err)
+               : read_chain(disk->chain, 0, buf, nr_bytes, guest_off, err);
 }
 
 /* A request that changes the disk. */
@@ -258,13 +262,9 @@ change(struct qcow2_disk *disk, const struct change *c,
 
     if (disk->readonly)
         return error_set(err, EROFS, "the disk is read-only");
-    if (!img)
-        return check_range(disk, c->nr_bytes, c->guest_off, err) == -1
-                       || change_and_flush(disk, c, err) == -1
-                   ? -1 : 0;
-    RDLOCK_SCOPE(&img->rwlock);
+    RDLOCK_SCOPE(request_lock(disk));
     if (check_range(disk, c->nr_bytes, c->guest_off, err) == -1
-        || image_begin_write(img, err) == -1)
+        || (img && image_begin_write(img, err) == -1))
         return -1;
     return change_and_flush(disk, c, err);
 }
@@ -308,13 +308,9 @@ qcow2_trim(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
 int
 qcow2_flush(struct qcow2_disk *disk, struct qcow2_error *err)
 {
-    struct image *img = writable_image(disk);
-
     if (disk->readonly)
         return 0;
-    if (!img)
-        return flush(disk, err);
-    RDLOCK_SCOPE(&img->rwlock);
+    RDLOCK_SCOPE(request_lock(disk));
     return flush(disk, err);
 }
 
@@ -323,13 +319,8 @@ qcow2_map(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
           qcow2_extent_fn *fn, void *opaque, struct qcow2_error *err)
 {
     struct image *img = writable_image(disk);
+    RDLOCK_SCOPE_IF(request_lock(disk));
 
-    if (!img)
-        return check_range(disk, nr_bytes, guest_off, err) == -1
-                       || extents_walk(disk->chain, NULL, nr_bytes,
-                                       guest_off, fn, opaque, err) == -1
-                   ? -1 : 0;
-    RDLOCK_SCOPE(&img->rwlock);
     if (check_range(disk, nr_bytes, guest_off, err) == -1)
         return -1;
     return extents_walk(disk->chain, img, nr_bytes, guest_off, fn, opaque,

@@ -356,6 +356,8 @@ qcow2_preallocate(struct qcow2_disk *disk, uint64_t nr_bytes,
                                     mode, err);
     if (snapshot_begin(disk, &img, err) == -1)
         return -1;
+    /* The size may have changed since. */
+    to = min_u64(to, img->hdr.size);
     guest_off = round_down(guest_off, img->cluster_size);
     to = round_up(to, img->cluster_size);
     while (r == 0 && guest_off < to) {

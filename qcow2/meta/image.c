@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/rwlock.h"
 #include "meta/alloc.h"
 #include "meta/map.h"
 
@@ -85,17 +86,7 @@ init_active(struct image *img, struct qcow2_error *err)
 static void
 init_locks(struct image *img)
 {
-    pthread_rwlockattr_t attr;
-
-    pthread_rwlockattr_init(&attr);
-#ifdef __GLIBC__
-    /* An exclusive operation must not starve behind endless requests; no
-     * request takes the lock twice. */
-    pthread_rwlockattr_setkind_np(
-        &attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-#endif
-    pthread_rwlock_init(&img->rwlock, &attr);
-    pthread_rwlockattr_destroy(&attr);
+    rwlock_init_prefer_writers(&img->rwlock);
     pthread_mutex_init(&img->feature_lock, NULL);
     pthread_mutex_init(&img->begin, NULL);
     pthread_mutex_init(&img->views_lock, NULL);

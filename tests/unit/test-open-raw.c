@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-open-raw.c: raw files as disks. */
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 
 #include "disk/open.h"
 #include "expect.h"
@@ -213,6 +215,81 @@ test_a_flush_is_one_and_sticks_when_it_fails(void **state)
     mem_free(m);
 }
 
+/* A file that has another thread write, as soon as it said where a hole is. */
+static struct {
+    struct io_ops ops;
+    int (*extent)(struct io *io, uint64_t host_off, uint64_t *len,
+                  bool *is_hole, struct qcow2_error *err);
+    struct qcow2_disk *disk;
+    pthread_t writer;
+    bool begun;
+    unsigned done; /* atomic */
+} meddler;
+
+static void *
+meddle(void *opaque)
+{
+    struct qcow2_error err;
+
+    (void)opaque;
+    EXPECT_OK(qcow2_pwrite(meddler.disk, "precious", 8, 70000, 0, &err),
+              &err);
+    __atomic_store_n(&meddler.done, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* Waits a while for the write, which has to wait itself. */
+static int
+extent_then_meddle(struct io *io, uint64_t host_off, uint64_t *len,
+                   bool *is_hole, struct qcow2_error *err)
+{
+    int r = meddler.extent(io, host_off, len, is_hole, err);
+
+    if (!meddler.begun) {
+        meddler.begun = true;
+        EXPECT(pthread_create(&meddler.writer, NULL, meddle, NULL) == 0,
+               "thread");
+        for (unsigned i = 0; i < 10000; i++)
+            if (!__atomic_load_n(&meddler.done, __ATOMIC_ACQUIRE))
+                sched_yield();
+    }
+    return r;
+}
+
+static void
+test_preallocating_keeps_what_is_written_meanwhile(void **state)
+{
+    static const enum qcow2_preallocation modes[] = {
+        QCOW2_PREALLOC_FALLOC, QCOW2_PREALLOC_FULL,
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct mem *m = mem_new(NULL, 1 << 20);
+        struct io *io = io_mem_open(m, false);
+        struct qcow2_disk *disk;
+        struct qcow2_error err;
+        char got[8];
+
+        meddler.ops = *io->ops;
+        meddler.extent = io->ops->extent;
+        meddler.ops.extent = extent_then_meddle;
+        meddler.begun = false;
+        meddler.done = 0;
+        io->ops = &meddler.ops;
+        disk = disk_open_io(io, "memory", &said_raw, &err);
+        EXPECT(disk, "%s", err.text);
+        meddler.disk = disk;
+        EXPECT_OK(qcow2_preallocate(disk, 1 << 20, 0, modes[i], &err), &err);
+        EXPECT(meddler.begun && pthread_join(meddler.writer, NULL) == 0,
+               "no writer");
+        EXPECT_OK(qcow2_pread(disk, got, 8, 70000, &err), &err);
+        assert_memory_equal(got, "precious", 8);
+        EXPECT_OK(qcow2_close(disk, &err), &err);
+        mem_free(m);
+    }
+}
+
 int
 main(void)
 {
@@ -223,6 +300,7 @@ main(void)
         cmocka_unit_test(test_probed_raw_disk_does_not_become_another_format),
         cmocka_unit_test(test_guard_reports_a_failed_read),
         cmocka_unit_test(test_a_flush_is_one_and_sticks_when_it_fails),
+        cmocka_unit_test(test_preallocating_keeps_what_is_written_meanwhile),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
