@@ -7,11 +7,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/escape.h"
+
+/* Paths come from the command line, and names from images: a text is harmless
+ * on a terminal whichever of them the caller forgot to escape.
+ */
 static void
 set_text(struct qcow2_error *err, const char *fmt, va_list ap)
 {
     if (vsnprintf(err->text, sizeof err->text, fmt, ap) < 0)
         err->text[0] = '\0';
+    escape_controls(err->text, sizeof err->text);
 }
 
 int

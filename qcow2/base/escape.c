@@ -2,6 +2,7 @@
 /* escape.c: bytes from an image made safe to show; see escape.h. */
 #include "base/escape.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 
 const char *
@@ -25,4 +26,60 @@ escape_bytes(char out[ESCAPE_SIZE], const void *bytes, size_t nr_bytes)
     }
     out[len] = '\0';
     return out;
+}
+
+static bool
+is_continuation(unsigned char c)
+{
+    return (c & 0xc0) == 0x80;
+}
+
+/* How many bytes at s are to be replaced; 0: the *nr_kept first ones stay. */
+static size_t
+controls_at(const unsigned char *s, size_t *nr_kept)
+{
+    size_t len = s[0] < 0xc2 ? 1 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3
+                 : s[0] < 0xf5 ? 4 : 1;
+
+    *nr_kept = 1;
+    if (s[0] < 0x20 || (s[0] >= 0x7f && s[0] < 0xa0))
+        return 1;
+    if (s[0] == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0)
+        return 2;
+    for (size_t i = 1; i < len; i++)
+        if (!is_continuation(s[i]))
+            return 0;
+    *nr_kept = len;
+    return 0;
+}
+
+void
+escape_controls(char *text, size_t size)
+{
+    size_t i = 0, len = strlen(text), nr_kept;
+
+    while (text[i]) {
+        unsigned char *s = (unsigned char *)text + i;
+        size_t nr = controls_at(s, &nr_kept), rest;
+        char digits[2 * 4 + 1];
+
+        if (nr == 0) {
+            i += nr_kept;
+            continue;
+        }
+        snprintf(digits, sizeof digits, nr == 2 ? "\\x%02x\\x%02x"
+                                                : "\\x%02x", s[0], s[1]);
+        if (i + 4 * nr >= size) {
+            text[i] = '\0';
+            return;
+        }
+        rest = len - i - nr;
+        if (i + 4 * nr + rest >= size)
+            rest = size - 1 - i - 4 * nr;
+        memmove(text + i + 4 * nr, text + i + nr, rest);
+        memcpy(text + i, digits, 4 * nr);
+        i += 4 * nr;
+        len = i + rest;
+        text[len] = '\0';
+    }
 }

@@ -15,6 +15,13 @@ enum { ESCAPE_SIZE = 256 };
 const char *escape_bytes(char out[ESCAPE_SIZE], const void *bytes,
                          size_t nr_bytes);
 
+/* Replaces control characters in text, a terminated string in a buffer of
+ * size bytes, by \xNN in place: those of ASCII, DEL, and the C1 ones, as
+ * bytes or in UTF-8. Everything else stays, so that doing it again changes
+ * nothing. What no longer fits is cut off at the end.
+ */
+void escape_controls(char *text, size_t size);
+
 /* The string s escaped; lives as long as the enclosing block. */
 #define ESCAPED(s)                                                      \
     escape_bytes((char[ESCAPE_SIZE]){ 0 }, (s), strlen(s))

@@ -350,11 +350,11 @@ qcow2_create(const char *path, const struct qcow2_create_options *o,
     int r;
 
     if (check_backing_name(o, err) == -1)
-        return error_prefix(err, "%s: cannot create", path);
+        return error_prefix(err, "%s: cannot create", ESCAPED(path));
     if (o->backing && !o->backing_unchecked) {
         backing = open_backing(path, o, err);
         if (!backing)
-            return error_prefix(err, "%s: cannot create", path);
+            return error_prefix(err, "%s: cannot create", ESCAPED(path));
         if (o->size_from_backing)
             size = qcow2_get_size(backing);
     }
@@ -362,7 +362,7 @@ qcow2_create(const char *path, const struct qcow2_create_options *o,
     if (r == 0)
         r = make_plan(o, size, &p, err);
     if (r == -1)
-        error_prefix(err, "%s: cannot create", path);
+        error_prefix(err, "%s: cannot create", ESCAPED(path));
     else
         r = create_file(path, o->overwrite, &p, err);
     if (backing)

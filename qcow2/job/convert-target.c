@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/compress.h"
 #include "base/error.h"
+#include "base/escape.h"
 #include "cache/clusters.h"
 #include "disk/open-disk.h"
 #include "request/request.h"
@@ -44,7 +45,7 @@ create(struct convert_target *t, const char *path, uint64_t size,
     t->created = strdup(path);
     if (!t->created || stat(path, &st) == -1) {
         unlink(path);
-        return t->created ? error_set_errno(err, errno, "%s", path)
+        return t->created ? error_set_errno(err, errno, "%s", ESCAPED(path))
                           : error_nomem(err);
     }
     t->dev = st.st_dev;

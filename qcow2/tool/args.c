@@ -15,7 +15,7 @@ usage_error(const struct verb *verb, const char *fmt, ...)
 
     fprintf(stderr, "qcow2-img: %s: ", verb->name);
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    report_text(fmt, ap);
     va_end(ap);
     fprintf(stderr, "\nTry 'qcow2-img %s --help'.\n", verb->name);
     exit(EXIT_FAILURE);

@@ -52,11 +52,27 @@ json_put(json_t *to, const char *key, json_t *value)
         check_memory(NULL);
 }
 
+/* DEL is the one character of ASCII that JSON lets through and terminals do
+ * not print. It can be in strings only. */
+static int
+print_part(const char *text, size_t len, void *opaque)
+{
+    (void)opaque;
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] == 0x7f)
+            fputs("\\u007F", stdout);
+        else
+            putchar(text[i]);
+    }
+    return 0;
+}
+
 void
 json_print(json_t *value)
 {
     check_memory(value);
-    if (json_dumpf(value, stdout, JSON_INDENT(4) | JSON_ENSURE_ASCII) == -1)
+    if (json_dump_callback(value, print_part, NULL,
+                           JSON_INDENT(4) | JSON_ENSURE_ASCII) == -1)
         check_memory(NULL);
     putchar('\n');
     json_decref(value);

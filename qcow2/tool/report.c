@@ -18,12 +18,26 @@ static const struct {
     { "by qemu-img convert", "by qcow2-img convert" },
 };
 
+/* Harmless on a terminal, whatever was not escaped before. */
+void
+report_text(const char *fmt, va_list ap)
+{
+    CLEANUP_FREE char *safe = NULL;
+    char *text = NULL;
+
+    if (vasprintf(&text, fmt, ap) == -1)
+        check_memory(NULL);
+    safe = text_without_controls(text);
+    free(text);
+    fputs(safe, stderr);
+}
+
 static void
 message(const char *kind, const char *fmt, va_list ap)
 {
     fflush(stdout);
     fprintf(stderr, "qcow2-img: %s", kind);
-    vfprintf(stderr, fmt, ap);
+    report_text(fmt, ap);
     fputc('\n', stderr);
 }
 

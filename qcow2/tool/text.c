@@ -33,22 +33,22 @@ text_utf8_length(const unsigned char *s, uint32_t *code_point)
 static bool
 is_harmless(uint32_t c)
 {
-    return c >= 0x20 && c != '\\' && !(c >= 0x7f && c < 0xa0)
+    return c >= 0x20 && !(c >= 0x7f && c < 0xa0)
            && !(c >= 0x200b && c <= 0x200f) && !(c >= 0x2028 && c <= 0x202e)
            && !(c >= 0x2060 && c <= 0x206f) && c != 0xfeff;
 }
 
-char *
-text_escape(const char *name)
+static char *
+escape(const char *text, bool backslashes)
 {
-    const unsigned char *in = (const unsigned char *)name;
-    char *out = check_memory(malloc(4 * strlen(name) + 1)), *p = out;
+    const unsigned char *in = (const unsigned char *)text;
+    char *out = check_memory(malloc(4 * strlen(text) + 1)), *p = out;
 
     while (*in) {
         uint32_t c = 0;
         size_t len = text_utf8_length(in, &c);
 
-        if (len > 0 && is_harmless(c)) {
+        if (len > 0 && is_harmless(c) && !(backslashes && c == '\\')) {
             memcpy(p, in, len);
             p += len;
             in += len;
@@ -60,6 +60,18 @@ text_escape(const char *name)
     }
     *p = '\0';
     return out;
+}
+
+char *
+text_escape(const char *name)
+{
+    return escape(name, true);
+}
+
+char *
+text_without_controls(const char *text)
+{
+    return escape(text, false);
 }
 
 /* At most three digits: the unit is one in which it is below 1000. */

@@ -9,6 +9,7 @@
 #ifndef TOOL_H
 #define TOOL_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -144,6 +145,10 @@ void report(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void report_warning(const char *fmt, ...)
     __attribute__((format(printf, 1, 2)));
 
+/* Prints to stderr what report and report_warning print, without a prefix. */
+void report_text(const char *fmt, va_list ap)
+    __attribute__((format(printf, 1, 0)));
+
 /* Prints an error of the engine. Returns EXIT_FAILURE. */
 int report_error(const struct qcow2_error *err);
 
@@ -154,6 +159,11 @@ void *check_memory(void *p);
  * become \xNN. To be freed.
  */
 char *text_escape(const char *name);
+
+/* The same of a text in which names may have been escaped already: keeps
+ * backslashes. To be freed.
+ */
+char *text_without_controls(const char *text);
 
 /* "1 GiB", and "1 GiB (1073741824 bytes)"; 64 bytes are enough. */
 enum { TEXT_SIZE = 64 };

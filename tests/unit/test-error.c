@@ -61,6 +61,20 @@ hints_add_up_and_stay_until_the_next_error(void **state)
 }
 
 static void
+texts_are_safe_whatever_is_put_into_them(void **state)
+{
+    struct qcow2_error err;
+
+    (void)state;
+    error_set(&err, EIO, "%s", "a\x1b[2J");
+    assert_string_equal(err.text, "a\\x1b[2J");
+    error_prefix(&err, "%s", "b\x7f");
+    assert_string_equal(err.text, "b\\x7f: a\\x1b[2J");
+    error_set_errno(&err, ENOENT, "%s", "c\xc2\x9b");
+    assert_string_equal(err.text, "c\\xc2\\x9b: No such file or directory");
+}
+
+static void
 texts_that_are_too_long_are_cut_at_their_end(void **state)
 {
     struct qcow2_error err;
@@ -110,6 +124,7 @@ main(void)
         cmocka_unit_test(a_system_error_appends_its_text),
         cmocka_unit_test(context_goes_before_the_text_and_keeps_the_number),
         cmocka_unit_test(hints_add_up_and_stay_until_the_next_error),
+        cmocka_unit_test(texts_are_safe_whatever_is_put_into_them),
         cmocka_unit_test(texts_that_are_too_long_are_cut_at_their_end),
         cmocka_unit_test(nobody_needs_to_want_the_error),
         cmocka_unit_test(no_memory_is_an_error_like_others),

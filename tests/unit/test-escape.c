@@ -43,6 +43,55 @@ test_long_names_are_cut_with_a_mark(void **state)
     }
 }
 
+static const char *
+without_controls(const char *text)
+{
+    static char buf[64];
+
+    snprintf(buf, sizeof buf, "%s", text);
+    escape_controls(buf, sizeof buf);
+    return buf;
+}
+
+static void
+test_control_characters_become_numbers_in_place(void **state)
+{
+    (void)state;
+    assert_string_equal(without_controls(""), "");
+    assert_string_equal(without_controls("a \\x1b '\xc3\xa9'"),
+                        "a \\x1b '\xc3\xa9'");
+    assert_string_equal(without_controls("a\x1b[31m\x7f"),
+                        "a\\x1b[31m\\x7f");
+    assert_string_equal(without_controls("\xc2\x9b" "1m \x9b"),
+                        "\\xc2\\x9b1m \\x9b");
+    assert_string_equal(without_controls("\xe2\x82\xac \xf0\x9f\x90\x84\n"),
+                        "\xe2\x82\xac \xf0\x9f\x90\x84\\x0a");
+    /* Sequences that end too early hide nothing. */
+    assert_string_equal(without_controls("\xe2\x1b\xe2\x82\x1b\xc2"),
+                        "\xe2\\x1b\xe2\\x82\\x1b\xc2");
+}
+
+static void
+test_what_grows_too_long_is_cut(void **state)
+{
+    (void)state;
+    for (size_t size = 1; size < 40; size++) {
+        char buf[64], whole[64] = "";
+
+        memset(buf, 'z', sizeof buf);
+        snprintf(buf, size, "%s", "ab\x1b\x1b" "cd\xc2\x9b" "efgh\x7f");
+        escape_controls(buf, size);
+        assert_true(strlen(buf) < size);
+        assert_int_equal(buf[size], 'z');
+        snprintf(whole, sizeof whole, "%s",
+                 "ab\\x1b\\x1bcd\\xc2\\x9befgh\\x7f");
+        for (size_t i = 0; buf[i]; i++)
+            assert_true((unsigned char)buf[i] >= 0x20);
+        if (size > strlen(whole))
+            assert_string_equal(buf, whole);
+    }
+}
+
 int
 main(void)
 {
@@ -50,6 +99,8 @@ main(void)
         cmocka_unit_test(test_printable_text_is_kept),
         cmocka_unit_test(test_other_bytes_become_numbers),
         cmocka_unit_test(test_long_names_are_cut_with_a_mark),
+        cmocka_unit_test(test_control_characters_become_numbers_in_place),
+        cmocka_unit_test(test_what_grows_too_long_is_cut),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
