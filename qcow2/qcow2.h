@@ -707,6 +707,14 @@ struct qcow2_repair_write {
 typedef int qcow2_repair_write_fn(void *opaque,
                                   const struct qcow2_repair_write *w);
 
+/* A stretch of the image's metadata: tables and header, in ascending order,
+ * each in whole clusters as far as the file has them, and in pieces of at
+ * most 64 KiB. bytes NULL: all zeroes, and any length. -1 ends the check
+ * (ECANCELED).
+ */
+typedef int qcow2_metadata_fn(void *opaque, uint64_t host_off,
+                              uint64_t nr_bytes, const void *bytes);
+
 enum qcow2_repair {
     QCOW2_REPAIR_NONE = 0,
     QCOW2_REPAIR_LEAKS, /* only what leaks is given back */
@@ -722,13 +730,20 @@ struct qcow2_check_options {
      * if something was repaired, with recheck, for each that is left.
      * write: called before each write of a repair; when it returns not 0,
      * the repair ends there (ECANCELED). To undo a repair, put old_bytes
-     * back in reverse order and cut the file to the first file_size; so
-     * that this survives a power cut, `write` must make what it keeps
-     * durable before it returns. progress: not 0 cancels.
+     * back in reverse order and cut the file to the first file_size. So
+     * that this survives a power cut, what `write` keeps must be durable
+     * before the image changes: settle is called before any of the writes
+     * announced since its last call is made, many of them together; not 0
+     * ends the repair. Without settle each is made as soon as `write`
+     * returns. metadata: called for all metadata before the first write of
+     * a repair that has something to do, or after a check without repair.
+     * progress: not 0 cancels, a repair too, between two writes.
      */
     qcow2_problem_fn *problem;
     void (*recheck)(void *opaque);
     qcow2_repair_write_fn *write;
+    int (*settle)(void *opaque);
+    qcow2_metadata_fn *metadata;
     qcow2_progress_fn *progress;
     void *opaque;
 };

@@ -102,13 +102,13 @@ check_count_bitmaps(struct check *c, struct qcow2_error *err)
 {
     const struct header *h = c->hdr;
     CLEANUP_FREE unsigned char *directory = NULL;
-    CLEANUP_FREE struct span *tables = NULL;
+    struct span *tables;
     size_t nr;
 
     if (h->bitmap_directory_size == 0)
         return 0;
     directory = malloc(h->bitmap_directory_size);
-    tables = calloc(h->nr_bitmaps, sizeof *tables);
+    tables = c->bitmap_tables = calloc(h->nr_bitmaps, sizeof *tables);
     if (!directory || !tables)
         return error_nomem(err);
     if (check_refer(c, h->bitmap_directory_offset, h->bitmap_directory_size,
@@ -117,6 +117,7 @@ check_count_bitmaps(struct check *c, struct qcow2_error *err)
                       h->bitmap_directory_offset, NULL, err) == -1)
         return -1;
     find_tables(c, directory, tables, &nr);
+    c->nr_bitmap_tables = nr;
     if (check_refer_spans(c, tables, nr, err) == -1)
         return -1;
     return check_sweep(c, tables, nr, sweep_bitmap_table, err);

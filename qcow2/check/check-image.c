@@ -8,6 +8,25 @@
 #include "base/error.h"
 #include "check/check-private.h"
 
+static bool
+found_any(const struct check *c)
+{
+    for (unsigned i = 0; i < NR_PROBLEMS; i++)
+        if (c->nr[i] > 0)
+            return true;
+    return false;
+}
+
+static int
+pass_metadata(struct check *c, bool any, struct qcow2_error *err)
+{
+    const struct qcow2_check_options *o = &c->options;
+    bool wanted = o->metadata && !o->plan
+                  && (any || o->repair == QCOW2_REPAIR_NONE);
+
+    return wanted ? check_pass_metadata(c, err) : 0;
+}
+
 /* One check. *acted: there was something for repair to do. */
 static int
 check_once(struct io *io, const struct qcow2_check_options *options,
@@ -25,14 +44,15 @@ check_once(struct io *io, const struct qcow2_check_options *options,
         header_free(&hdr);
         return -1;
     }
-    if (check_begin(&c, io, &hdr, &snaptab, options, err) == 0
-        && check_run(&c, err) == 0
-        && repair_run(&c, err) == 0)
-        r = 0;
-    *result = c.result;
     *acted = false;
-    for (unsigned i = 0; i < NR_PROBLEMS; i++)
-        *acted |= c.nr[i] > 0;
+    if (check_begin(&c, io, &hdr, &snaptab, options, err) == 0
+        && check_run(&c, err) == 0) {
+        *acted = found_any(&c);
+        if (pass_metadata(&c, *acted, err) == 0
+            && repair_run(&c, err) == 0)
+            r = 0;
+    }
+    *result = c.result;
     check_end(&c);
     snaptab_free(&snaptab);
     header_free(&hdr);
@@ -55,6 +75,7 @@ check_io(struct io *io, const struct qcow2_check_options *options,
 
     /* What is left is what a second look finds. */
     again.repair = QCOW2_REPAIR_NONE;
+    again.metadata = NULL;
     if (options->recheck)
         options->recheck(options->opaque);
     found = *result;

@@ -79,9 +79,13 @@ struct check {
     struct finding first_damage;
     uint64_t done, total;       /* tables */
 
+    struct span *bitmap_tables; /* of check_count_bitmaps */
+    size_t nr_bitmap_tables;
+
     struct qcow2_check_result result;
     uint64_t end;               /* one past the last cluster in use */
     bool wrote;                 /* since the last barrier */
+    struct pending *pending;    /* writes announced and not made; NULL */
 };
 
 /* check.c */
@@ -168,6 +172,10 @@ int check_pieces(struct check *c, uint64_t start, uint64_t end,
  * the file and with the same flag; 1 if the first is not. */
 uint64_t check_row(const struct check *c, const be64 *entries, uint64_t nr);
 
+/* check-metadata.c: passes all metadata that was found to
+ * options.metadata. */
+int check_pass_metadata(struct check *c, struct qcow2_error *err);
+
 /* check-bitmaps.c */
 int check_count_bitmaps(struct check *c, struct qcow2_error *err);
 
@@ -191,12 +199,16 @@ int check_copied(struct check *c, struct qcow2_error *err);
 /* repair.c */
 int repair_run(struct check *c, struct qcow2_error *err);
 
-/* Every write of a repair. In a plan it is only told, so nobody reads back
- * what was written. */
+/* repair-write.c: every write of a repair. It may be held back until the
+ * next barrier, and a plan only announces it, so nothing written is read back
+ * before. Changes in a table that are less than REPAIR_GAP_BYTES apart are
+ * one write. */
+enum { REPAIR_GAP_BYTES = 512 };
 int repair_write(struct check *c, const char *why, const void *buf,
                  size_t nr_bytes, uint64_t host_off,
                  struct qcow2_error *err);
 int repair_barrier(struct check *c, struct qcow2_error *err);
+void repair_drop_pending(struct check *c);
 
 /* repair-entries.c: clears COPIED where the refcount will not be 1, and puts
  * entries right; or sets COPIED where the refcount is 1 now. */

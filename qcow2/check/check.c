@@ -217,6 +217,8 @@ check_end(struct check *c)
     counts_free(&c->stored);
     counts_free(&c->l2);
     counts_free(&c->l2_active);
+    repair_drop_pending(c);
+    free(c->bitmap_tables);
     free(c->reftable);
     free(c->blocks);
     free(c->l1);

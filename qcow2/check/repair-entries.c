@@ -119,7 +119,7 @@ fix_cluster(struct check *c, const struct fix *f, uint64_t start,
 
         if (entry == old)
             continue;
-        if (i > to) {
+        if (to == 0 || i > to + REPAIR_GAP_BYTES / sizeof *table) {
             if (write_entries(c, f, start, from, to, err) == -1)
                 return -1;
             from = i;

@@ -5,61 +5,9 @@
  * fall; COPIED comes where they are 1; the image is said to be in order. Cut
  * short anywhere it can be run again.
  */
-#include <errno.h>
-#include <stdlib.h>
-
 #include "base/checked.h"
-#include "base/cleanup.h"
-#include "base/error.h"
 #include "check/check-private.h"
 #include "meta/refcount.h"
-
-/* Says what will be written, and what it will be written over. */
-static int
-announce(struct check *c, const char *why, const void *buf, size_t nr_bytes,
-         uint64_t host_off, struct qcow2_error *err)
-{
-    CLEANUP_FREE void *old_bytes = malloc(nr_bytes);
-    struct qcow2_repair_write w = {
-        .host_off = host_off,
-        .nr_bytes = nr_bytes,
-        .old_bytes = old_bytes,
-        .new_bytes = buf,
-        .why = why,
-    };
-
-    if (!old_bytes)
-        return error_nomem(err);
-    if (io_get_size(c->io, &w.file_size, err) == -1
-        || io_pread(c->io, old_bytes, nr_bytes, host_off, err) == -1)
-        return -1;
-    if (c->options.write(c->options.opaque, &w) != 0)
-        return error_set(err, ECANCELED, "%s: the repair was ended before "
-                         "it was done; it can be run again", c->io->name);
-    return 0;
-}
-
-int
-repair_write(struct check *c, const char *why, const void *buf,
-             size_t nr_bytes, uint64_t host_off, struct qcow2_error *err)
-{
-    if (c->options.write
-        && announce(c, why, buf, nr_bytes, host_off, err) == -1)
-        return -1;
-    if (c->options.plan)
-        return 0;
-    c->wrote = true;
-    return io_pwrite(c->io, buf, nr_bytes, host_off, err);
-}
-
-int
-repair_barrier(struct check *c, struct qcow2_error *err)
-{
-    if (!c->wrote)
-        return 0;
-    c->wrote = false;
-    return io_flush(c->io, err);
-}
 
 /* Bytes [from, to) of a refblock that are not as on disk. */
 struct changed {
@@ -109,7 +57,8 @@ repair_refblock(struct check *c, uint32_t idx, bool raise,
                 refcount_set(c->table, order, i, settled);
             continue;
         }
-        if (from > ch.to && write_changed(c, idx, raise, &ch, err) == -1)
+        if (from > ch.to + REPAIR_GAP_BYTES
+            && write_changed(c, idx, raise, &ch, err) == -1)
             return -1;
         if (ch.to == 0)
             ch.from = from;

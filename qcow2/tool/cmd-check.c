@@ -104,6 +104,24 @@ on_recheck(void *opaque)
 }
 
 static int
+on_settle(void *opaque)
+{
+    struct request *q = opaque;
+
+    return undo_settle(q->undo);
+}
+
+static int
+on_metadata(void *opaque, uint64_t host_off, uint64_t nr_bytes,
+            const void *bytes)
+{
+    struct request *q = opaque;
+
+    undo_metadata(q->undo, host_off, nr_bytes, bytes);
+    return 0;
+}
+
+static int
 on_write(void *opaque, const struct qcow2_repair_write *w)
 {
     struct request *q = opaque;
@@ -222,6 +240,10 @@ check(struct request *q)
     q->check.problem = on_problem;
     q->check.recheck = on_recheck;
     q->check.write = on_write;
+    if (q->undo) {
+        q->check.settle = on_settle;
+        q->check.metadata = on_metadata;
+    }
     q->check.progress = progress_show;
     q->check.opaque = q;
     q->check.no_lock = q->disk.options.no_lock;
@@ -258,7 +280,7 @@ run_request(struct request *q)
             return NOT_DONE;
     }
     status = check(q);
-    if (q->undo && undo_close(q->undo) == -1)
+    if (q->undo && undo_close(q->undo, status != NOT_DONE) == -1)
         status = NOT_DONE;
     return status;
 }

@@ -446,10 +446,10 @@ test_a_check_can_be_cancelled(void **state)
 static void
 test_a_repair_ends_where_its_writes_are_refused(void **state)
 {
-    struct mem *image = image_of("cluster 4096; size 1M; data 0-9 1;"
+    struct mem *image = image_of("cluster 4096; size 4M; data 0-900 1;"
                                  "poke refcount[@data[1]/C] = 0;"
-                                 "poke refcount[@data[7]/C] = 0;"
-                                 "poke refcount[@data[9]/C] = 0");
+                                 "poke refcount[@data[400]/C] = 0;"
+                                 "poke refcount[@data[800]/C] = 0");
     struct io *io = io_mem_open(image, false);
     int calls = 0;
     const struct qcow2_check_options options = {
@@ -464,6 +464,124 @@ test_a_repair_ends_where_its_writes_are_refused(void **state)
     io_close(io);
     EXPECT_OK(check_mem(image, QCOW2_REPAIR_NONE, &r, &err), &err);
     assert_int_equal(r.corruptions, 4); /* two refcounts, and their COPIED */
+    mem_free(image);
+}
+
+/* --- Writes held back until the record of them is durable ---------------- */
+
+/* What the image may hold: what it held before, and the writes settled. */
+struct record {
+    struct mem *image, *allowed, *announced;
+    unsigned nr_writes, nr_settled, cancel_at;
+};
+
+static bool
+same_bytes(struct mem *a, struct mem *b)
+{
+    uint64_t nr_a, nr_b;
+    const unsigned char *bytes_a = mem_bytes(a, &nr_a);
+    const unsigned char *bytes_b = mem_bytes(b, &nr_b);
+
+    return nr_a == nr_b && memcmp(bytes_a, bytes_b, nr_a) == 0;
+}
+
+static int
+record_write(void *opaque, const struct qcow2_repair_write *w)
+{
+    struct record *r = opaque;
+    struct io *io = io_mem_open(r->announced, false);
+    uint64_t size;
+
+    r->nr_writes++;
+    EXPECT(same_bytes(r->image, r->allowed), "write %u: the image was "
+           "changed before that was settled", r->nr_writes);
+    assert_int_equal(io_get_size(io, &size, NULL), 0);
+    assert_int_equal(w->file_size, size);
+    assert_int_equal(io_pwrite(io, w->new_bytes, w->nr_bytes, w->host_off,
+                               NULL), 0);
+    io_close(io);
+    return 0;
+}
+
+static int
+record_settle(void *opaque)
+{
+    struct record *r = opaque;
+
+    r->nr_settled++;
+    EXPECT(same_bytes(r->image, r->allowed), "settled too late");
+    mem_free(r->allowed);
+    r->allowed = mem_copy(r->announced);
+    return 0;
+}
+
+static int
+record_progress(void *opaque, uint64_t done, uint64_t total)
+{
+    struct record *r = opaque;
+
+    (void)done, (void)total;
+    return r->cancel_at > 0 && r->nr_writes == r->cancel_at;
+}
+
+static const char many_defects[] =
+    "cluster 512; refcount-bits 64; size 4M; data 0-7000 1;"
+    "poke reftable[3] = 0";
+
+static int
+repair_recorded(struct mem *image, unsigned cancel_at, struct record *r,
+                struct qcow2_error *err)
+{
+    const struct qcow2_check_options options = {
+        .repair = QCOW2_REPAIR_ALL, .write = record_write,
+        .settle = record_settle, .progress = record_progress, .opaque = r,
+    };
+    struct qcow2_check_result result;
+    struct io *io = io_mem_open(image, false);
+    int ret;
+
+    *r = (struct record){
+        .image = image, .allowed = mem_copy(image),
+        .announced = mem_copy(image), .cancel_at = cancel_at,
+    };
+    ret = check_io(io, &options, &result, err);
+    io_close(io);
+    EXPECT(same_bytes(image, r->allowed), "not what was settled");
+    mem_free(r->allowed);
+    mem_free(r->announced);
+    return ret;
+}
+
+static void
+test_writes_are_settled_together_and_before_they_are_made(void **state)
+{
+    struct mem *image = image_of(many_defects);
+    struct qcow2_error err;
+    struct record r;
+
+    (void)state;
+    EXPECT_OK(repair_recorded(image, 0, &r, &err), &err);
+    EXPECT(r.nr_writes > 100 && r.nr_settled < 10, "%u writes in %u batches",
+           r.nr_writes, r.nr_settled);
+    expect_clean(image);
+    mem_free(image);
+}
+
+static void
+test_a_repair_can_be_cancelled_and_run_again(void **state)
+{
+    struct mem *image = image_of(many_defects);
+    struct qcow2_error err;
+    struct record r;
+
+    (void)state;
+    for (unsigned n = 1; n < 100; n += 40) {
+        assert_int_equal(repair_recorded(image, n, &r, &err), -1);
+        assert_int_equal(err.errnum, ECANCELED);
+        assert_int_equal(r.nr_writes, n);
+    }
+    EXPECT_OK(repair_recorded(image, 0, &r, &err), &err);
+    expect_clean(image);
     mem_free(image);
 }
 
@@ -655,6 +773,9 @@ main(void)
         cmocka_unit_test(test_a_full_device_has_no_room_for_new_refcounts),
         cmocka_unit_test(test_a_check_can_be_cancelled),
         cmocka_unit_test(test_a_repair_ends_where_its_writes_are_refused),
+        cmocka_unit_test(
+            test_writes_are_settled_together_and_before_they_are_made),
+        cmocka_unit_test(test_a_repair_can_be_cancelled_and_run_again),
         cmocka_unit_test(test_failed_reads_are_errors_not_damage),
         cmocka_unit_test(test_a_file_is_checked_by_its_name),
         cmocka_unit_test(test_a_repaired_image_can_be_written_at_once),
