@@ -370,11 +370,21 @@ QCOW2_PUBLIC int qcow2_snapshot_delete(struct qcow2_disk *disk,
                                        struct qcow2_error *err);
 
 /* Reads VM state of a disk that qcow2_open_snapshot gave. nr_bytes at off
- * must lie inside vm_state_size.
+ * must lie inside vm_state_size. EIO if the snapshot's L1 table has no room
+ * for so much.
  */
 QCOW2_PUBLIC int qcow2_read_vm_state(struct qcow2_disk *snapshot, void *buf,
                                      size_t nr_bytes, uint64_t off,
                                      struct qcow2_error *err);
+
+/* The run of VM state at off (< vm_state_size): sets *nr_bytes to its length,
+ * at least 1, and *zero to whether nothing is stored for it, so that it reads
+ * as zeroes. A state that has more other bytes than its image's file is long
+ * repeats clusters, which no program stores so.
+ */
+QCOW2_PUBLIC int qcow2_map_vm_state(struct qcow2_disk *snapshot, uint64_t off,
+                                    uint64_t *nr_bytes, bool *zero,
+                                    struct qcow2_error *err);
 
 /* What the file has below its virtual disk. */
 enum qcow2_preallocation {
@@ -546,6 +556,7 @@ qcow2_measure(struct qcow2_disk *source,
 struct qcow2_layer {
     enum qcow2_format format;
     uint64_t size;      /* virtual */
+    uint64_t file_size; /* length of its file, holes included */
     uint64_t allocated; /* bytes it takes from its file system; 0 where that
                          * cannot be known (NBD) */
     size_t nr_snapshots;

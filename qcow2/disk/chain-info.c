@@ -47,6 +47,8 @@ qcow2_get_layer(const struct qcow2_disk *disk, unsigned layer,
         out->backing = img->hdr.backing_file;
         out->backing_format = img->hdr.backing_format;
     }
+    if (io_get_size(s->io, &out->file_size, err) == -1)
+        return -1;
     if (io_get_allocated(s->io, &out->allocated, &error) == 0)
         return 0;
     if (error.errnum == ENOTSUP) {

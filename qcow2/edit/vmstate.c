@@ -223,6 +223,54 @@ read_run(struct view *v, uint64_t guest_off, size_t nr_bytes, void *buf,
     __builtin_unreachable();
 }
 
+/* Where the state begins in the view. Its size is a number in the snapshot
+ * table, which the L1 table may have no room for (I7). */
+static int
+find_state(const struct view *v, uint64_t *start, struct qcow2_error *err)
+{
+    struct image *img = v->img;
+    unsigned bits = img->l2_bits + img->cluster_bits;
+    uint64_t first = tree_l1_entries(img, v->src.size);
+    uint64_t room = v->l1_entries > first ? v->l1_entries - first : 0;
+
+    *start = first << bits;
+    if (v->vm_state_size > room << bits)
+        return error_set(err, EIO, "%s: the snapshot claims %" PRIu64 " bytes "
+                         "of VM state, but its L1 table has room for %" PRIu64,
+                         img->name, v->vm_state_size, room << bits);
+    return 0;
+}
+
+/* As find_state, for a range that a caller asks for. */
+static int
+find_range(const struct view *v, uint64_t off, uint64_t nr_bytes,
+           uint64_t *guest_off, struct qcow2_error *err)
+{
+    if (!v || !range_inside(off, nr_bytes, v->vm_state_size))
+        return error_set(err, EINVAL, "this range is not inside the VM state "
+                         "of a snapshot");
+    if (find_state(v, guest_off, err) == -1)
+        return -1;
+    *guest_off += off;
+    return 0;
+}
+
+int
+qcow2_map_vm_state(struct qcow2_disk *snapshot, uint64_t off,
+                   uint64_t *nr_bytes, bool *zero, struct qcow2_error *err)
+{
+    struct view *v = snapshot->snapshot;
+    uint64_t guest_off;
+    struct mapping m;
+
+    if (find_range(v, off, 1, &guest_off, err) == -1
+        || map_lookup(v, guest_off, v->vm_state_size - off, &m, err) == -1)
+        return -1;
+    *nr_bytes = m.nr_bytes;
+    *zero = m.kind == MAP_UNALLOCATED || m.kind == MAP_ZERO;
+    return 0;
+}
+
 int
 qcow2_read_vm_state(struct qcow2_disk *snapshot, void *buf, size_t nr_bytes,
                     uint64_t off, struct qcow2_error *err)
@@ -230,11 +278,8 @@ qcow2_read_vm_state(struct qcow2_disk *snapshot, void *buf, size_t nr_bytes,
     struct view *v = snapshot->snapshot;
     uint64_t guest_off;
 
-    if (!v || !range_inside(off, nr_bytes, v->vm_state_size))
-        return error_set(err, EINVAL, "this range is not inside the VM state "
-                         "of a snapshot");
-    guest_off = ((uint64_t)tree_l1_entries(v->img, v->src.size)
-                 << (v->img->l2_bits + v->img->cluster_bits)) + off;
+    if (find_range(v, off, nr_bytes, &guest_off, err) == -1)
+        return -1;
     while (nr_bytes > 0) {
         size_t done;
 

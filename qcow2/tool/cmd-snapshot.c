@@ -12,10 +12,9 @@
 
 #include "json.h"
 #include "show.h"
+#include "state-file.h"
 #include "tool.h"
 #include "verbs.h"
-
-enum { STATE_BUFFER = 1 << 20 };
 
 static const struct tool_option options[] = {
     { 'l', NULL, NULL, "list all snapshots" },
@@ -171,43 +170,6 @@ change(const struct request *q)
     return disk ? status : EXIT_FAILURE;
 }
 
-static int
-write_all(int fd, const char *buf, size_t nr_bytes)
-{
-    while (nr_bytes > 0) {
-        ssize_t n = write(fd, buf, nr_bytes);
-
-        if (n == -1 && errno != EINTR)
-            return -1;
-        if (n > 0) {
-            buf += n;
-            nr_bytes -= n;
-        }
-    }
-    return 0;
-}
-
-static int
-copy_state(struct qcow2_disk *snapshot, uint64_t nr_bytes, int fd)
-{
-    CLEANUP_FREE char *buf = check_memory(malloc(STATE_BUFFER));
-    struct qcow2_error err;
-
-    for (uint64_t at = 0; at < nr_bytes;) {
-        size_t n = nr_bytes - at < STATE_BUFFER ? nr_bytes - at
-                                                : STATE_BUFFER;
-
-        if (qcow2_read_vm_state(snapshot, buf, n, at, &err) == -1)
-            return report_error(&err);
-        if (write_all(fd, buf, n) == -1) {
-            report("cannot write the VM state: %s", strerror(errno));
-            return EXIT_FAILURE;
-        }
-        at += n;
-    }
-    return EXIT_SUCCESS;
-}
-
 /* Its VM state's size; 0 if there is none. */
 static uint64_t
 find_state_size(struct qcow2_disk *disk, const char *name)
@@ -221,36 +183,62 @@ find_state_size(struct qcow2_disk *disk, const char *name)
     return s.vm_state_size;
 }
 
+/* What is stored of a state is in the image's file, each cluster once. */
+static int
+write_state(struct qcow2_disk *disk, struct qcow2_disk *snapshot,
+            uint64_t nr_bytes, int fd)
+{
+    struct qcow2_layer layer;
+    struct qcow2_error err;
+
+    if (qcow2_get_layer(disk, 0, &layer, &err) == -1)
+        return report_error(&err);
+    return state_file_write(snapshot, nr_bytes, layer.file_size, fd);
+}
+
+/* Opens the file, which empties it, only once there is something to load. */
+static int
+load_from(const struct request *q, struct qcow2_disk *disk,
+          struct qcow2_disk *snapshot)
+{
+    uint64_t nr_bytes = find_state_size(disk, q->name), n;
+    struct qcow2_error err;
+    int fd, status;
+    bool zero;
+
+    if (nr_bytes == 0) {
+        CLEANUP_FREE char *name = text_escape(q->name);
+
+        report("snapshot '%s' has no VM state", name);
+        return EXIT_FAILURE;
+    }
+    if (qcow2_map_vm_state(snapshot, 0, &n, &zero, &err) == -1)
+        return report_error(&err);
+    fd = open_state(q->state, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
+    if (fd == -1)
+        return EXIT_FAILURE;
+    status = write_state(disk, snapshot, nr_bytes, fd);
+    if (close(fd) == -1 && status == EXIT_SUCCESS) {
+        report("cannot write the VM state: %s", strerror(errno));
+        status = EXIT_FAILURE;
+    }
+    return status;
+}
+
 static int
 load_state(const struct request *q)
 {
     struct qcow2_disk *disk = open_alone(q, true), *snapshot;
     int status = EXIT_FAILURE;
     struct qcow2_error err;
-    uint64_t nr_bytes;
-    int fd;
 
     if (!disk)
         return EXIT_FAILURE;
     snapshot = qcow2_open_snapshot(disk, q->name, &err);
-    nr_bytes = find_state_size(disk, q->name);
-    if (!snapshot) {
+    if (!snapshot)
         report_error(&err);
-    } else if (nr_bytes == 0) {
-        CLEANUP_FREE char *name = text_escape(q->name);
-
-        report("snapshot '%s' has no VM state", name);
-    } else {
-        fd = open_state(q->state, O_WRONLY | O_CREAT | O_TRUNC,
-                        STDOUT_FILENO);
-        if (fd != -1) {
-            status = copy_state(snapshot, nr_bytes, fd);
-            if (close(fd) == -1 && status == EXIT_SUCCESS) {
-                report("cannot write the VM state: %s", strerror(errno));
-                status = EXIT_FAILURE;
-            }
-        }
-    }
+    else
+        status = load_from(q, disk, snapshot);
     qcow2_close(snapshot, NULL);
     return disk_close(disk, status);
 }

@@ -251,6 +251,54 @@ states_of_other_programs_are_read(void **state)
     finish(&r);
 }
 
+/* The L1 table has room for one L2 table of state, which maps 2 MiB. */
+static void
+a_state_larger_than_its_l1_table_is_refused(void **state)
+{
+    static const struct {
+        const char *size;
+        bool fits;
+    } sizes[] = {
+        { "2097152", true }, { "2097153", false },
+        { "0x4000000000000000", false }, { "0xffffffffffffffff", false },
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct qcow2_error err;
+        struct qcow2_disk *s;
+        uint64_t nr_bytes;
+        char recipe[200];
+        struct rig r;
+        bool zero;
+        int want = sizes[i].fits ? 0 : -1;
+
+        snprintf(recipe, sizeof recipe, "cluster 4K; size 3M; data 0 1;"
+                 "snapshot 1 s vmstate=2;"
+                 "poke snapshot[0].extra_vm_state_size = %s", sizes[i].size);
+        start(&r, recipe);
+        s = open_snapshot(&r, "s");
+        EXPECT(qcow2_map_vm_state(s, 0, &nr_bytes, &zero, &err) == want,
+               "map");
+        EXPECT(sizes[i].fits || err.errnum == EIO, "%d", err.errnum);
+        EXPECT(!sizes[i].fits || (!zero && nr_bytes == 2 * 4096), "map");
+        EXPECT(qcow2_read_vm_state(s, recipe, 1, 0, &err) == want, "read");
+        EXPECT(qcow2_read_vm_state(s, recipe, 1, 2097152, &err) == -1,
+               "read past the end");
+        if (sizes[i].fits) {
+            EXPECT_OK(qcow2_map_vm_state(s, 2 * 4096, &nr_bytes, &zero, &err),
+                      &err);
+            EXPECT(zero && nr_bytes <= 2097152 - 2 * 4096, "map");
+            EXPECT(qcow2_map_vm_state(s, 2097152, &nr_bytes, &zero, &err)
+                   == -1, "map past the end");
+        }
+        EXPECT_OK(qcow2_close(s, &err), &err);
+        /* It can be deleted all the same. */
+        EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "s", &err), &err);
+        finish(&r);
+    }
+}
+
 int
 main(void)
 {
@@ -260,6 +308,7 @@ main(void)
         cmocka_unit_test(a_state_that_cannot_be_read_leaves_no_snapshot),
         cmocka_unit_test(states_stay_with_the_snapshot_when_it_is_applied),
         cmocka_unit_test(states_of_other_programs_are_read),
+        cmocka_unit_test(a_state_larger_than_its_l1_table_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
