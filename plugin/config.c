@@ -8,7 +8,16 @@
 
 #include "plugin.h"
 
-struct config config = { .fd = -1, .discard = true, .lock = true };
+/* Sanitizers and gcov look at the process, and write files, at its end. */
+#ifdef IS_INSTRUMENTED
+#define SANDBOX_IF_OMITTED SANDBOX_OFF
+#else
+#define SANDBOX_IF_OMITTED SANDBOX_DEFAULT
+#endif
+
+struct config config = {
+    .fd = -1, .discard = true, .lock = true, .sandbox = SANDBOX_IF_OMITTED,
+};
 
 const char config_help[] =
     "[file=]FILENAME            The qcow2 image to serve, or one of:\n"
@@ -21,7 +30,9 @@ const char config_help[] =
     "discard=on|off             Give space back to the host (default on).\n"
     "detect-zeroes=off|on|unmap Look for zeroes in writes (default off).\n"
     "cache-size=SIZE            Bound of cached metadata (default 32M).\n"
-    "lock=on|off                Lock out other processes (default on).";
+    "lock=on|off                Lock out other processes (default on).\n"
+    "sandbox=on|off             Restrict the server to what it needs (default\n"
+    "                           as far as the system can do that).";
 
 /* The setters store value in what the table below points to. */
 static int
@@ -47,6 +58,16 @@ set_size(void *where, const char *value)
 
     *(uint64_t *)where = nr_bytes;
     return nr_bytes == -1 ? -1 : 0;
+}
+
+static int
+set_sandbox(void *where, const char *value)
+{
+    bool on = false;
+    int r = set_bool(&on, value);
+
+    *(enum sandbox *)where = on ? SANDBOX_ON : SANDBOX_OFF;
+    return r;
 }
 
 /* Takes over path, NULL after an error. */
@@ -156,6 +177,7 @@ static const struct parameter {
     { "detect-zeroes", set_detect_zeroes, &config.detect_zeroes, false },
     { "cache-size", set_size, &config.cache_bytes, false },
     { "lock", set_bool, &config.lock, false },
+    { "sandbox", set_sandbox, &config.sandbox, false },
 };
 
 int
@@ -190,5 +212,5 @@ config_complete(void)
         nbdkit_error("dir= excludes snapshot=, backing=, backing-format=");
         return -1;
     }
-    return 0;
+    return sandbox_check();
 }

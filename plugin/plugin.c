@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "plugin.h"
+#include "sandbox.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -63,6 +64,8 @@ plugin_dump(void)
 {
     static const char features[][11] = { "zlib", "zstd", "libdeflate", "nbd" };
 
+    printf("qcow2_landlock=%s\n", landlock_is_supported() ? "yes" : "no");
+    printf("qcow2_seccomp=%s\n", seccomp_is_supported() ? "yes" : "no");
     for (size_t i = 0; i < 4; i++)
         printf("qcow2_%s=%s\n", features[i],
                qcow2_has_feature(features[i]) ? "yes" : "no");
@@ -127,7 +130,14 @@ plugin_get_ready(void)
         return -1;
     if (h)
         plugin_close(h);
-    return 0;
+    return sandbox_prepare();
+}
+
+/* No client has been accepted yet, and the command of --run is started. */
+static int
+plugin_after_fork(void)
+{
+    return sandbox_enter();
 }
 
 /* nbdkit does not close the connections that are open when it is stopped. */
@@ -310,6 +320,7 @@ static struct nbdkit_plugin plugin = {
     .config = config_set,
     .config_complete = config_complete,
     .get_ready = plugin_get_ready,
+    .after_fork = plugin_after_fork,
     .cleanup = plugin_cleanup,
     .list_exports = exports_list,
     .open = plugin_open,

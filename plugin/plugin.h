@@ -5,6 +5,7 @@
  * exports.c  export names and what they stand for
  * images.c   the images that are open, shared by connections
  * report.c   errors of the engine, for nbdkit's log
+ * sandbox.c  what the process gives up before it serves; see sandbox.h
  */
 #ifndef PLUGIN_H
 #define PLUGIN_H
@@ -17,6 +18,11 @@
 #include <nbdkit-plugin.h>
 
 #include "qcow2.h"
+
+/* sandbox=; DEFAULT restricts as far as the kernel can, ON fails if it cannot
+ * do all of it.
+ */
+enum sandbox { SANDBOX_DEFAULT, SANDBOX_OFF, SANDBOX_ON };
 
 /* What the command line said; constant once nbdkit serves. */
 struct config {
@@ -32,6 +38,7 @@ struct config {
     bool discard, lock;
     enum qcow2_detect_zeroes detect_zeroes;
     uint64_t cache_bytes;
+    enum sandbox sandbox;
 };
 extern struct config config;
 
@@ -85,5 +92,13 @@ void images_put(struct open_image *image);
  * the words of the command line.
  */
 void report_error(const char *before, const struct qcow2_error *err);
+
+/* Each returns 0, or -1 after nbdkit_error. In config_complete, get_ready and
+ * after_fork: check that what is asked for can be had; gather what is needed
+ * from what the command line names; give up the rest, for good.
+ */
+int sandbox_check(void);
+int sandbox_prepare(void);
+int sandbox_enter(void);
 
 #endif /* PLUGIN_H */

@@ -57,11 +57,17 @@ release
 # comes that could.
 hold disk.qcow2 -r
 nbdkit_qcow2 -r -U - disk.qcow2 --run 'qemu-img info "$uri"'
-start_nbdkit "$tmp/socket" disk.qcow2 2>log
+start_nbdkit "$tmp/socket" disk.qcow2 sandbox=off 2>log
 expect_failure nbd_client <<<''
 stop_nbdkit
 cat log
 grep -q "disk.qcow2.*$holder" log
+# In the sandbox it does not see other processes.
+start_nbdkit "$tmp/socket" disk.qcow2 2>log
+expect_failure nbd_client <<<''
+stop_nbdkit
+cat log
+grep -Eq "disk.qcow2.*($holder|another process)" log
 release
 
 # We write.

@@ -45,11 +45,12 @@ refused 'vmdk.*|backing-format=' disk.qcow2 backing-format=vmdk
 refused 'maybe' disk.qcow2 discard=maybe
 refused 'maybe' disk.qcow2 lock=maybe
 refused 'maybe' disk.qcow2 detect-zeroes=maybe
+refused 'maybe' disk.qcow2 sandbox=maybe
 refused 'much' disk.qcow2 cache-size=much
 
 # These do.
 for parameter in discard=off discard=1 lock=yes detect-zeroes=on \
-                 detect-zeroes=off detect-zeroes=unmap cache-size=0 \
+                 detect-zeroes=off sandbox=off detect-zeroes=unmap cache-size=0 \
                  cache-size=1 cache-size=1G backing=none backing-format=raw; do
     nbdkit_qcow2 -U - disk.qcow2 "$parameter" --run 'qemu-img info "$uri"'
 done
