@@ -21,6 +21,14 @@ mul_overflows(uint64_t a, uint64_t b, uint64_t *r)
     return __builtin_mul_overflow(a, b, r);
 }
 
+/* n << bits, bits < 64; UINT64_MAX where that overflows, which is past the
+ * end of every file. For cluster indexes and counts that come from a file. */
+static inline uint64_t
+scale_up(uint64_t n, unsigned bits)
+{
+    return n > UINT64_MAX >> bits ? UINT64_MAX : n << bits;
+}
+
 static inline bool
 is_power_of_2(uint64_t n)
 {

@@ -47,7 +47,7 @@ check_row_flags(struct check *c, uint64_t entry, uint64_t nr, uint64_t at)
 
         n = check_stored_run(c, cluster + i, nr - i, &stored);
         for (uint64_t j = i; copied != (stored == 1) && j < i + n; j++)
-            check_flag(c, copied, (cluster + j) << c->cluster_bits,
+            check_flag(c, copied, scale_up(cluster + j, c->cluster_bits),
                        at + j * sizeof entry);
     }
 }
@@ -89,7 +89,7 @@ check_copied(struct check *c, struct qcow2_error *err)
         == -1)
         return -1;
     for (uint64_t i = 0; counts_next(&c->l2_active, &i, UINT64_MAX); i++) {
-        uint64_t at = i << c->cluster_bits;
+        uint64_t at = scale_up(i, c->cluster_bits);
 
         if (check_pieces(c, at, at + c->cluster_size, check_l2_flags, NULL,
                          err) == -1)

@@ -60,13 +60,13 @@ add_all(struct check *c, struct list *l, struct qcow2_error *err)
         || add_spans(c, l, c->l1, c->nr_l1, err) == -1
         || add(c, l, h->snapshots_offset, c->snaptab->nr_bytes, err) == -1
         || add(c, l, h->reftable_offset,
-               (uint64_t)h->reftable_clusters << c->cluster_bits, err) == -1
+               scale_up(h->reftable_clusters, c->cluster_bits), err) == -1
         || add(c, l, h->bitmap_directory_offset, h->bitmap_directory_size,
                err) == -1
         || add_spans(c, l, c->bitmap_tables, c->nr_bitmap_tables, err) == -1)
         return -1;
     for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++)
-        if (add(c, l, i << c->cluster_bits, c->cluster_size, err) == -1)
+        if (add(c, l, scale_up(i, c->cluster_bits), c->cluster_size, err) == -1)
             return -1;
     for (uint32_t i = 0; i < c->reftable_entries; i++)
         if (c->blocks[i] & BLOCK_COUNTED

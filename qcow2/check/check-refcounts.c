@@ -20,8 +20,7 @@ entry_place(const struct check *c, uint32_t idx)
 int
 check_load_reftable(struct check *c, struct qcow2_error *err)
 {
-    uint64_t nr_bytes = (uint64_t)c->hdr->reftable_clusters
-                        << c->cluster_bits;
+    uint64_t nr_bytes = scale_up(c->hdr->reftable_clusters, c->cluster_bits);
     CLEANUP_FREE be64 *disk = malloc(nr_bytes);
 
     c->reftable_entries = nr_bytes / sizeof *disk;
@@ -53,6 +52,9 @@ count_refblock(struct check *c, uint32_t idx, struct qcow2_error *err)
         problem = PROBLEM_REFBLOCK_MISALIGNED;
     } else if (host_off >= c->file_size) {
         problem = PROBLEM_REFBLOCK_PAST_END;
+    } else if (scale_up(idx, c->refblock_bits)
+               >= MAX_HOST_OFFSET >> c->cluster_bits) {
+        problem = PROBLEM_REFBLOCK_UNREACHABLE;
     } else {
         c->blocks[idx] = BLOCK_COUNTED | BLOCK_USABLE;
         return check_refer(c, host_off, c->cluster_size, 1, err);
@@ -83,7 +85,7 @@ static int
 compare_cluster(struct check *c, uint64_t cluster, uint64_t stored,
                 uint64_t refs, uint8_t *block, struct qcow2_error *err)
 {
-    uint64_t at = cluster << c->cluster_bits;
+    uint64_t at = scale_up(cluster, c->cluster_bits);
     bool overflow = refs > c->refcount_max;
 
     if (refs > 0 || at < c->file_size)
@@ -163,7 +165,7 @@ compare_run(struct check *c, uint64_t cluster, uint64_t nr, uint64_t stored,
 static int
 compare_refblock(struct check *c, uint32_t idx, struct qcow2_error *err)
 {
-    uint64_t first = (uint64_t)idx << c->refblock_bits;
+    uint64_t first = scale_up(idx, c->refblock_bits);
     uint64_t end = first + (UINT64_C(1) << c->refblock_bits);
     unsigned order = c->hdr->refcount_order;
     uint64_t next = 0;
@@ -190,11 +192,11 @@ compare_refblock(struct check *c, uint32_t idx, struct qcow2_error *err)
 int
 check_compare(struct check *c, struct qcow2_error *err)
 {
-    uint64_t covered = (uint64_t)c->reftable_entries << c->refblock_bits;
+    uint64_t covered = scale_up(c->reftable_entries, c->refblock_bits);
     uint8_t none = 0;
 
     for (uint32_t i = 0; i < c->reftable_entries; i++) {
-        uint64_t first = (uint64_t)i << c->refblock_bits;
+        uint64_t first = scale_up(i, c->refblock_bits);
         uint64_t end = first + (UINT64_C(1) << c->refblock_bits);
         int r = 0;
 

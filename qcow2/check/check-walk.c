@@ -324,7 +324,7 @@ count_l2_table(struct check *c, uint64_t cluster, struct qcow2_error *err)
         .weight = counts_get(&c->l2, cluster),
         .active = counts_get(&c->l2_active, cluster),
     };
-    uint64_t host_off = cluster << c->cluster_bits;
+    uint64_t host_off = scale_up(cluster, c->cluster_bits);
     const be64 *table = (const be64 *)c->table;
     uint64_t nr = c->cluster_size / sizeof *table;
     bool is_hole;
@@ -350,7 +350,7 @@ expect_alone(struct check *c, uint64_t cluster, enum problem problem)
 {
     if (counts_get(&c->refs, cluster)
         > max_u64(1, counts_get(&c->l2, cluster)))
-        check_report(c, problem, cluster << c->cluster_bits, 0, 0);
+        check_report(c, problem, scale_up(cluster, c->cluster_bits), 0, 0);
 }
 
 static int
@@ -401,7 +401,7 @@ count_tables(struct check *c, struct qcow2_error *err)
         || check_refer(c, h->snapshots_offset, c->snaptab->nr_bytes, 1, err)
            == -1
         || check_refer(c, h->reftable_offset,
-                       (uint64_t)h->reftable_clusters << c->cluster_bits, 1,
+                       scale_up(h->reftable_clusters, c->cluster_bits), 1,
                        err) == -1)
         return -1;
     return check_refer_spans(c, c->l1, c->nr_l1, err);

@@ -249,7 +249,7 @@ check_run(struct check *c, struct qcow2_error *err)
         r = 0;
     tell_last(c);
     c->result.total_clusters = div_round_up(c->hdr->size, c->cluster_size);
-    c->result.image_end_offset = c->end << c->cluster_bits;
+    c->result.image_end_offset = scale_up(c->end, c->cluster_bits);
     return r;
 }
 

@@ -47,6 +47,10 @@ const struct problem_kind problem_kinds[NR_PROBLEMS] = {
     [PROBLEM_REFBLOCK_PAST_END] = CORRUPTION(
         REMEDY_REBUILD, "refcount-block-past-end",
         "refcount table entry at {at}: {hex} is past the end of the file"),
+    [PROBLEM_REFBLOCK_UNREACHABLE] = CORRUPTION(
+        REMEDY_REBUILD, "refcount-block-unreachable",
+        "refcount table entry at {at}: {hex} would count clusters at offsets "
+        "that no file has"),
     [PROBLEM_REFBLOCK_SHARED] = CORRUPTION(
         REMEDY_REBUILD, "refcount-block-shared",
         "refcount block at {at}: something else uses its cluster too"),

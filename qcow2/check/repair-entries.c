@@ -161,7 +161,7 @@ fix_l2_tables(struct check *c, bool set_copied, struct qcow2_error *err)
             .is_active = counts_get(&c->l2_active, i) > 0,
             .set_copied = set_copied,
         };
-        uint64_t at = i << c->cluster_bits;
+        uint64_t at = scale_up(i, c->cluster_bits);
 
         if (set_copied && !f.is_active)
             continue;

@@ -68,7 +68,7 @@ need_blocks_in_use(struct check *c, struct rebuild *r,
 
         if (need_block(r, idx, err) == -1)
             return -1;
-        i = (idx + 1) << c->refblock_bits;
+        i = scale_up(idx + 1, c->refblock_bits);
     }
     /* What seems to be free keeps its refcount when it may not be. */
     for (uint32_t idx = 0; idx < c->reftable_entries && c->lost; idx++)
@@ -83,8 +83,11 @@ static int
 check_room(const struct check *c, const struct rebuild *r, uint64_t total,
            struct qcow2_error *err)
 {
-    uint64_t end = (r->first + total) << c->cluster_bits;
+    uint64_t end = scale_up(r->first + total, c->cluster_bits);
 
+    if (end > MAX_HOST_OFFSET)
+        return error_set(err, EFBIG, "new refcounts would lie beyond the "
+                         "largest host offset of the format");
     if (!c->io->can_grow && end > c->file_size)
         return error_set(err, ENOSPC, "new refcounts need %" PRIu64
                          " clusters at the end, which the device has not",
@@ -115,7 +118,7 @@ lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
         r->table_clusters = div_round_up(r->nr_entries * 8,
                                          c->cluster_size);
     } while (total != r->table_clusters + r->nr_blocks);
-    if (r->table_clusters << c->cluster_bits > MAX_REFTABLE_BYTES)
+    if (scale_up(r->table_clusters, c->cluster_bits) > MAX_REFTABLE_BYTES)
         return error_set(err, EFBIG, "a refcount table for this file would "
                          "have more than the limit of %d bytes",
                          MAX_REFTABLE_BYTES);
@@ -147,12 +150,13 @@ static int
 write_blocks(struct check *c, const struct rebuild *r, be64 *table,
              struct qcow2_error *err)
 {
-    uint64_t place = (r->first + r->table_clusters) << c->cluster_bits;
+    uint64_t place = scale_up(r->first + r->table_clusters,
+                              c->cluster_bits);
 
     for (uint64_t idx = 0; idx < r->nr_entries; idx++) {
         if (!r->needed[idx])
             continue;
-        fill_block(c, idx << c->refblock_bits);
+        fill_block(c, scale_up(idx, c->refblock_bits));
         if (repair_write(c, "new refcount block", c->table, c->cluster_size,
                          place, err) == -1)
             return -1;
@@ -183,8 +187,8 @@ switch_header(struct check *c, uint64_t host_off, uint32_t nr_clusters,
 static int
 write_new(struct check *c, const struct rebuild *r, struct qcow2_error *err)
 {
-    uint64_t nr_bytes = r->table_clusters << c->cluster_bits;
-    uint64_t host_off = r->first << c->cluster_bits;
+    uint64_t nr_bytes = scale_up(r->table_clusters, c->cluster_bits);
+    uint64_t host_off = scale_up(r->first, c->cluster_bits);
     CLEANUP_FREE be64 *table = calloc(1, nr_bytes);
 
     if (!table)

@@ -34,7 +34,7 @@ repair_refblock(struct check *c, uint32_t idx, bool raise,
                 struct qcow2_error *err)
 {
     unsigned order = c->hdr->refcount_order;
-    uint64_t first = (uint64_t)idx << c->refblock_bits;
+    uint64_t first = scale_up(idx, c->refblock_bits);
     uint64_t end = first + (UINT64_C(1) << c->refblock_bits), next = 0;
     struct changed ch = { 0, 0 };
 

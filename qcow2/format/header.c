@@ -277,7 +277,7 @@ decode_reftable(const struct source_bytes *in, struct header *h,
 
     h->reftable_offset = be64_get(in->fixed.refcount_table_offset);
     h->reftable_clusters = be32_get(in->fixed.refcount_table_clusters);
-    nr_bytes = (uint64_t)h->reftable_clusters << h->cluster_bits;
+    nr_bytes = scale_up(h->reftable_clusters, h->cluster_bits);
     if (nr_bytes == 0)
         return error_set(err, EIO, "header: there is no refcount table");
     if (nr_bytes > MAX_REFTABLE_BYTES)

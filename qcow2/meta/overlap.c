@@ -269,7 +269,7 @@ add_all(const struct image *img, struct overlap *o, struct qcow2_error *err)
         || add_alone(img, o, "L1 table", h->l1_offset,
                      (uint64_t)h->l1_size * 8, err) == -1
         || add_alone(img, o, "refcount table", h->reftable_offset,
-                     (uint64_t)h->reftable_clusters << img->cluster_bits,
+                     scale_up(h->reftable_clusters, img->cluster_bits),
                      err) == -1
         || add_alone(img, o, "new refcount table", a->moved_offset,
                      a->moved_offset ? (uint64_t)a->moved_clusters

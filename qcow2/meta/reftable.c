@@ -16,8 +16,8 @@ int
 reftable_load(struct image *img, struct qcow2_error *err)
 {
     struct alloc *a = &img->alloc;
-    uint64_t nr_bytes = (uint64_t)img->hdr.reftable_clusters
-                        << img->cluster_bits;
+    uint64_t nr_bytes = scale_up(img->hdr.reftable_clusters,
+                                 img->cluster_bits);
     CLEANUP_FREE be64 *disk = malloc(nr_bytes);
 
     free(a->reftable);

@@ -192,6 +192,32 @@ odd_seeds(struct seeds *s)
     sparse_free(f);
 }
 
+/* The smallest and the largest clusters and refcounts, with refcount blocks
+ * for the last clusters that a table can have. */
+static void
+extreme_seeds(struct seeds *s)
+{
+    static const char *const clusters[] = { "512", "64K", "1M", "2M" };
+    static const unsigned widths[] = { 1, 64 };
+
+    for (unsigned i = 0; i < 8; i++) {
+        unsigned last = i / 2 == 0 ? 63 : i / 2 == 1 ? 8191
+                        : i / 2 == 2 ? 131071 : 262143;
+        char recipe[200];
+        struct sparse *f;
+
+        snprintf(recipe, sizeof recipe, "cluster %s; refcount-bits %u;"
+                 "size 8M; incompatible 0; data 0 1;"
+                 "poke reftable[%u] = @refblock[0]", clusters[i / 2],
+                 widths[i % 2], last);
+        f = base_build(recipe);
+        put_sparse(s, f);
+        put_operations(s, 400 + i);
+        tell(s, "extreme-geometry", i);
+        sparse_free(f);
+    }
+}
+
 static void
 scene_seeds(struct seeds *s)
 {
@@ -321,6 +347,7 @@ seeds_each(const char *target, const char *check_dir, seed_fn *fn,
         scene_seeds(s);
         large_seeds(s);
         odd_seeds(s);
+        extreme_seeds(s);
     }
     if (strcmp(target, "snapshots") == 0)
         snapshot_seeds(s);
