@@ -203,7 +203,7 @@ check_begin(struct check *c, struct io *io, struct header *hdr,
     c->cluster_size = UINT64_C(1) << hdr->cluster_bits;
     c->refcount_max = UINT64_MAX >> (64 - (1u << hdr->refcount_order));
     c->first_past_end = UINT64_MAX;
-    c->refblock_bits = hdr->cluster_bits + 3 - hdr->refcount_order;
+    c->refblock_bits = hdr->geo.refblock_bits;
     c->table = malloc(c->cluster_size);
     if (!c->table)
         return error_nomem(err);

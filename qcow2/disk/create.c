@@ -95,22 +95,29 @@ plan_geometry(const struct qcow2_create_options *o, struct header_new *hn,
     return 0;
 }
 
+static struct geometry
+geometry_of(const struct header_new *hn)
+{
+    return geometry_make(hn->cluster_bits, hn->refcount_order, false);
+}
+
 static int
 plan_size(uint64_t size, struct header_new *hn, struct qcow2_error *err)
 {
-    unsigned entry_bits = hn->cluster_bits + (hn->cluster_bits - 3);
+    struct geometry geo = geometry_of(hn);
     uint64_t nr_entries;
 
     /* Other programs round it down to sectors. */
     if (add_overflows(size, 511, &hn->size))
         hn->size = UINT64_MAX;
     hn->size = round_down(hn->size, 512);
-    nr_entries = div_round_up(hn->size, UINT64_C(1) << entry_bits);
+    nr_entries = geometry_l1_entries(&geo, hn->size);
     if (nr_entries > MAX_L1_BYTES / sizeof(be64))
         return error_set(err, EINVAL, "a size of %" PRIu64 " bytes is more "
                          "than clusters of %u bytes can map (%" PRIu64 "); "
                          "use larger clusters", size, 1u << hn->cluster_bits,
-                         (uint64_t)MAX_L1_BYTES / sizeof(be64) << entry_bits);
+                         (uint64_t)MAX_L1_BYTES / sizeof(be64)
+                             << geometry_l1_reach_bits(&geo));
     hn->l1_size = nr_entries;
     return 0;
 }
@@ -118,7 +125,7 @@ plan_size(uint64_t size, struct header_new *hn, struct qcow2_error *err)
 static void
 plan_layout(struct plan *p)
 {
-    unsigned refblock_bits = p->hn.cluster_bits + 3 - p->hn.refcount_order;
+    unsigned refblock_bits = geometry_of(&p->hn).refblock_bits;
     uint64_t entries = p->cluster_size / sizeof(be64);
     struct layout *at = &p->at;
     uint64_t nr_refblocks = 1;
@@ -144,7 +151,7 @@ plan_layout(struct plan *p)
 static int
 build_tables(struct plan *p, struct qcow2_error *err)
 {
-    unsigned refblock_bits = p->hn.cluster_bits + 3 - p->hn.refcount_order;
+    unsigned refblock_bits = geometry_of(&p->hn).refblock_bits;
     const struct layout *at = &p->at;
     unsigned char *refblocks;
 

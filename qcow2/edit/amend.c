@@ -188,7 +188,7 @@ switch_form(struct image *img, const struct header_form *form,
 static int
 settle_widths(struct image *img, struct widths *w, struct qcow2_error *err)
 {
-    img->refblock_bits = w->block_bits;
+    img->geo.refblock_bits = w->block_bits;
     cache_drop_owner(img->meta, img);
     if (alloc_init(img, err) == -1 || overlap_fill(img, err) == -1) {
         image_fail(img);
@@ -228,7 +228,7 @@ expand_zeroes(struct image *img, struct qcow2_error *err)
 {
     struct view *v = &img->active;
     uint64_t off = 0, end = (uint64_t)v->l1_entries
-                            << (img->l2_bits + img->cluster_bits);
+                            << geometry_l1_reach_bits(&img->geo);
     CLEANUP_FREE void *zeroes = calloc(1, img->cluster_size);
 
     if (!zeroes)

@@ -24,7 +24,7 @@
 static uint64_t
 table_reach(const struct image *img)
 {
-    return UINT64_C(1) << (img->l2_bits + img->cluster_bits);
+    return UINT64_C(1) << geometry_l1_reach_bits(&img->geo);
 }
 
 static int

@@ -121,7 +121,7 @@ map_run(struct mapper *m, const struct alloc_run *run,
         m->table[m->nr++] = be64_make(entry_with_copied(
             entry_make_data(run->host_off + (i << img->cluster_bits)),
             false));
-        if (m->nr == UINT32_C(1) << img->l2_bits) {
+        if (m->nr == UINT32_C(1) << img->geo.l2_bits) {
             if (end_table(img, m->vs, m->table, err) == -1)
                 return -1;
             memset(m->table, 0, img->cluster_size);
@@ -229,7 +229,7 @@ static int
 find_state(const struct view *v, uint64_t *start, struct qcow2_error *err)
 {
     struct image *img = v->img;
-    unsigned bits = img->l2_bits + img->cluster_bits;
+    unsigned bits = geometry_l1_reach_bits(&img->geo);
     uint64_t first = tree_l1_entries(img, v->src.size);
     uint64_t room = v->l1_entries > first ? v->l1_entries - first : 0;
 

@@ -221,6 +221,7 @@ decode_features(const struct source_bytes *in, struct header *h,
         return error_set(err, EIO, "header: refcount_order is %u, must be "
                          "at most %d", h->refcount_order,
                          MAX_REFCOUNT_ORDER);
+    h->geo = geometry_make(h->cluster_bits, h->refcount_order, false);
     return 0;
 }
 
@@ -247,7 +248,6 @@ static int
 decode_l1(const struct source_bytes *in, struct header *h,
           struct qcow2_error *err)
 {
-    unsigned entry_bits = h->cluster_bits + (h->cluster_bits - 3);
     uint64_t needed;
 
     h->size = be64_get(in->fixed.size);
@@ -257,7 +257,7 @@ decode_l1(const struct source_bytes *in, struct header *h,
         return error_set(err, EIO, "header: the L1 table has %" PRIu32
                          " entries, more than the limit of %d", h->l1_size,
                          MAX_L1_BYTES / 8);
-    needed = div_round_up(h->size, UINT64_C(1) << entry_bits);
+    needed = geometry_l1_entries(&h->geo, h->size);
     if (h->l1_size < needed)
         return error_set(err, EIO, "header: the L1 table has %" PRIu32
                          " entries, too few for the virtual size of %" PRIu64

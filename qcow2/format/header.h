@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "format/format.h"
+#include "format/geometry.h"
 #include "qcow2.h"
 #include "storage/io.h"
 
@@ -27,6 +28,7 @@ struct header {
     unsigned version;
     unsigned cluster_bits;
     unsigned refcount_order;     /* width is 1 << order bits */
+    struct geometry geo;         /* that follows from these */
     uint64_t size;               /* virtual size as stored */
     uint32_t l1_size;            /* entries */
     uint64_t l1_offset;

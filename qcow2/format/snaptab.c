@@ -91,8 +91,7 @@ check_l1(const struct header *h, uint64_t file_size, const struct snapshot *s,
          struct qcow2_error *err)
 {
     uint64_t cluster_size = UINT64_C(1) << h->cluster_bits;
-    unsigned entry_bits = h->cluster_bits + (h->cluster_bits - 3);
-    uint64_t needed = div_round_up(s->disk_size, UINT64_C(1) << entry_bits);
+    uint64_t needed = geometry_l1_entries(&h->geo, s->disk_size);
 
     if (s->l1_size > MAX_L1_BYTES / 8)
         return error_set(err, EIO, "its L1 table has %" PRIu32 " entries, "

@@ -56,16 +56,16 @@ find_last_used(struct image *img, uint64_t *end, struct qcow2_error *err)
 {
     uint64_t per_slice = refcount_slice_entries(img);
     uint64_t nr = min_u64((uint64_t)img->alloc.reftable_entries
-                              << img->refblock_bits, img->alloc.limit);
+                              << img->geo.refblock_bits, img->alloc.limit);
     uint64_t slice = div_round_up(nr, per_slice);
 
     while (slice-- > 0) {
         struct block *b;
         uint64_t i;
-        uint64_t refblock = slice * per_slice >> img->refblock_bits;
+        uint64_t refblock = slice * per_slice >> img->geo.refblock_bits;
 
         if (img->alloc.reftable[refblock] == 0) {
-            slice = (refblock << img->refblock_bits) / per_slice;
+            slice = (refblock << img->geo.refblock_bits) / per_slice;
             continue;
         }
         if (refcount_load(img, slice * per_slice, &b, err) == -1)
@@ -290,7 +290,7 @@ counted_end(const struct image *img)
 
     while (nr > 0 && a->reftable[nr - 1] == 0)
         nr--;
-    return nr << img->refblock_bits;
+    return nr << img->geo.refblock_bits;
 }
 
 /* The first nr free clusters in a row before end; *found tells if there are

@@ -15,23 +15,19 @@
 #include "meta/alloc.h"
 #include "meta/map.h"
 
-enum { MAX_SLICE_BYTES = 4096 };
-
 static void
 set_geometry(struct image *img)
 {
-    img->cluster_bits = img->hdr.cluster_bits;
+    img->geo = img->hdr.geo;
+    img->cluster_bits = img->geo.cluster_bits;
     img->cluster_size = UINT32_C(1) << img->cluster_bits;
-    img->l2_bits = img->cluster_bits - 3;
-    img->slice_size = min_u64(img->cluster_size, MAX_SLICE_BYTES);
-    img->slice_bits = __builtin_ctz(img->slice_size) - 3;
-    img->refblock_bits = img->cluster_bits + 3 - img->hdr.refcount_order;
+    img->slice_size = UINT32_C(1) << img->geo.slice_bytes_bits;
 }
 
 static uint64_t
 nr_windows(const struct image *img, uint32_t l1_entries)
 {
-    return (uint64_t)l1_entries << (img->l2_bits - img->slice_bits);
+    return l1_entries * geometry_table_slices(&img->geo);
 }
 
 /* Loads an L1 table into v; header_read or snaptab_read checked its place
@@ -91,7 +87,7 @@ init_locks(struct image *img)
     pthread_mutex_init(&img->begin, NULL);
     pthread_mutex_init(&img->views_lock, NULL);
     pthread_mutex_init(&img->active.l1_lock, NULL);
-    range_lock_init(&img->ranges, img->slice_bits + img->cluster_bits);
+    range_lock_init(&img->ranges, img->geo.slice_bits + img->cluster_bits);
     range_lock_init(&img->tables, 0);
     dirty_init(&img->l2_dirty);
     pthread_mutex_init(&img->flush.lock, NULL);

@@ -134,13 +134,11 @@ struct image {
     struct header hdr;
     struct snapshot_table snaptab;
 
-    /* Geometry, derived from hdr once. */
+    /* Derived from hdr once; what is used most has a shorter name. */
+    struct geometry geo;
     uint32_t cluster_size;
     unsigned cluster_bits;
-    unsigned l2_bits;           /* log2 of entries of an L2 table */
-    uint32_t slice_size;        /* bytes: min(cluster_size, 4096) */
-    unsigned slice_bits;        /* log2 of entries of an L2 slice */
-    unsigned refblock_bits;     /* log2 of refcounts in a refblock */
+    uint32_t slice_size;        /* bytes of a cached slice */
 
     struct cache *meta;         /* slices; the pool's */
     struct clusters *clusters;  /* the pool's */

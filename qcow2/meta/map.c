@@ -42,13 +42,13 @@ const struct source_ops map_source_ops = {
 static unsigned
 l1_bits(const struct image *img)
 {
-    return img->l2_bits + img->cluster_bits;
+    return geometry_l1_reach_bits(&img->geo);
 }
 
 static unsigned
 slice_window_bits(const struct image *img)
 {
-    return img->slice_bits + img->cluster_bits;
+    return img->geo.slice_bits + img->cluster_bits;
 }
 
 uint64_t
@@ -87,10 +87,10 @@ l1_remember(struct view *v, uint64_t idx)
 static void
 l1_store(struct view *v, uint64_t idx, uint64_t entry)
 {
-    unsigned bits = v->img->l2_bits - v->img->slice_bits;
+    uint64_t slices = geometry_table_slices(&v->img->geo);
     LOCK_SCOPE(&v->l1_lock);
 
-    rows_end(&v->rows, idx << bits, UINT64_C(1) << bits);
+    rows_end(&v->rows, idx * slices, slices);
     __atomic_store_n(&v->l1[idx], entry, __ATOMIC_RELEASE);
     l1_remember(v, idx);
 }
@@ -167,7 +167,7 @@ static uint64_t
 l2_index(const struct image *img, uint64_t guest_off)
 {
     return guest_off >> img->cluster_bits
-           & ((UINT64_C(1) << img->slice_bits) - 1);
+           & ((UINT64_C(1) << img->geo.slice_bits) - 1);
 }
 
 /* The slice of guest_off in its table. */
@@ -175,7 +175,7 @@ static uint64_t
 slice_index(const struct image *img, uint64_t guest_off)
 {
     return guest_off >> slice_window_bits(img)
-           & ((UINT64_C(1) << (img->l2_bits - img->slice_bits)) - 1);
+           & (geometry_table_slices(&img->geo) - 1);
 }
 
 /* Reads a part of an L2 table, or all of it. */
@@ -208,7 +208,7 @@ note_row(struct view *v, uint64_t window, const be64 *slice)
     if (e.kind == MAP_COMPRESSED || e.flaws)
         return false;
     /* Slices have 64 entries at least; who compares many at once is faster. */
-    for (uint64_t i = 0; i >> img->slice_bits == 0; i += 16) {
+    for (uint64_t i = 0; i >> img->geo.slice_bits == 0; i += 16) {
         uint64_t differ = 0;
 
         for (uint64_t j = i; j < i + 16; j++)
@@ -250,7 +250,7 @@ static void
 note_neighbours(const struct load *l)
 {
     struct image *img = l->v->img;
-    unsigned nr = min_u64(UINT64_C(1) << (img->l2_bits - img->slice_bits),
+    unsigned nr = min_u64(geometry_table_slices(&img->geo),
                           CACHE_MAX_PRELOAD);
     struct load all = { l->v, round_down(l->window, nr), 0 };
     struct iovec vec[CACHE_MAX_PRELOAD];
@@ -568,7 +568,7 @@ map_read_table(struct image *img, uint64_t table_off, be64 *table,
 void
 map_refresh_table(struct image *img, uint64_t table_off, const be64 *table)
 {
-    uint32_t per_slice = UINT32_C(1) << img->slice_bits;
+    uint32_t per_slice = UINT32_C(1) << img->geo.slice_bits;
 
     for (uint32_t off = 0; off < img->cluster_size; off += img->slice_size) {
         struct block *b = cache_get(img->meta, img, table_off + off,

@@ -22,9 +22,9 @@ slice_place(struct image *img, uint64_t host_cluster, uint64_t *host_off,
             struct qcow2_error *err)
 {
     const struct alloc *a = &img->alloc;
-    uint64_t idx = host_cluster >> img->refblock_bits;
+    uint64_t idx = host_cluster >> img->geo.refblock_bits;
     uint64_t in_block = host_cluster
-                        & ((UINT64_C(1) << img->refblock_bits) - 1);
+                        & ((UINT64_C(1) << img->geo.refblock_bits) - 1);
     uint64_t refblock;
 
     *host_off = 0;
@@ -145,7 +145,7 @@ refcount_block_most(struct image *img, uint64_t idx, uint64_t *most,
                     struct qcow2_error *err)
 {
     struct whole w = { .img = img };
-    int r = slice_place(img, idx << img->refblock_bits, &w.host_off, err);
+    int r = slice_place(img, idx << img->geo.refblock_bits, &w.host_off, err);
 
     *most = 0;
     for (uint64_t at = 0; r == 0 && w.host_off && at < img->cluster_size;

@@ -99,7 +99,7 @@ plan_extension(struct image *img, struct extension *x,
 
     x->nr_refblocks = 1;
     for (;;) {
-        last = (extension_end(x) - 1) >> img->refblock_bits;
+        last = (extension_end(x) - 1) >> img->geo.refblock_bits;
         if (last - x->index >= x->nr_refblocks)
             x->nr_refblocks++;
         else if (last >= a->reftable_entries
@@ -156,10 +156,10 @@ make_extension(struct image *img, struct extension *x, bool reads_zero,
             return -1;
     for (; slice * per_slice < extension_end(x); slice++) {
         uint64_t in_all = slice * per_slice
-                          - (x->index << img->refblock_bits);
-        uint32_t i = in_all >> img->refblock_bits;
+                          - (x->index << img->geo.refblock_bits);
+        uint32_t i = in_all >> img->geo.refblock_bits;
         uint64_t in_block = in_all
-                            & ((UINT64_C(1) << img->refblock_bits) - 1);
+                            & ((UINT64_C(1) << img->geo.refblock_bits) - 1);
         struct block *b = cache_get(
             img->meta, img,
             refblock_place(img, x, i) + in_block / per_slice
@@ -233,7 +233,7 @@ reftable_add_refblock(struct image *img, uint64_t host_cluster,
     struct extension x = {
         .first = host_cluster,
         .payload_clusters = payload_clusters,
-        .index = host_cluster >> img->refblock_bits,
+        .index = host_cluster >> img->geo.refblock_bits,
     };
     bool exists, reads_zero;
     int r;

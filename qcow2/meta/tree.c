@@ -19,8 +19,7 @@
 uint32_t
 tree_l1_entries(const struct image *img, uint64_t nr_bytes)
 {
-    return div_round_up(nr_bytes,
-                        UINT64_C(1) << (img->l2_bits + img->cluster_bits));
+    return geometry_l1_entries(&img->geo, nr_bytes);
 }
 
 int
@@ -128,7 +127,7 @@ get_table(struct image *img, const uint64_t *l1, uint32_t i,
 static uint32_t
 entries_per_table(const struct image *img)
 {
-    return UINT32_C(1) << img->l2_bits;
+    return UINT32_C(1) << img->geo.l2_bits;
 }
 
 /* How many entries from i on, with a place each, are in a row on the host? */

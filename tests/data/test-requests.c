@@ -21,7 +21,7 @@ static const char *const backing_names[] = {
     "no backing", "qcow2 backing", "short raw backing", "long raw backing"
 };
 
-struct geometry {
+struct shape {
     unsigned version, cluster_bits, refcount_bits;
     enum backing backing;
     bool snapshots, zstd;
@@ -29,7 +29,7 @@ struct geometry {
 };
 
 struct trial {
-    struct geometry g;
+    struct shape g;
     struct rng rng;
     struct builder *image;
     unsigned char *below;   /* what the backing file shows, of g.size */
@@ -138,7 +138,7 @@ make_backing(struct trial *t)
 static void
 make_image(struct trial *t)
 {
-    const struct geometry *g = &t->g;
+    const struct shape *g = &t->g;
     uint64_t cluster_size = UINT64_C(1) << g->cluster_bits;
     uint64_t nr_clusters = (g->size + cluster_size - 1) / cluster_size;
     unsigned nr_lines = g->cluster_bits > 18 ? 2 : 6;
@@ -311,7 +311,7 @@ play_trial(struct trial *t, unsigned nr_ops)
 }
 
 static void
-try_geometry(const struct geometry *g, bool in_memory, unsigned nr_ops,
+try_geometry(const struct shape *g, bool in_memory, unsigned nr_ops,
              uint64_t stream)
 {
     uint64_t seed = rng_seed(1);
@@ -348,7 +348,7 @@ every_geometry(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 16 * 13 * rounds; i++) {
-        struct geometry g = {
+        struct shape g = {
             .version = 2 + i % 2,
             .backing = i / 2 % NR_BACKINGS,
             .snapshots = i / 8 % 2,
@@ -367,7 +367,7 @@ narrow_refcounts(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < 16; i++) {
-        struct geometry g = {
+        struct shape g = {
             .version = 3,
             .backing = i % NR_BACKINGS,
             .cluster_bits = 9 + i,
@@ -389,7 +389,7 @@ tiny_disks(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
-        struct geometry g = {
+        struct shape g = {
             .version = 2 + i % 2,
             .cluster_bits = i % 3 ? 16 : 9,
             .refcount_bits = 16,
@@ -407,7 +407,7 @@ real_files_satisfy_qemu(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < 32; i++) {
-        struct geometry g = {
+        struct shape g = {
             .version = 2 + i % 2,
             .backing = i / 2 % NR_BACKINGS,
             .snapshots = i / 8 % 2,

@@ -13,7 +13,7 @@
 
 enum { NR_STEPS = 24 };
 
-struct geometry {
+struct shape {
     const char *options; /* of qemu-img convert */
     const char *flags;
     unsigned version;
@@ -22,7 +22,7 @@ struct geometry {
 };
 
 struct trial {
-    struct geometry g;
+    struct shape g;
     struct rng rng;
     struct contents now;
     char path[1024];
@@ -214,7 +214,7 @@ verify(struct trial *t)
 }
 
 static void
-try_geometry(const struct geometry *g, uint64_t stream)
+try_geometry(const struct shape *g, uint64_t stream)
 {
     struct trial t = { .g = *g };
 
@@ -240,7 +240,7 @@ try_geometry(const struct geometry *g, uint64_t stream)
 static void
 both_implementations_take_turns(void **state)
 {
-    static const struct geometry geometries[] = {
+    static const struct shape geometries[] = {
         { "compat=1.1,cluster_size=64K", "-c", 3, 65536, false },
         { "compat=1.1,cluster_size=4K", "", 3, 4096, true },
         { "compat=0.10,cluster_size=4K", "-c", 2, 4096, false },

@@ -23,7 +23,7 @@ static const char *const backing_names[] = {
     "no backing", "shorter backing", "longer backing"
 };
 
-struct geometry {
+struct shape {
     unsigned version, cluster_bits, refcount_bits;
     enum backing backing;
     bool in_memory;
@@ -37,7 +37,7 @@ struct reader {
 };
 
 struct trial {
-    struct geometry g;
+    struct shape g;
     struct rng rng;
     struct mem *mem;        /* in memory: the file; otherwise at path */
     char path[1024];
@@ -72,7 +72,7 @@ max_size(const struct trial *t)
 
 /* A place for every kind of cluster. */
 static struct builder *
-make_image(const struct geometry *g)
+make_image(const struct shape *g)
 {
     struct builder *b = builder_new();
 
@@ -326,7 +326,7 @@ play_request(struct trial *t)
 }
 
 static void
-try_geometry(const struct geometry *g, unsigned nr_ops, uint64_t stream)
+try_geometry(const struct shape *g, unsigned nr_ops, uint64_t stream)
 {
     uint64_t seed = rng_seed(1);
     struct trial t = { .g = *g, .next_seed = 100 };
@@ -388,7 +388,7 @@ every_geometry(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 96 * rounds; i++) {
-        struct geometry g = {
+        struct shape g = {
             .version = i % 4 == 0 ? 2 : 3,
             .backing = i / 4 % NR_BACKINGS,
             .cluster_bits = 9 + i / 12 % 8,
@@ -407,7 +407,7 @@ largest_clusters(void **state)
 {
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
-        struct geometry g = {
+        struct shape g = {
             .version = 3 - i,
             .backing = i ? LONGER : NO_BACKING,
             .cluster_bits = 21,
@@ -429,7 +429,7 @@ real_files_satisfy_qemu(void **state)
 
     (void)state;
     for (unsigned i = 0; i < 12 * rounds; i++) {
-        struct geometry g = {
+        struct shape g = {
             .version = i % 3 == 0 ? 2 : 3,
             .backing = i / 3 % NR_BACKINGS,
             .cluster_bits = 9 + i % 8,
