@@ -31,6 +31,8 @@ enum {
 
 struct cluster {
     unsigned roles;
+    unsigned durable_roles; /* of them: what the last barrier left, without
+                             * what was written, or failed to be, since */
     unsigned nr_refs;       /* durable references by L1 and L2 entries */
     uint64_t hidden_since;  /* number of the operation since which nothing
                              * shows it; 0: always */

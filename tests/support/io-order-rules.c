@@ -237,12 +237,14 @@ static void
 carry_over(const struct order *o, struct cluster *new,
            const struct cluster *old)
 {
-    bool was_shown = old->roles & ROLES_SHOWN;
+    /* What a write that failed did not name after all is as it was. */
+    bool was_shown = old->durable_roles & ROLES_SHOWN;
     bool is_reserved = new->roles & ROLE_RESERVED;
 
     if (new->roles & ROLES_SHOWN) {
         free(old->covered);
-    } else if (was_shown || (old->roles & ROLE_RESERVED && !is_reserved)) {
+    } else if (was_shown
+               || (old->durable_roles & ROLE_RESERVED && !is_reserved)) {
         new->hidden_since = o->seq;
         new->kept = is_reserved;
         free(old->covered);
@@ -304,6 +306,8 @@ order_rescan(struct order *o)
     w.opaque = o->clusters;
     if (o->is_image)
         walk_world(&w);
+    for (uint64_t c = 0; c < o->nr_clusters; c++)
+        o->clusters[c].durable_roles = o->clusters[c].roles;
     for (uint64_t c = 0; c < nr_old; c++) {
         if (c < o->nr_clusters)
             carry_over(o, &o->clusters[c], &old[c]);
