@@ -27,6 +27,7 @@ struct mem {
     unsigned char *bytes;
     uint64_t size, capacity; /* capacity: whole blocks */
     bool *is_data;           /* one a block: not in a hole */
+    uint64_t room;           /* the most blocks of data */
 };
 
 struct mem_io {
@@ -67,6 +68,42 @@ mark_data(struct mem *m, uint64_t off, uint64_t nr_bytes)
         m->is_data[b] = true;
 }
 
+static uint64_t
+nr_data(const struct mem *m)
+{
+    uint64_t nr = 0;
+
+    for (uint64_t b = 0; b < m->capacity / BLOCK; b++)
+        nr += m->is_data[b];
+    return nr;
+}
+
+/* Is there room for data in [off, off + nr_bytes), inside the capacity? */
+static int
+check_room(const struct mem *m, uint64_t off, uint64_t nr_bytes,
+           struct qcow2_error *err)
+{
+    uint64_t more = 0;
+
+    if (m->room == UINT64_MAX)
+        return 0;
+    for (uint64_t b = off / BLOCK; b * BLOCK < off + nr_bytes; b++)
+        more += !m->is_data[b];
+    if (more == 0 || nr_data(m) + more <= m->room)
+        return 0;
+    return error_set(err, ENOSPC, "memory: no room for %" PRIu64 " bytes at %"
+                     PRIu64, nr_bytes, off);
+}
+
+uint64_t
+mem_set_room(struct mem *m, uint64_t nr_bytes)
+{
+    WRLOCK_SCOPE(&m->lock);
+
+    m->room = nr_bytes == UINT64_MAX ? UINT64_MAX : nr_bytes / BLOCK;
+    return nr_data(m) * BLOCK;
+}
+
 static void
 make_zero(struct mem *m, uint64_t off, uint64_t nr_bytes, bool hole)
 {
@@ -87,6 +124,7 @@ mem_new(const void *bytes, uint64_t nr_bytes)
 
     pthread_rwlock_init(&m->lock, NULL);
     m->nr_users = 1;
+    m->room = UINT64_MAX;
     reserve(m, nr_bytes);
     m->size = nr_bytes;
     if (bytes && nr_bytes > 0) {
@@ -220,7 +258,8 @@ mem_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
 
     for (int i = 0; i < nr_iov; i++)
         nr_bytes += iov[i].iov_len;
-    if (grow(m, host_off, nr_bytes, err) < 0)
+    if (grow(m, host_off, nr_bytes, err) < 0
+        || check_room(m, host_off, nr_bytes, err) < 0)
         return -1;
     mark_data(m, host_off, nr_bytes);
     for (int i = 0; i < nr_iov; i++) {
@@ -244,7 +283,9 @@ mem_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes, unsigned flags,
     struct mem *m = mem_of(io);
     WRLOCK_SCOPE(&m->lock);
 
-    if (grow(m, host_off, nr_bytes, err) < 0)
+    if (grow(m, host_off, nr_bytes, err) < 0
+        || (!(flags & IO_ZERO_PUNCH)
+            && check_room(m, host_off, nr_bytes, err) < 0))
         return -1;
     make_zero(m, host_off, nr_bytes, flags & IO_ZERO_PUNCH);
     return 0;

@@ -32,6 +32,12 @@ struct mem *mem_like(const struct mem *m, const void *bytes,
 struct mem *mem_load(const char *path);
 void mem_save(struct mem *m, const char *path);
 
+/* What its file system has room for, in bytes of data (holes take none); a
+ * write, or a zero that allocates, of more fails with ENOSPC. UINT64_MAX:
+ * no limit, as at first. Returns how much data there is now.
+ */
+uint64_t mem_set_room(struct mem *m, uint64_t nr_bytes);
+
 /* The last of this and of closing the backends open on it frees the file.
  * NULL is fine. */
 void mem_free(struct mem *m);
