@@ -87,3 +87,9 @@ error_nomem(struct qcow2_error *err)
 {
     return error_set(err, ENOMEM, "out of memory");
 }
+
+bool
+error_is_no_space(const struct qcow2_error *err)
+{
+    return err->errnum == ENOSPC || err->errnum == EDQUOT;
+}

@@ -292,21 +292,16 @@ static int
 write_image(struct io *io, const struct plan *p, struct qcow2_error *err)
 {
     const struct layout *at = &p->at;
-    uint64_t size = at->end << p->hn.cluster_bits;
     uint64_t l1_bytes = at->nr_l1 << p->hn.cluster_bits;
     size_t nr_table_bytes = (at->nr_reftable + at->nr_refblocks)
                             << p->hn.cluster_bits;
 
     if (remove_old(io, err) == -1)
         return -1;
-    if (io->can_grow) {
-        if (io_truncate(io, size, err) == -1)
-            return -1;
-    } else if (io_zero(io, p->hn.l1_offset, l1_bytes, 0, err) == -1) {
-        return -1;
-    }
-    if (io_pwrite(io, p->tables, nr_table_bytes, p->hn.reftable_offset, err)
-        == -1
+    /* A flush writes to the L1 table: its space is taken now. */
+    if (io_zero(io, p->hn.l1_offset, l1_bytes, 0, err) == -1
+        || io_pwrite(io, p->tables, nr_table_bytes, p->hn.reftable_offset,
+                     err) == -1
         || io_flush(io, err) == -1
         || io_pwrite(io, p->header, p->cluster_size, 0, err) == -1
         || io_flush(io, err) == -1)

@@ -239,16 +239,39 @@ flush(struct qcow2_disk *disk, struct qcow2_error *err)
 }
 
 static int
-change_and_flush(struct qcow2_disk *disk, const struct change *c,
-                 struct qcow2_error *err)
+try_change(struct qcow2_disk *disk, const struct change *c,
+           struct qcow2_error *err)
 {
     bool detect = c->kind == CHANGE_WRITE
                   && disk->detect_zeroes != QCOW2_DETECT_ZEROES_OFF;
+
+    return detect ? write_detecting(disk, c, err) : change_once(disk, c, err);
+}
+
+/* A request may be made any number of times. */
+static int
+change_bytes(struct qcow2_disk *disk, const struct change *c,
+             struct qcow2_error *err)
+{
+    struct image *img = disk->file->image;
+    struct qcow2_error error;
+    int r = try_change(disk, c, &error);
+
+    if (r == -1 && img && flush_for_space(img, &error))
+        r = try_change(disk, c, &error);
+    if (r == -1 && err)
+        *err = error;
+    return r;
+}
+
+static int
+change_and_flush(struct qcow2_disk *disk, const struct change *c,
+                 struct qcow2_error *err)
+{
     int r = 0;
 
     if (c->nr_bytes > 0)
-        r = detect ? write_detecting(disk, c, err)
-                   : change_once(disk, c, err);
+        r = change_bytes(disk, c, err);
     if (r == 0 && c->flags & QCOW2_FUA)
         r = flush(disk, err);
     return r;

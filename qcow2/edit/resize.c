@@ -244,10 +244,6 @@ fill_run(struct image *img, const struct alloc_run *run,
         return io_pwrite(img->io, zeroes, 512,
                          run->host_off + nr_bytes - 512, err);
     case QCOW2_PREALLOC_FALLOC:
-        /* Space is reserved only inside the file. */
-        if (io_pwrite(img->io, zeroes, 512, run->host_off + nr_bytes - 512,
-                      err) == -1)
-            return -1;
         return io_zero(img->io, run->host_off, nr_bytes, 0, err);
     case QCOW2_PREALLOC_FULL:
         for (uint64_t at = 0; at < nr_bytes; at += sizeof zeroes)

@@ -538,16 +538,11 @@ alloc_forget_table(struct image *img, uint64_t host_off)
 }
 
 int
-alloc_zero_table(struct image *img, uint64_t host_off, bool reads_zero,
+alloc_zero_table(struct image *img, uint64_t host_off,
                  struct qcow2_error *err)
 {
-    static const unsigned char zeroes[512];
-
     alloc_forget_table(img, host_off);
-    if (!reads_zero)
-        return io_zero(img->io, host_off, img->cluster_size, 0, err);
-    /* Checkers object to a table past the end of the file, so it must be
-     * inside before anything points to it. */
-    return io_pwrite(img->io, zeroes, sizeof zeroes,
-                     host_off + img->cluster_size - sizeof zeroes, err);
+    /* The file must reach to its end, or checkers object, and the flush must
+     * not be the first to find out that there is no space for it. */
+    return io_zero(img->io, host_off, img->cluster_size, 0, err);
 }

@@ -91,10 +91,10 @@ int alloc_apply_frees(struct image *img, struct freed_list *list,
                       struct qcow2_error *err);
 
 /* A table is made in the cluster at host_off, which alloc_clusters gave:
- * it reads as zeroes on disk, lies inside the file, and nothing of an
- * earlier table there is cached.
+ * it reads as zeroes on disk, lies inside the file, its space is allocated,
+ * and nothing of an earlier table there is cached.
  */
-int alloc_zero_table(struct image *img, uint64_t host_off, bool reads_zero,
+int alloc_zero_table(struct image *img, uint64_t host_off,
                      struct qcow2_error *err);
 
 /* Forgets cached slices of whatever was in the cluster before. */

@@ -28,6 +28,7 @@ struct take {
     struct dirty_batch l2;
     struct reftable_change reftable;
     struct dirty_batch refcounts;
+    bool is_final;  /* the failure was none that may be tried again */
 };
 
 static void
@@ -112,19 +113,28 @@ write_l1(struct image *img, const struct l1_change *c,
     return 0;
 }
 
+static int
+barrier(struct image *img, struct take *t, struct qcow2_error *err)
+{
+    if (io_flush(img->io, err) == 0)
+        return 0;
+    t->is_final = true;
+    return -1;
+}
+
 /* Publishes new refblocks, which are complete on disk by now, and moves the
  * table when it was outgrown (I5). */
 static int
-write_reftable(struct image *img, const struct reftable_change *c,
-               struct qcow2_error *err)
+write_reftable(struct image *img, struct take *t, struct qcow2_error *err)
 {
+    const struct reftable_change *c = &t->reftable;
     uint64_t old_off = img->hdr.reftable_offset;
     uint64_t old_clusters = img->hdr.reftable_clusters;
 
     if (c->nr == 0)
         return 0;
     if (!c->moved_offset)
-        return io_flush(img->io, err) == -1
+        return barrier(img, t, err) == -1
                        || io_pwrite(img->io, c->entries,
                                     c->nr * sizeof *c->entries,
                                     old_off
@@ -133,10 +143,14 @@ write_reftable(struct image *img, const struct reftable_change *c,
                    ? -1 : 0;
     if (io_pwrite(img->io, c->entries, c->nr * sizeof *c->entries,
                   c->moved_offset, err) == -1
-        || io_flush(img->io, err) == -1
-        || header_write_reftable(img->io, &img->hdr, c->moved_offset,
-                                 c->moved_clusters, err) == -1)
+        || barrier(img, t, err) == -1)
         return -1;
+    if (header_write_reftable(img->io, &img->hdr, c->moved_offset,
+                              c->moved_clusters, err) == -1) {
+        /* Which table the header names is unknown. */
+        t->is_final = true;
+        return -1;
+    }
     /* For the next flush: this one has yet to make the move durable. */
     overlap_remove(&img->overlap, old_off >> img->cluster_bits,
                    old_clusters);
@@ -144,21 +158,29 @@ write_reftable(struct image *img, const struct reftable_change *c,
     return 0;
 }
 
-/* Stages A and B; nothing of what was taken is lost in memory when they
- * fail, so that reads go on (I8). */
+/* What is published must not be given back: a table that has moved would move
+ * to where it is, and be freed there. */
+static void
+end_stage_a(struct take *t)
+{
+    dirty_batch_end(&t->refcounts);
+    reftable_change_free(&t->reftable);
+}
+
+/* Stages A and B. */
 static int
-write_stages(struct image *img, const struct take *t,
-             struct qcow2_error *err)
+write_stages(struct image *img, struct take *t, struct qcow2_error *err)
 {
     if (write_slices(img, &t->refcounts, err) == -1
-        || write_reftable(img, &t->reftable, err) == -1
-        || io_flush(img->io, err) == -1)
+        || write_reftable(img, t, err) == -1
+        || barrier(img, t, err) == -1)
         return -1;
+    end_stage_a(t);
     if (t->l2.nr == 0 && t->l1.nr == 0)
         return 0;
     if (write_slices(img, &t->l2, err) == -1
         || write_l1(img, &t->l1, err) == -1
-        || io_flush(img->io, err) == -1)
+        || barrier(img, t, err) == -1)
         return -1;
     return 0;
 }
@@ -184,12 +206,22 @@ end_quarantine(struct image *img, struct freed_list *frees,
     if (r == -1)
         return -1;
     r = write_slices(img, &lowered, err);
-    if (r == -1)
+    if (r == -1 && !error_is_no_space(err))
         image_fail(img);
+    if (r == -1) {
+        LOCK_SCOPE(&img->alloc.lock);
+        dirty_give_back(&img->alloc.refcounts, &lowered);
+        return -1;
+    }
     dirty_batch_end(&lowered);
-    return r;
+    return 0;
 }
 
+/* Nothing of what was taken is lost in memory when stages A and B fail, so
+ * that reads go on (I8). Where a write lacked space, so do writes and flushes:
+ * what it left on disk is what a power cut may leave at any time, and a later
+ * flush does all of it anew, from what is in memory then. err is not NULL.
+ */
 static int
 flush_once(struct image *img, struct qcow2_error *err)
 {
@@ -202,7 +234,8 @@ flush_once(struct image *img, struct qcow2_error *err)
                 "slices, %u L1 entries, %zu frees",
                 t.refcounts.nr, t.reftable.nr, t.l2.nr, t.l1.nr, t.frees.nr);
     if (write_stages(img, &t, err) == -1) {
-        image_fail(img);
+        if (t.is_final || !error_is_no_space(err))
+            image_fail(img);
         give_back(img, &t);
         return error_prefix(err, "%s: flush", img->name);
     }
@@ -278,6 +311,22 @@ flush_make_room(struct image *img, struct qcow2_error *err)
     return flush_run(img, err);
 }
 
+bool
+flush_for_space(struct image *img, const struct qcow2_error *err)
+{
+    struct flush *f = &img->flush;
+    bool running;
+
+    if (!error_is_no_space(err))
+        return false;
+    pthread_mutex_lock(&f->lock);
+    running = f->running;
+    pthread_mutex_unlock(&f->lock);
+    /* Others may have made the flush since the request failed. */
+    return (!running && alloc_nr_frees(img) == 0)
+           || flush_run(img, NULL) == 0;
+}
+
 static bool
 is_dirty(struct image *img)
 {
@@ -305,7 +354,13 @@ flush_all(struct image *img, struct qcow2_error *err)
 int
 flush_close(struct image *img, struct qcow2_error *err)
 {
-    return img->readonly || !img->begun ? 0 : flush_all(img, err);
+    if (img->readonly || !img->begun)
+        return 0;
+    if (flush_all(img, err) == -1) {
+        image_fail(img); /* what cannot be flushed any more may leak */
+        return -1;
+    }
+    return 0;
 }
 
 static int
@@ -328,9 +383,16 @@ int
 flush_switch(struct image *img, flush_change_fn *change, const void *what,
              struct qcow2_error *err)
 {
-    if (flush_run(img, err) == -1)
-        return -1;
-    return switch_header(img, change, what, err);
+    struct qcow2_error error;
+
+    if (flush_run(img, &error) == 0)
+        return switch_header(img, change, what, err);
+    /* The operation ends in its middle: not as if nothing had happened. */
+    if (error_is_no_space(&error))
+        image_fail(img);
+    if (err)
+        *err = error;
+    return -1;
 }
 
 static int

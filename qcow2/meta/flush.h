@@ -16,6 +16,12 @@ int flush_run(struct image *img, struct qcow2_error *err);
  */
 int flush_make_room(struct image *img, struct qcow2_error *err);
 
+/* A request failed with *err: may it succeed if it is made once more? Where
+ * space is lacking, ends the quarantine of freed clusters, with a flush, so
+ * that they can be used. Caller holds image.rwlock, and no lock below it.
+ */
+bool flush_for_space(struct image *img, const struct qcow2_error *err);
+
 /* For operations that hold image.rwlock exclusively. flush_all: until
  * nothing is dirty or in quarantine. flush_switch: all that the header will
  * point to, a barrier, the header's one write by `change` (I5), a barrier.

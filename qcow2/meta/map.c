@@ -507,7 +507,7 @@ make_table(struct view *v, uint64_t guest_off, uint64_t old_off,
         return -1;
     }
     r = old_off ? copy_table(img, old_off, run.host_off, err)
-                : alloc_zero_table(img, run.host_off, run.reads_zero, err);
+                : alloc_zero_table(img, run.host_off, err);
     if (r == -1) {
         overlap_remove(&img->overlap, run.host_off >> img->cluster_bits, 1);
         alloc_free(img, run.host_off, 1);

@@ -135,7 +135,7 @@ load_zeroes(void *opaque, uint64_t key, void *data, uint32_t size,
 
 /* All that can fail, and nothing that anybody can see. */
 static int
-make_extension(struct image *img, struct extension *x, bool reads_zero,
+make_extension(struct image *img, struct extension *x,
                struct qcow2_error *err)
 {
     uint64_t per_slice = refcount_slice_entries(img);
@@ -150,9 +150,13 @@ make_extension(struct image *img, struct extension *x, bool reads_zero,
                        sizeof *x->slices);
     if (!x->slices)
         return error_nomem(err);
+    /* The flush writes the table, for which there must be space by then. */
+    if (io_zero(img->io, table_place(img, x),
+                (uint64_t)x->table_clusters << img->cluster_bits, 0, err)
+        == -1)
+        return -1;
     for (uint32_t i = 0; i < x->nr_refblocks; i++)
-        if (alloc_zero_table(img, refblock_place(img, x, i), reads_zero, err)
-            == -1)
+        if (alloc_zero_table(img, refblock_place(img, x, i), err) == -1)
             return -1;
     for (; slice * per_slice < extension_end(x); slice++) {
         uint64_t in_all = slice * per_slice
@@ -235,7 +239,7 @@ reftable_add_refblock(struct image *img, uint64_t host_cluster,
         .payload_clusters = payload_clusters,
         .index = host_cluster >> img->geo.refblock_bits,
     };
-    bool exists, reads_zero;
+    bool exists;
     int r;
     /* Clusters without a refblock are handed out by nobody else while we
      * hold this: all that follows happens to clusters that are ours. */
@@ -243,14 +247,13 @@ reftable_add_refblock(struct image *img, uint64_t host_cluster,
 
     pthread_mutex_lock(&a->lock);
     exists = x.index < a->reftable_entries && a->reftable[x.index] != 0;
-    reads_zero = host_cluster >= a->fresh_from;
     pthread_mutex_unlock(&a->lock);
     if (exists)
         return 0;
 
     if (plan_extension(img, &x, err) == -1)
         return -1;
-    r = make_extension(img, &x, reads_zero, err);
+    r = make_extension(img, &x, err);
     if (r == 0)
         publish_extension(img, &x);
     for (uint64_t i = 0; i < x.nr_slices; i++)

@@ -38,6 +38,7 @@ struct file {
     /* Learnt from the kernel's refusals, so as not to ask again. */
     atomic_bool no_zero_range;
     atomic_bool no_punch;
+    atomic_bool no_allocate;
     atomic_bool no_seek_hole;
 };
 
@@ -213,7 +214,7 @@ file_get_size(struct io *io, uint64_t *size, struct qcow2_error *err)
 
 /* Zeroes and holes. The fallocate modes that matter are not in POSIX. */
 
-enum way { WAY_ZERO_RANGE, WAY_PUNCH };
+enum way { WAY_ZERO_RANGE, WAY_PUNCH, WAY_ALLOCATE };
 
 /* 1: done. 0: the file cannot do it this way, and nothing changed. */
 static int
@@ -221,15 +222,27 @@ try_fallocate(struct file *f, enum way way, uint64_t host_off,
               uint64_t nr_bytes, struct qcow2_error *err)
 {
 #if defined(FALLOC_FL_PUNCH_HOLE) && defined(FALLOC_FL_ZERO_RANGE)
-    atomic_bool *never = way == WAY_PUNCH ? &f->no_punch : &f->no_zero_range;
-    int mode = way == WAY_PUNCH ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
-                                : FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+    static const struct {
+        int mode;
+        const char *verb;
+    } ways[] = {
+        [WAY_ZERO_RANGE] = {
+            FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, "zero"
+        },
+        [WAY_PUNCH] = {
+            FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, "punch a hole of"
+        },
+        [WAY_ALLOCATE] = { 0, "allocate" },
+    };
+    atomic_bool *never = way == WAY_PUNCH      ? &f->no_punch
+                         : way == WAY_ALLOCATE ? &f->no_allocate
+                                               : &f->no_zero_range;
     int r;
 
     if (atomic_load_explicit(never, memory_order_relaxed))
         return 0;
     do
-        r = fallocate(f->fd, mode, host_off, nr_bytes);
+        r = fallocate(f->fd, ways[way].mode, host_off, nr_bytes);
     while (r < 0 && errno == EINTR);
     if (r == 0)
         return 1;
@@ -241,19 +254,20 @@ try_fallocate(struct file *f, enum way way, uint64_t host_off,
     case EINVAL: /* alignment that this range lacks (block devices) */
         return 0;
     }
-    return request_error(f, way == WAY_PUNCH ? "punch a hole of" : "zero",
-                         nr_bytes, host_off, err);
+    return request_error(f, ways[way].verb, nr_bytes, host_off, err);
 #else
     (void)f, (void)way, (void)host_off, (void)nr_bytes, (void)err;
     return 0;
 #endif
 }
 
+enum { SMALL_ZERO_BYTES = 65536 };
+
 static int
 write_zeroes(struct file *f, uint64_t host_off, uint64_t nr_bytes,
              struct qcow2_error *err)
 {
-    static const unsigned char zeroes[65536];
+    static const unsigned char zeroes[SMALL_ZERO_BYTES];
     struct iovec iov[IO_MAX_IOV];
 
     while (nr_bytes > 0) {
@@ -293,9 +307,25 @@ zero_inside(struct file *f, uint64_t host_off, uint64_t nr_bytes,
     return write_zeroes(f, host_off, nr_bytes, err);
 }
 
-/* What is past the end reads as zeroes once the file reaches that far. It
- * grows by a write of its last byte: ftruncate would cut off what another
- * thread writes behind the range meanwhile.
+/* Allocates a range past the end, and grows the file to its end. A small one
+ * is written: delayed allocation then places it with the data around it.
+ */
+static int
+allocate_past_end(struct file *f, uint64_t host_off, uint64_t nr_bytes,
+                  struct qcow2_error *err)
+{
+    int r = 0;
+
+    if (nr_bytes > SMALL_ZERO_BYTES)
+        r = try_fallocate(f, WAY_ALLOCATE, host_off, nr_bytes, err);
+    if (r != 0)
+        return r < 0 ? -1 : 0;
+    return write_zeroes(f, host_off, nr_bytes, err);
+}
+
+/* What is past the end reads as zeroes once the file reaches that far. Where
+ * no space is wanted, a write of the last byte makes it: ftruncate would cut
+ * off what another thread writes behind the range meanwhile.
  */
 static int
 file_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
@@ -313,6 +343,9 @@ file_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
         return -1;
     if (end <= size)
         return 0;
+    host_off = max_u64(host_off, size);
+    if (flags == 0)
+        return allocate_past_end(f, host_off, end - host_off, err);
     return file_pwritev(io, &last, 1, end - 1, err);
 }
 

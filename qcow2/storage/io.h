@@ -47,7 +47,9 @@ struct io_ops {
     int (*flush)(struct io *io, struct qcow2_error *err);
 
     /* The range reads as zeroes afterwards. Grows the file if the range
-     * ends beyond it. Falls back to writing unless IO_ZERO_FAST.
+     * ends beyond it. Falls back to writing unless IO_ZERO_FAST. Without
+     * flags its space is allocated, as far as the file system can promise
+     * that, so that a later write to it does not fail with ENOSPC.
      */
     int (*zero)(struct io *io, uint64_t host_off, uint64_t nr_bytes,
                 unsigned flags, struct qcow2_error *err);

@@ -27,6 +27,13 @@ struct scenario {
 
 static const struct op flush = { .kind = OP_FLUSH };
 
+/* Nothing but writes failed, for want of space: the handle goes on. */
+static bool
+lacked_space(const struct scenario *s)
+{
+    return s->fault->errnum == ENOSPC && !(s->fault->kinds & FAULT_FLUSH);
+}
+
 static uint64_t
 moment_of(struct powercut *pc)
 {
@@ -56,13 +63,17 @@ note_failure(struct scenario *s, const struct op *op)
 
     s->failed = true;
     s->flush_failed |= !op || op->kind == OP_FLUSH;
-    s->may_be_failed |= s->flush_failed || (op->flags & QCOW2_FUA);
+    /* After the close nobody flushes any more. */
+    s->may_be_failed |= !op
+                        || (!lacked_space(s)
+                            && (s->flush_failed || (op->flags & QCOW2_FUA)));
     EXPECT(s->err.errnum == EIO || s->err.errnum == s->fault->errnum,
            "%s: errno %d: %s", what, s->err.errnum, s->err.text);
     EXPECT(s->err.text[0], "%s: no text", what);
 }
 
-/* The handle goes on, or has failed and says so. */
+/* The handle goes on, or has failed and says so; it has not failed if what
+ * it lacked was space, of which there is enough by now. */
 static void
 expect_usable_or_failed(struct scenario *s)
 {
@@ -72,8 +83,10 @@ expect_usable_or_failed(struct scenario *s)
     bool wrote = play_op(p, &again, &s->err) == 0;
     bool flushed = play_op(p, &flush, &s->err) == 0;
 
-    EXPECT(!flushed || !s->flush_failed,
+    EXPECT(!flushed || !s->flush_failed || lacked_space(s),
            "a flush succeeds after one that failed");
+    EXPECT(flushed || !lacked_space(s), "there is space again, but: %s",
+           s->err.text);
     EXPECT(wrote || !flushed, "flushes, but does not write: %s", s->err.text);
     expect_legal(s);
 }
@@ -105,8 +118,11 @@ run_with_fault(struct scenario *s, const struct letter *l, unsigned nth)
         if (nth % 2)
             expect_usable_or_failed(s);
     }
-    if (qcow2_close(p->disk, &s->err) != 0)
+    if (qcow2_close(p->disk, &s->err) != 0) {
         note_failure(s, NULL);
+        EXPECT(!lacked_space(s), "there is space again, but closing fails: "
+               "%s", s->err.text);
+    }
     EXPECT(!fired || s->failed || s->fault->kinds != FAULT_FLUSH,
            "nobody says that a flush has failed");
     return fired;
@@ -180,7 +196,7 @@ play_on(struct scenario *s, struct rng *r, unsigned nr_ops)
         op.flags &= ~QCOW2_FAST;
         expect_step("%u: %s", i, play_text(&op));
         if (play_op(p, &op, &s->err) == 0) {
-            EXPECT(op.kind != OP_FLUSH || !s->flush_failed,
+            EXPECT(op.kind != OP_FLUSH || !s->flush_failed || lacked_space(s),
                    "a flush succeeds after one that failed");
             continue;
         }
