@@ -169,6 +169,20 @@ enum {
      * descriptor, and processes commonly have a few thousand. */
     MAX_CHAIN_DEPTH = 4096,
 };
+
+/* Freed clusters that wait for a flush, before requests make one themselves:
+ * what a client that never flushes can make the file longer by. In runs, for
+ * the memory they take (1 MiB); in bytes, a part of the file, but not so
+ * little that small disks flush all the time, nor so much that it matters to
+ * the host of a large one.
+ */
+enum {
+    MAX_QUARANTINE_RUNS = 65536,
+    MIN_QUARANTINE_BYTES = 16 << 20,
+    QUARANTINE_PART = 8,
+};
+#define MAX_QUARANTINE_BYTES (UINT64_C(16) << 30)
+
 /* Offsets are 56 bits wide in tables. */
 #define MAX_HOST_OFFSET (UINT64_C(1) << 56)
 

@@ -127,7 +127,7 @@ empty_tables(struct commit *c, struct qcow2_error *err)
             return -1;
     }
     if (overlap_fill(img, err) == -1 || flush_all(img, err) == -1
-        || alloc_cut_file(img, err) == -1)
+        || alloc_cut_file(img, true, err) == -1)
         return -1;
     return flush_dirty_bit(img, false, err);
 }

@@ -16,6 +16,7 @@
 #include "base/escape.h"
 #include "cache/clusters.h"
 #include "disk/open-disk.h"
+#include "meta/flush.h"
 #include "request/request.h"
 
 enum { DEFAULT_SPARSE_BYTES = 4096, MIN_BLOCK_BYTES = 512 };
@@ -312,35 +313,49 @@ convert_target_prepare(const struct convert_target *t, struct copy_chunk *c,
     return r;
 }
 
+/* One cluster, at pos of the chunk. */
+static int
+write_packed_cluster(const struct convert_target *t,
+                     const struct copy_chunk *c, uint64_t pos,
+                     struct qcow2_error *err)
+{
+    struct image *img = t->disk->file->image;
+    const struct packed *p = packed_of(t, c, pos);
+    uint64_t guest_off = c->guest_off + pos;
+    uint64_t n = min_u64(img->cluster_size, c->nr_bytes - pos);
+
+    switch (p->kind) {
+    case PACKED_ZERO:
+        return t->reads_zero ? 0 : zero_range(img, n, guest_off,
+                                              QCOW2_MAY_TRIM, err);
+    case PACKED_NOT:
+        return write_data(img, c->buf + pos, n, guest_off, err);
+    case PACKED:
+        return write_compressed(img, c->space + pos, p->nr_bytes, guest_off,
+                                err);
+    }
+    __builtin_unreachable();
+}
+
 static int
 write_packed(const struct convert_target *t, const struct copy_chunk *c,
              struct qcow2_error *err)
 {
     struct image *img = t->disk->file->image;
-    uint32_t size = img->cluster_size;
     int r = 0;
 
     RDLOCK_SCOPE(&img->rwlock);
     if (image_begin_write(img, err) == -1)
         return -1;
-    for (uint64_t pos = 0; r == 0 && pos < c->nr_bytes; pos += size) {
-        const struct packed *p = packed_of(t, c, pos);
-        uint64_t guest_off = c->guest_off + pos;
-        uint64_t n = min_u64(size, c->nr_bytes - pos);
+    for (uint64_t pos = 0; r == 0 && pos < c->nr_bytes;
+         pos += img->cluster_size) {
+        struct qcow2_error error;
 
-        switch (p->kind) {
-        case PACKED_ZERO:
-            if (!t->reads_zero)
-                r = zero_range(img, n, guest_off, QCOW2_MAY_TRIM, err);
-            break;
-        case PACKED_NOT:
-            r = write_data(img, c->buf + pos, n, guest_off, err);
-            break;
-        case PACKED:
-            r = write_compressed(img, c->space + pos, p->nr_bytes, guest_off,
-                                 err);
-            break;
-        }
+        r = write_packed_cluster(t, c, pos, &error);
+        if (r == -1 && flush_for_space(img, &error))
+            r = write_packed_cluster(t, c, pos, &error);
+        if (r == -1 && err)
+            *err = error;
     }
     return r;
 }
@@ -357,21 +372,6 @@ convert_target_write(const struct convert_target *t, struct copy_chunk *c,
         return qcow2_pwrite(t->disk, c->buf, c->nr_bytes, c->guest_off, 0,
                             err);
     return write_sparse(t, c, err);
-}
-
-/* Compressed data end anywhere; other programs read whole sectors. */
-static int
-complete_sector(struct convert_target *t, struct qcow2_error *err)
-{
-    struct io *io = t->disk->chain->layers[0]->io;
-    uint64_t size;
-
-    if (!t->compress || !io->can_grow)
-        return 0;
-    if (io_get_size(io, &size, err) == -1)
-        return -1;
-    return is_aligned(size, 512) ? 0
-                                 : io_truncate(io, round_up(size, 512), err);
 }
 
 /* Unless somebody has put something else in its place. */
@@ -391,8 +391,7 @@ convert_target_close(struct convert_target *t, bool complete,
 {
     int r = 0;
 
-    if (complete && (complete_sector(t, err) == -1
-                     || qcow2_flush(t->disk, err) == -1))
+    if (complete && qcow2_flush(t->disk, err) == -1)
         r = -1;
     if (qcow2_close(t->disk, r == 0 ? err : NULL) == -1)
         r = -1;

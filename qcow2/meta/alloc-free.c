@@ -20,6 +20,7 @@ append_run(struct freed_list *l, uint64_t cluster, uint64_t nr)
     if (l->nr > 0
         && l->runs[l->nr - 1].cluster + l->runs[l->nr - 1].nr == cluster) {
         l->runs[l->nr - 1].nr += nr;
+        l->nr_clusters += nr;
         return;
     }
     if (l->nr == l->capacity) {
@@ -32,6 +33,7 @@ append_run(struct freed_list *l, uint64_t cluster, uint64_t nr)
         l->capacity = capacity;
     }
     l->runs[l->nr++] = (struct freed_run){ cluster, nr };
+    l->nr_clusters += nr;
 }
 
 void
@@ -60,6 +62,7 @@ alloc_release_tables(struct image *img)
     for (size_t i = 0; i < l->nr; i++)
         append_run(&img->alloc.frees, l->runs[i].cluster, l->runs[i].nr);
     l->nr = 0;
+    l->nr_clusters = 0;
 }
 
 size_t
@@ -68,6 +71,24 @@ alloc_nr_frees(struct image *img)
     LOCK_SCOPE(&img->alloc.frees_lock);
 
     return img->alloc.frees.nr;
+}
+
+bool
+alloc_has_many_frees(struct image *img)
+{
+    uint64_t bytes, end;
+
+    pthread_mutex_lock(&img->alloc.frees_lock);
+    bytes = img->alloc.frees.nr < MAX_QUARANTINE_RUNS
+            ? img->alloc.frees.nr_clusters << img->cluster_bits
+            : MAX_QUARANTINE_BYTES;
+    pthread_mutex_unlock(&img->alloc.frees_lock);
+    if (bytes < MIN_QUARANTINE_BYTES || bytes >= MAX_QUARANTINE_BYTES)
+        return bytes >= MAX_QUARANTINE_BYTES;
+    pthread_mutex_lock(&img->alloc.lock);
+    end = img->alloc.end << img->cluster_bits;
+    pthread_mutex_unlock(&img->alloc.lock);
+    return bytes >= end / QUARANTINE_PART;
 }
 
 void

@@ -109,35 +109,13 @@ alloc_init(struct image *img, struct qcow2_error *err)
     return 0;
 }
 
-int
-alloc_cut_file(struct image *img, struct qcow2_error *err)
-{
-    struct alloc *a = &img->alloc;
-    uint64_t size, end;
-
-    if (!img->io->can_grow || img->no_discard)
-        return 0;
-    if (find_last_used(img, &end, err) == -1
-        || io_get_size(img->io, &size, err) == -1)
-        return -1;
-    if (end << img->cluster_bits >= size)
-        return 0;
-    if (io_truncate(img->io, end << img->cluster_bits, err) == -1)
-        return -1;
-    a->end = end;
-    a->cursor = min_u64(a->cursor, end);
-    a->packed_end = 0;
-    if (img->io->reads_zero_past_end)
-        a->fresh_from = end;
-    return 0;
-}
-
 /* What one look at refcounts, under the lock, came to. */
 enum step {
     STEP_FOUND,
     STEP_NEXT,     /* all in use up to search.pos */
     STEP_LOAD,     /* the slice of search.pos must be loaded */
     STEP_REFBLOCK, /* search.pos has no refblock */
+    STEP_WAIT,     /* for alloc.grow: the file's end is fixed */
     STEP_FAILED,
 };
 
@@ -228,6 +206,8 @@ try_alloc(struct image *img, struct search *s, struct alloc_run *run,
             return step;
         s->nr_slices++;
     }
+    if (a->end_is_fixed)
+        return STEP_WAIT;
     while (a->end < a->limit && s->nr_slices < APPEND_SLICES) {
         bool caught_up = a->cursor >= a->end;
 
@@ -252,6 +232,13 @@ try_alloc(struct image *img, struct search *s, struct alloc_run *run,
     return STEP_FAILED;
 }
 
+/* While clusters are cut off the file, or its last one is filled. */
+static void
+wait_for_end(struct image *img)
+{
+    LOCK_SCOPE(&img->alloc.grow);
+}
+
 int
 alloc_clusters(struct image *img, uint64_t want, struct alloc_run *run,
                struct qcow2_error *err)
@@ -272,6 +259,8 @@ alloc_clusters(struct image *img, uint64_t want, struct alloc_run *run,
             r = refcount_load(img, s.pos, &loaded, err);
         else if (step == STEP_REFBLOCK)
             r = reftable_add_refblock(img, s.pos, 0, err);
+        else if (step == STEP_WAIT)
+            wait_for_end(img);
         if (r == -1) {
             step = STEP_FAILED;
             break;

@@ -66,10 +66,16 @@ int alloc_can_raise_all(struct image *img, bool *can,
                         struct qcow2_error *err);
 uint64_t alloc_nr_refblocks(const struct image *img);
 
-/* Likewise, with nothing dirty or in quarantine: cuts off the end of the file
- * that no cluster in use reaches to.
+/* Whatever was allocated lies inside the file: it grows to a whole number of
+ * clusters. For the flush, before a barrier. (alloc-end.c)
  */
-int alloc_cut_file(struct image *img, struct qcow2_error *err);
+void alloc_fill_last_cluster(struct image *img);
+
+/* Cuts off the end of the file that no cluster in use reaches to; what was
+ * freed there has ended its quarantine. any: also where that is little.
+ * Requests may be under way. (alloc-end.c)
+ */
+int alloc_cut_file(struct image *img, bool any, struct qcow2_error *err);
 
 /* As alloc_free, for the cluster of an L2 table that was replaced. A reader
  * may still be on its way into it, without any lock on it, so it stays in
@@ -79,8 +85,13 @@ int alloc_cut_file(struct image *img, struct qcow2_error *err);
 void alloc_free_table(struct image *img, uint64_t host_off);
 void alloc_release_tables(struct image *img);
 
-/* Runs in quarantine: when they are many, flush before freeing more. */
+/* Runs in quarantine. */
 size_t alloc_nr_frees(struct image *img);
+
+/* Are those so many, or of so many bytes, that a flush should end the
+ * quarantine before more is freed or allocated?
+ */
+bool alloc_has_many_frees(struct image *img);
 
 /* For flush.c. Takes the list of what is freed, or gives it back; ends the
  * quarantine of a list whose dropping is durable: punches, lowers refcounts,

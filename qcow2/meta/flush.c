@@ -15,8 +15,6 @@
 #include "meta/reftable.h"
 
 enum {
-    /* Runs in quarantine before requests flush by themselves: 1 MiB. */
-    MANY_FREES = 65536,
     /* Dirty metadata, as a part of the cache, before they do. */
     DIRTY_PART = 4,
 };
@@ -171,6 +169,8 @@ end_stage_a(struct take *t)
 static int
 write_stages(struct image *img, struct take *t, struct qcow2_error *err)
 {
+    if (t->refcounts.nr > 0 || t->l2.nr > 0)
+        alloc_fill_last_cluster(img);
     if (write_slices(img, &t->refcounts, err) == -1
         || write_reftable(img, t, err) == -1
         || barrier(img, t, err) == -1)
@@ -214,6 +214,8 @@ end_quarantine(struct image *img, struct freed_list *frees,
         return -1;
     }
     dirty_batch_end(&lowered);
+    /* A service to the host: what cannot be cut off is free all the same. */
+    alloc_cut_file(img, false, NULL);
     return 0;
 }
 
@@ -306,7 +308,7 @@ flush_make_room(struct image *img, struct qcow2_error *err)
                      + dirty_bytes(&img->alloc.refcounts);
 
     if (dirty < cache_max_bytes(img->meta) / DIRTY_PART
-        && alloc_nr_frees(img) < MANY_FREES)
+        && !alloc_has_many_frees(img))
         return 0;
     return flush_run(img, err);
 }
@@ -360,6 +362,7 @@ flush_close(struct image *img, struct qcow2_error *err)
         image_fail(img); /* what cannot be flushed any more may leak */
         return -1;
     }
+    alloc_cut_file(img, true, NULL);
     return 0;
 }
 

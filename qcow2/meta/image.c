@@ -347,6 +347,29 @@ image_damaged(struct image *img, struct qcow2_error *err, const char *fmt, ...)
     return error_hint(err, QCOW2_HINT_CHECK);
 }
 
+/* A size found before the file was cut must not stay known. */
+static int
+learn_end(struct image *img, uint64_t *end, struct qcow2_error *err)
+{
+    unsigned nr_cuts;
+
+    do {
+        nr_cuts = __atomic_load_n(&img->nr_cuts, __ATOMIC_SEQ_CST);
+        if (io_get_size(img->io, end, err) == -1)
+            return -1;
+        *end = round_up(min_u64(*end, MAX_HOST_OFFSET), img->cluster_size);
+        __atomic_store_n(&img->known_end, *end, __ATOMIC_SEQ_CST);
+    } while (nr_cuts != __atomic_load_n(&img->nr_cuts, __ATOMIC_SEQ_CST));
+    return 0;
+}
+
+void
+image_file_was_cut(struct image *img, uint64_t end)
+{
+    __atomic_add_fetch(&img->nr_cuts, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&img->known_end, end, __ATOMIC_SEQ_CST);
+}
+
 int
 image_check_inside(struct image *img, uint64_t host_off, uint64_t nr_bytes,
                    struct qcow2_error *err)
@@ -356,11 +379,8 @@ image_check_inside(struct image *img, uint64_t host_off, uint64_t nr_bytes,
     if (range_inside(host_off, nr_bytes, end))
         return 0;
     /* It may have grown since. */
-    if (io_get_size(img->io, &end, err) == -1)
+    if (learn_end(img, &end, err) == -1)
         return -1;
-    end = min_u64(end, MAX_HOST_OFFSET);
-    end = round_up(end, img->cluster_size);
-    __atomic_store_n(&img->known_end, end, __ATOMIC_RELAXED);
     if (range_inside(host_off, nr_bytes, end))
         return 0;
     return image_damaged(img, err, "a table points to 0x%llx, past the end "

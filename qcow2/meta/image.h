@@ -25,8 +25,8 @@
  * twice in an image's life, which may come while any of them is held.
  *
  * flush.lock (the ticket counter) is a leaf too; the flush itself runs with
- * none of the above but 1 shared, so requests may call it while they hold
- * 1 to 4.
+ * none of the above but 1 shared, and takes alloc.grow, so requests may call
+ * it while they hold 1 to 3.
  *
  * Those that share a number are taken in this order too. Nobody holds locks
  * of two images at a time. tests/support/lock-order.c asserts all of this.
@@ -81,11 +81,13 @@ struct freed_run {
 struct freed_list {
     struct freed_run *runs;
     size_t nr, capacity;
+    uint64_t nr_clusters;
 };
 
 struct alloc {
     pthread_mutex_t packing;    /* who places compressed data; I/O under it */
-    pthread_mutex_t grow;       /* whoever makes refblocks; I/O under it */
+    pthread_mutex_t grow;       /* whoever makes refblocks, or moves the
+                                 * file's end; I/O under it */
 
     pthread_mutex_t lock;       /* all below, and content of refcounts */
     uint64_t *reftable;         /* host offsets of refblocks, 0: none */
@@ -98,6 +100,8 @@ struct alloc {
 
     uint64_t cursor;            /* search for free clusters starts here */
     uint64_t end;               /* first host cluster past all in use */
+    bool end_is_fixed;          /* alloc-end.c is at work: take nothing from
+                                 * end on, but wait for grow */
     uint64_t limit;             /* clusters that the file can have */
     uint64_t fresh_from;        /* clusters from here on were never written
                                  * and read as zeroes; UINT64_MAX: none */
@@ -163,6 +167,7 @@ struct image {
                                  * dirty bit stays set */
     uint64_t known_end;         /* atomic: the file reaches at least here,
                                  * up to a whole cluster */
+    unsigned nr_cuts;           /* atomic: how often it became shorter */
 
     qcow2_debug_fn *debug;
     unsigned debug_topics;
@@ -218,6 +223,9 @@ int image_damaged(struct image *img, struct qcow2_error *err,
  */
 int image_check_inside(struct image *img, uint64_t host_off,
                        uint64_t nr_bytes, struct qcow2_error *err);
+
+/* The file was cut to end, or may have been. */
+void image_file_was_cut(struct image *img, uint64_t end);
 
 /* A metadata write or barrier failed (I8). */
 void image_fail(struct image *img);

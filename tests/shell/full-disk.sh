@@ -60,6 +60,13 @@ expect_failure grep -q failed out
 cat "$tmp/log"
 grep -q 'No space left' "$tmp/log"
 
+# clusters FILE: it has a whole number of them.
+clusters ()
+{
+    [ $(($(stat -c %s "$1") % 65536)) -eq 0 ] \
+        || fail "$1 ends in the middle of a cluster: $(stat -c %s "$1")"
+}
+
 fill='
 def fill():
     with open("ballast", "ab", 0) as f:
@@ -95,6 +102,7 @@ h.flush()
 END
 stop_nbdkit
 check_image disk.qcow2
+clusters disk.qcow2
 qemu-io -r -c 'read -P 2 0 1000' -c 'read -P 1 1000 99000' \
     -c 'read -P 3 1M 1000' disk.qcow2 | tee out
 expect_failure grep -q failed out
@@ -123,3 +131,4 @@ h.flush()
 END
 stop_nbdkit
 check_image disk.qcow2
+clusters disk.qcow2

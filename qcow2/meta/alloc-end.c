@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* alloc-end.c: keeps the file's end at a whole cluster, and gives back free
+ * clusters there.
+ *
+ * ftruncate must not cut off what another thread has just been given. So
+ * alloc.end stays where it is while end_is_fixed: clusters below it may be
+ * allocated and written, and those who need more wait for alloc.grow, which
+ * is held here throughout. Whoever makes a refblock holds it as well.
+ */
+#include "meta/alloc.h"
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "format/refcount-array.h"
+#include "meta/refcount.h"
+
+enum {
+    /* Slices of refcounts read in one go to find the end: bounds its time. */
+    MAX_LOADS = 256,
+    /* A flush cuts off no less than this part of the file. */
+    CUT_PART = 16,
+};
+
+static void
+fix_end(struct image *img, bool fixed)
+{
+    LOCK_SCOPE(&img->alloc.lock);
+
+    img->alloc.end_is_fixed = fixed;
+}
+
+static uint64_t
+end_bytes(struct image *img)
+{
+    LOCK_SCOPE(&img->alloc.lock);
+
+    return img->alloc.end << img->cluster_bits;
+}
+
+void
+alloc_fill_last_cluster(struct image *img)
+{
+    uint64_t size, end;
+
+    if (!img->io->can_grow || io_get_size(img->io, &size, NULL) == -1
+        || size >= end_bytes(img))
+        return;
+    LOCK_SCOPE(&img->alloc.grow);
+    fix_end(img, true);
+    end = end_bytes(img);
+    /* A service to other programs: a file may end anywhere in its last
+     * cluster. */
+    if (io_get_size(img->io, &size, NULL) == 0 && size < end)
+        io_truncate(img->io, end, NULL);
+    fix_end(img, false);
+}
+
+enum look { LOOK_FREE, LOOK_USED, LOOK_LOAD, LOOK_FAILED };
+
+/* With alloc.lock: lowers alloc.end to behind the last cluster in use of the
+ * slice that it ends in. LOOK_FREE: there is none. */
+static enum look
+lower_end(struct image *img)
+{
+    struct alloc *a = &img->alloc;
+    uint64_t base = round_down(a->end - 1, refcount_slice_entries(img));
+    uint64_t n = a->end - base;
+    struct block *b;
+    bool missing;
+
+    if (refcount_peek(img, base, &b, &missing, NULL) == -1)
+        return LOOK_FAILED;
+    if (!b && missing)
+        return LOOK_LOAD;
+    while (b && n > 0
+           && refcount_get(b->data, img->hdr.refcount_order, n - 1) == 0)
+        n--;
+    if (!b)
+        n = 0; /* no refblock: all are free */
+    cache_put(b);
+    a->end = max_u64(base + n, 1); /* the header's cluster stays */
+    a->cursor = min_u64(a->cursor, a->end);
+    return a->end > base ? LOOK_USED : LOOK_FREE;
+}
+
+/* Lowers alloc.end to behind the last cluster in use, or as far as can be
+ * seen with MAX_LOADS. */
+static void
+find_end(struct image *img)
+{
+    struct block *loaded = NULL; /* kept from being evicted until used */
+    unsigned nr_loads = 0;
+    enum look look;
+
+    do {
+        uint64_t last;
+
+        pthread_mutex_lock(&img->alloc.lock);
+        last = img->alloc.end - 1;
+        look = lower_end(img);
+        pthread_mutex_unlock(&img->alloc.lock);
+        cache_put(loaded);
+        loaded = NULL;
+        if (look == LOOK_LOAD
+            && (++nr_loads > MAX_LOADS
+                || refcount_load(img, last, &loaded, NULL) == -1))
+            break;
+    } while (look == LOOK_FREE || look == LOOK_LOAD);
+    cache_put(loaded);
+}
+
+int
+alloc_cut_file(struct image *img, bool any, struct qcow2_error *err)
+{
+    struct alloc *a = &img->alloc;
+    uint64_t size, end;
+    int r;
+
+    if (!img->io->can_grow || img->no_discard)
+        return 0;
+    LOCK_SCOPE(&a->grow);
+    fix_end(img, true);
+    find_end(img);
+    end = end_bytes(img);
+    r = io_get_size(img->io, &size, err);
+    /* Metadata without a refcount is damage, to be left as it is. */
+    if (r == 0 && size > end && (any || size - end >= size / CUT_PART)
+        && !overlap_hit(&img->overlap, end >> img->cluster_bits,
+                        div_round_up(size - end, img->cluster_size))) {
+        r = io_truncate(img->io, end, err);
+        image_file_was_cut(img, end);
+        pthread_mutex_lock(&a->lock);
+        if (r == 0 && img->io->reads_zero_past_end)
+            a->fresh_from = end >> img->cluster_bits;
+        pthread_mutex_unlock(&a->lock);
+    }
+    fix_end(img, false);
+    return r;
+}
