@@ -129,6 +129,14 @@ struct qcow2_options {
     bool no_discard;          /* trim and freed clusters keep host space */
     enum qcow2_detect_zeroes detect_zeroes;
 
+    /* NBD: how long a server may take to accept a connection, and to answer a
+     * request that reads. 0: 30 seconds. Large reads may take longer, in
+     * proportion to their size, and requests that change the export ten times
+     * as long, as a flush may have to wait for a disk. A server that is too
+     * late counts as lost.
+     */
+    unsigned nbd_timeout_ms;
+
     struct qcow2_pool *pool;  /* or NULL: a pool of its own */
 
     qcow2_debug_fn *debug;    /* or NULL */
@@ -659,10 +667,16 @@ struct qcow2_info {
 };
 struct qcow2_info_options {
     enum qcow2_format format; /* AUTO: raw unless its first bytes say more */
+    bool use_fd;              /* read this descriptor (it is duplicated); */
+    int fd;                   /* path is for messages only */
     bool no_lock;             /* take no locks and respect none */
+    bool no_bitmaps;          /* do not read the bitmap directory */
+    bool limit_snapshots;     /* read only the first of the snapshots, */
+    size_t max_snapshots;     /* at most so many */
     bool chain;
     const char *const *allow; /* as in qcow2_options */
     size_t nr_allow;
+    unsigned nbd_timeout_ms;  /* as in qcow2_options */
 };
 QCOW2_PUBLIC struct qcow2_info *
 qcow2_get_info(const char *path, const struct qcow2_info_options *options,

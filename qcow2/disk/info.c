@@ -200,14 +200,19 @@ refuse(struct info *info, const struct qcow2_error *why)
 }
 
 static int
-fill_snapshots(struct info *info, struct io *io, struct qcow2_error *err)
+fill_snapshots(struct info *info, struct io *io,
+               const struct qcow2_info_options *options,
+               struct qcow2_error *err)
 {
     struct snapshot_table *t = &info->snaptab;
+    struct header h = info->hdr;
     struct qcow2_error e;
 
-    if (info->hdr.snapshots_offset == 0)
+    if (h.snapshots_offset == 0)
         return 0;
-    if (snaptab_read(io, &info->hdr, t, &e) == -1) {
+    if (options->limit_snapshots)
+        h.nr_snapshots = min_u64(h.nr_snapshots, options->max_snapshots);
+    if (snaptab_read(io, &h, t, &e) == -1) {
         refuse(info, &e);
         return 0;
     }
@@ -347,15 +352,16 @@ fill_names(struct info *info, struct qcow2_error *err)
 }
 
 static int
-fill_qcow2(struct info *info, struct io *io, struct qcow2_error *err)
+fill_qcow2(struct info *info, struct io *io,
+           const struct qcow2_info_options *options, struct qcow2_error *err)
 {
     if (header_read_loosely(io, &info->hdr, &info->pub.refusal, err) == -1)
         return -1;
     fill_header(info);
     if (fill_extensions(info, err) == -1
         || fill_names(info, err) == -1
-        || fill_snapshots(info, io, err) == -1
-        || fill_bitmaps(info, io, err) == -1)
+        || fill_snapshots(info, io, options, err) == -1
+        || (!options->no_bitmaps && fill_bitmaps(info, io, err) == -1))
         return -1;
     return 0;
 }
@@ -397,7 +403,7 @@ fill_allocated(struct info *info, struct io *io, struct qcow2_error *err)
 /* Takes over io, also on failure. */
 static struct info *
 info_new(struct io *io, const char *path, enum qcow2_format format,
-         struct qcow2_error *err)
+         const struct qcow2_info_options *options, struct qcow2_error *err)
 {
     struct info *info = calloc(1, sizeof *info);
     int r = -1;
@@ -415,7 +421,7 @@ info_new(struct io *io, const char *path, enum qcow2_format format,
         goto out;
     info->pub.format = format;
     info->pub.virtual_size = info->pub.file_size;
-    r = format == QCOW2_FORMAT_QCOW2 ? fill_qcow2(info, io, err) : 0;
+    r = format == QCOW2_FORMAT_QCOW2 ? fill_qcow2(info, io, options, err) : 0;
 
 out:
     io_close(io);
@@ -483,7 +489,8 @@ open_backing(const struct info *top, const struct info *above,
         return NULL;
     if (check_loop(top, &file, err) == 0) {
         io = gate_open(&file, lock, err);
-        info = io ? info_new(io, above->full_backing, format, err) : NULL;
+        info = io ? info_new(io, above->full_backing, format, options, err)
+                  : NULL;
     }
     gate_file_free(&file);
     return info;
@@ -494,10 +501,13 @@ qcow2_get_info(const char *path, const struct qcow2_info_options *options,
                struct qcow2_error *err)
 {
     enum io_lock lock = options->no_lock ? IO_LOCK_NONE : IO_LOCK_READ;
-    struct io *io = io_nbd_is_uri(path)
-                    ? io_nbd_open(path, true, err)
-                    : io_file_open(path, -1, true, lock, err);
-    struct info *top = io ? info_new(io, path, options->format, err) : NULL;
+    int fd = options->use_fd ? options->fd : -1;
+    struct io *io = fd < 0 && io_nbd_is_uri(path)
+                    ? io_nbd_open_within(path, true,
+                                         options->nbd_timeout_ms, err)
+                    : io_file_open(path, fd, true, lock, err);
+    struct info *top =
+        io ? info_new(io, path, options->format, options, err) : NULL;
     struct info *last = top;
 
     while (options->chain && last && last->pub.backing_file) {

@@ -213,7 +213,8 @@ disk_open_path(const char *path, const struct qcow2_options *options,
     struct io *io;
 
     if (options->fd < 0 && io_nbd_is_uri(path))
-        io = io_nbd_open(path, options->readonly, err);
+        io = io_nbd_open_within(path, options->readonly,
+                                options->nbd_timeout_ms, err);
     else
         io = io_file_open(path, options->fd, options->readonly, lock, err);
     return io ? disk_open_above(io, path, options, stop, err) : NULL;

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* io-nbd.c: images that an NBD server exports; see io-nbd.h.
- *
- * A connection does one request at a time. Where the server allows several,
- * threads get one each, up to MAX_CONNECTIONS; others wait.
- *
- * libnbd is loaded with the first such image: with all that it needs it takes
- * longer to load than most images to open.
+/* io-nbd.c: images that an NBD server exports; see io-nbd.h. Here requests
+ * become whole blocks of the server's; nbd-client.h sends them.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -18,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/escape.h"
+#include "storage/nbd-client.h"
 
 /* The schemes that libnbd knows. */
 static const char *const schemes[] = {
@@ -34,6 +30,12 @@ io_nbd_is_uri(const char *name)
     return false;
 }
 
+uint64_t
+io_nbd_timeout(unsigned timeout_ms)
+{
+    return timeout_ms ? timeout_ms : NBD_DEFAULT_TIMEOUT_MS;
+}
+
 #ifndef HAVE_LIBNBD
 
 bool
@@ -43,9 +45,11 @@ io_nbd_supported(void)
 }
 
 struct io *
-io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
+io_nbd_open_within(const char *uri, bool readonly, unsigned timeout_ms,
+                   struct qcow2_error *err)
 {
     (void)readonly;
+    (void)timeout_ms;
     error_set(err, ENOTSUP, "%s: NBD is not built in (libnbd was not there)",
               ESCAPED(uri));
     return NULL;
@@ -53,7 +57,6 @@ io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
 
 #else /* HAVE_LIBNBD */
 
-#include <dlfcn.h>
 #include <inttypes.h>
 #include <libnbd.h>
 #include <pthread.h>
@@ -61,16 +64,13 @@ io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/range.h"
 
 enum {
-    MAX_CONNECTIONS = 8,
-    /* Bytes of one request, if the server does not say less. */
-    MAX_REQUEST_BYTES = 32 << 20,
     MAX_KEPT_EXTENTS = 64,
+    MAX_STATUS_BYTES = 1 << 30,
+    BLOCKS_WINDOW_BITS = 63, /* requests may lock any range at once */
 };
-
-/* Of zero and block status requests, which carry no data. */
-#define MAX_LENGTH (UINT64_C(1) << 31)
 
 /* What the server said of a range, kept for the next question. */
 struct kept_extent {
@@ -78,41 +78,20 @@ struct kept_extent {
     bool is_hole;
 };
 
-/* Of libnbd, what is used. */
-#define FUNCTIONS(F) \
-    F(add_meta_context) F(block_status) F(can_fast_zero) F(can_flush) \
-    F(can_meta_context) F(can_multi_conn) F(can_zero) F(close) \
-    F(connect_uri) F(create) F(flush) F(get_block_size) F(get_errno) \
-    F(get_error) F(get_size) F(is_read_only) F(pread) F(pwrite) \
-    F(shutdown) F(zero)
-
-struct library {
-    void *handle;
-#define DECLARE(name) __typeof__(nbd_##name) *name;
-    FUNCTIONS(DECLARE)
-#undef DECLARE
-};
-
 struct nbd {
     struct io io;
-    struct library lib;
-    char *uri;
-    uint64_t size;
-    uint32_t block_size;    /* requests must be multiples of it */
-    uint32_t max_request;
-    bool can_flush, can_zero, can_fast_zero, can_extents;
+    struct nbd_client *client;
+    const struct nbd_export *export;
+
+    /* Parts of blocks are merged with what is there while the blocks are held
+     * exclusively; writes of whole blocks hold them shared. Reads, and
+     * servers that take any byte, need none of it. */
+    struct range_lock blocks;
 
     pthread_mutex_t lock;   /* of all below */
-    pthread_cond_t idle, first_idle;
-    unsigned nr_flushing;   /* waiting for the first connection */
-    struct nbd_handle *handles[MAX_CONNECTIONS];
-    bool busy[MAX_CONNECTIONS];
-    unsigned nr_handles, max_handles;
     uint64_t kept_start;    /* read-only exports: the last answer */
     struct kept_extent kept[MAX_KEPT_EXTENTS];
     unsigned nr_kept;
-
-    pthread_mutex_t merge;  /* of parts of blocks with what is there */
 };
 
 static struct nbd *
@@ -127,183 +106,59 @@ io_nbd_supported(void)
     return true;
 }
 
-/* It stays loaded: threads may have state of its libraries. */
-static int
-load_library(struct library *lib, struct qcow2_error *err)
-{
-    lib->handle = dlopen(LIBNBD_SONAME, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-#define FIND(name) \
-    lib->name = lib->handle ? dlsym(lib->handle, "nbd_" #name) : NULL; \
-    if (!lib->name) \
-        return error_set(err, ENOTSUP, "NBD needs libnbd: %s", dlerror());
-    FUNCTIONS(FIND)
-#undef FIND
-    return 0;
-}
-
-/* From libnbd's errno to those that we use. */
-static int
-errno_of_request(const struct nbd *n)
-{
-    int e = n->lib.get_errno();
-
-    switch (e) {
-    case ENOSPC:
-    case ENOMEM:
-    case EPERM:
-    case EROFS:
-    case ENOTSUP:
-        return e;
-    default:
-        return EIO;
-    }
-}
-
-static int
-request_error(const struct nbd *n, const char *verb, uint64_t nr_bytes,
-              uint64_t off, struct qcow2_error *err)
-{
-    int e = errno_of_request(n);
-
-    return error_set(err, e, "%s: cannot %s %" PRIu64 " bytes at offset %"
-                     PRIu64 ": %s", n->io.name, verb, nr_bytes, off,
-                     ESCAPED(n->lib.get_error()));
-}
-
-static struct nbd_handle *
-connect_to(const struct nbd *n, struct qcow2_error *err)
-{
-    struct nbd_handle *h = n->lib.create();
-    int e;
-
-    if (h && n->lib.add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0
-        && n->lib.connect_uri(h, n->uri) == 0)
-        return h;
-    e = n->lib.get_errno();
-    error_set(err, e ? e : EIO, "%s: %s", n->io.name,
-              ESCAPED(n->lib.get_error()));
-    n->lib.close(h);
-    return NULL;
-}
-
-/* A connection for one request; makes another while it may. */
-static unsigned
-take_connection(struct nbd *n)
-{
-    LOCK_SCOPE(&n->lock);
-
-    for (;;) {
-        struct nbd_handle *h;
-
-        for (unsigned i = n->max_handles > 1 && n->nr_flushing > 0;
-             i < n->nr_handles; i++)
-            if (!n->busy[i]) {
-                n->busy[i] = true;
-                return i;
-            }
-        if (n->nr_handles == n->max_handles) {
-            pthread_cond_wait(&n->idle, &n->lock);
-            continue;
-        }
-        h = connect_to(n, NULL);
-        if (h)
-            n->handles[n->nr_handles++] = h;
-        else
-            n->max_handles = n->nr_handles;
-    }
-}
-
-/* The connection that was made first, for a flush. */
-static unsigned
-take_first_connection(struct nbd *n)
-{
-    LOCK_SCOPE(&n->lock);
-
-    n->nr_flushing++;
-    while (n->busy[0])
-        pthread_cond_wait(&n->first_idle, &n->lock);
-    n->nr_flushing--;
-    n->busy[0] = true;
-    return 0;
-}
-
-static void
-put_connection(struct nbd *n, unsigned i)
-{
-    LOCK_SCOPE(&n->lock);
-
-    n->busy[i] = false;
-    pthread_cond_signal(i == 0 && n->nr_flushing > 0 ? &n->first_idle
-                                                     : &n->idle);
-}
-
 static void
 nbd_io_close(struct io *io)
 {
     struct nbd *n = to_nbd(io);
 
-    for (unsigned i = 0; i < n->nr_handles; i++) {
-        n->lib.shutdown(n->handles[i], 0);
-        n->lib.close(n->handles[i]);
-    }
-    pthread_mutex_destroy(&n->merge);
-    pthread_cond_destroy(&n->first_idle);
-    pthread_cond_destroy(&n->idle);
+    nbd_client_free(n->client);
+    range_lock_destroy(&n->blocks);
     pthread_mutex_destroy(&n->lock);
-    if (n->lib.handle)
-        dlclose(n->lib.handle);
     free(n->io.name);
-    free(n->uri);
     free(n);
 }
 
-/* Whole blocks inside the export, in requests that the server takes. */
+/* Sends a request; notes if it was the last. */
 static int
-read_blocks(struct nbd *n, unsigned char *buf, uint64_t nr_bytes,
-            uint64_t off, struct qcow2_error *err)
+do_request(struct nbd *n, const struct nbd_request *q,
+           struct qcow2_error *err)
 {
-    unsigned c = take_connection(n);
-    int r = 0;
+    int r = q->nr_bytes || q->verb == NBD_FLUSH
+            ? nbd_client_do(n->client, q, err) : 0;
 
-    while (r == 0 && nr_bytes > 0) {
-        uint64_t len = min_u64(nr_bytes, n->max_request);
-
-        r = n->lib.pread(n->handles[c], buf, len, off, 0);
-        if (r == -1)
-            request_error(n, "read", len, off, err);
-        buf += len;
-        off += len;
-        nr_bytes -= len;
-    }
-    put_connection(n, c);
+    if (r == -1 && nbd_client_is_lost(n->client))
+        __atomic_store_n(&n->io.lost, true, __ATOMIC_RELAXED);
     return r;
 }
 
+/* Whole blocks inside the export. */
 static int
-write_blocks(struct nbd *n, const unsigned char *buf, uint64_t nr_bytes,
-             uint64_t off, struct qcow2_error *err)
+read_blocks(struct nbd *n, void *buf, uint64_t nr_bytes, uint64_t off,
+            struct qcow2_error *err)
 {
-    unsigned c = take_connection(n);
-    int r = 0;
+    const struct nbd_request q = {
+        .verb = NBD_READ, .off = off, .nr_bytes = nr_bytes, .buf = buf,
+    };
 
-    while (r == 0 && nr_bytes > 0) {
-        uint64_t len = min_u64(nr_bytes, n->max_request);
+    return do_request(n, &q, err);
+}
 
-        r = n->lib.pwrite(n->handles[c], buf, len, off, 0);
-        if (r == -1)
-            request_error(n, "write", len, off, err);
-        buf += len;
-        off += len;
-        nr_bytes -= len;
-    }
-    put_connection(n, c);
-    return r;
+static int
+write_blocks(struct nbd *n, const void *buf, uint64_t nr_bytes, uint64_t off,
+             struct qcow2_error *err)
+{
+    const struct nbd_request q = {
+        .verb = NBD_WRITE, .off = off, .nr_bytes = nr_bytes,
+        .buf = (void *)buf,
+    };
+
+    return do_request(n, &q, err);
 }
 
 static bool
 is_whole_blocks(const struct nbd *n, uint64_t nr_bytes, uint64_t off)
 {
-    return is_aligned(nr_bytes | off, n->block_size);
+    return is_aligned(nr_bytes | off, n->export->block_size);
 }
 
 /* The blocks that [off, off + nr_bytes) lies in, read. */
@@ -313,8 +168,8 @@ read_around(struct nbd *n, uint64_t nr_bytes, uint64_t off, uint64_t *start,
 {
     unsigned char *space;
 
-    *start = round_down(off, n->block_size);
-    *len = round_up(off + nr_bytes, n->block_size) - *start;
+    *start = round_down(off, n->export->block_size);
+    *len = round_up(off + nr_bytes, n->export->block_size) - *start;
     space = malloc(*len);
     if (!space) {
         error_nomem(err);
@@ -329,7 +184,8 @@ static int
 read_part(struct nbd *n, unsigned char *buf, uint64_t nr_bytes, uint64_t off,
           struct qcow2_error *err)
 {
-    uint64_t inside = off < n->size ? min_u64(nr_bytes, n->size - off) : 0;
+    uint64_t size = n->export->size;
+    uint64_t inside = off < size ? min_u64(nr_bytes, size - off) : 0;
     CLEANUP_FREE unsigned char *space = NULL;
     uint64_t start, len;
 
@@ -343,24 +199,46 @@ read_part(struct nbd *n, unsigned char *buf, uint64_t nr_bytes, uint64_t off,
     return 0;
 }
 
+/* Parts of blocks, which are held. */
 static int
-write_part(struct nbd *n, const unsigned char *buf, uint64_t nr_bytes,
-           uint64_t off, struct qcow2_error *err)
+merge(struct nbd *n, const unsigned char *buf, uint64_t nr_bytes,
+      uint64_t off, struct qcow2_error *err)
 {
     CLEANUP_FREE unsigned char *space = NULL;
     uint64_t start, len;
 
-    if (!range_inside(off, nr_bytes, n->size))
-        return error_set(err, ENOSPC, "%s: the export ends at %" PRIu64
-                         " bytes", n->io.name, n->size);
-    if (is_whole_blocks(n, nr_bytes, off))
-        return write_blocks(n, buf, nr_bytes, off, err);
-    LOCK_SCOPE(&n->merge);
     space = read_around(n, nr_bytes, off, &start, &len, err);
     if (!space)
         return -1;
     memcpy(space + (off - start), buf, nr_bytes);
     return write_blocks(n, space, len, start, err);
+}
+
+static int
+write_part(struct nbd *n, const unsigned char *buf, uint64_t nr_bytes,
+           uint64_t off, struct qcow2_error *err)
+{
+    uint64_t block_size = n->export->block_size;
+    struct range held;
+    int r;
+
+    if (!range_inside(off, nr_bytes, n->export->size))
+        return error_set(err, ENOSPC, "%s: the export ends at %" PRIu64
+                         " bytes", n->io.name, n->export->size);
+    if (nr_bytes == 0)
+        return 0;
+    if (block_size == 1)
+        return write_blocks(n, buf, nr_bytes, off, err);
+    if (is_whole_blocks(n, nr_bytes, off)) {
+        range_lock_shared(&n->blocks, &held, off, off + nr_bytes);
+        r = write_blocks(n, buf, nr_bytes, off, err);
+    } else {
+        range_lock_exclusive(&n->blocks, &held, round_down(off, block_size),
+                             round_up(off + nr_bytes, block_size));
+        r = merge(n, buf, nr_bytes, off, err);
+    }
+    range_unlock(&n->blocks, &held);
+    return r;
 }
 
 static int
@@ -389,26 +267,19 @@ nbd_io_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
     return 0;
 }
 
-/* A server with several connections flushes for all of them. If it was
- * started anew, what it had in memory is lost: a later connection would not
- * know, but the first one is lost with it (I8).
- */
 static int
 nbd_io_flush(struct io *io, struct qcow2_error *err)
 {
     struct nbd *n = to_nbd(io);
-    unsigned c;
-    int r;
+    const struct nbd_request q = { .verb = NBD_FLUSH };
 
-    if (!n->can_flush)
+    if (!n->export->can_flush)
         return 0;
-    c = take_first_connection(n);
-    r = n->lib.flush(n->handles[c], 0);
-    if (r == -1)
-        error_set(err, EIO, "%s: cannot flush: %s", n->io.name,
-                  ESCAPED(n->lib.get_error()));
-    put_connection(n, c);
-    return r;
+    if (do_request(n, &q, err) == 0)
+        return 0;
+    if (err)
+        err->errnum = EIO;
+    return -1;
 }
 
 /* Whole blocks, by the server. */
@@ -416,19 +287,15 @@ static int
 zero_blocks(struct nbd *n, uint64_t off, uint64_t nr_bytes, unsigned flags,
             struct qcow2_error *err)
 {
-    unsigned c = take_connection(n);
-    int r = 0;
+    const struct nbd_request q = {
+        .verb = NBD_ZERO, .off = off, .nr_bytes = nr_bytes, .flags = flags,
+    };
+    struct range held;
+    int r;
 
-    while (r == 0 && nr_bytes > 0) {
-        uint64_t len = min_u64(nr_bytes, MAX_LENGTH);
-
-        r = n->lib.zero(n->handles[c], len, off, flags);
-        if (r == -1)
-            request_error(n, "zero", len, off, err);
-        off += len;
-        nr_bytes -= len;
-    }
-    put_connection(n, c);
+    range_lock_shared(&n->blocks, &held, off, off + nr_bytes);
+    r = do_request(n, &q, err);
+    range_unlock(&n->blocks, &held);
     return r;
 }
 
@@ -456,17 +323,17 @@ nbd_io_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
     struct nbd *n = to_nbd(io);
     bool fast = flags & IO_ZERO_FAST;
     unsigned nbd_flags = flags & IO_ZERO_PUNCH ? 0 : LIBNBD_CMD_FLAG_NO_HOLE;
-    uint64_t from = round_up(host_off, n->block_size);
-    uint64_t to = round_down(host_off + nr_bytes, n->block_size);
+    uint64_t from = round_up(host_off, n->export->block_size);
+    uint64_t to = round_down(host_off + nr_bytes, n->export->block_size);
 
-    if (!range_inside(host_off, nr_bytes, n->size))
+    if (!range_inside(host_off, nr_bytes, n->export->size))
         return error_set(err, ENOSPC, "%s: the export ends at %" PRIu64
-                         " bytes", n->io.name, n->size);
-    if (fast && (!n->can_fast_zero
+                         " bytes", n->io.name, n->export->size);
+    if (fast && (!n->export->can_fast_zero
                  || !is_whole_blocks(n, nr_bytes, host_off)))
         return error_set(err, ENOTSUP, "%s: the server may be slow to zero",
                          n->io.name);
-    if (!n->can_zero || from >= to)
+    if (!n->export->can_zero || from >= to)
         return write_zeroes(n, host_off, nr_bytes, err);
     if (fast)
         nbd_flags |= LIBNBD_CMD_FLAG_FAST_ZERO;
@@ -483,8 +350,8 @@ nbd_io_punch(struct io *io, uint64_t host_off, uint64_t nr_bytes,
 {
     struct nbd *n = to_nbd(io);
 
-    if (!n->can_zero || !is_whole_blocks(n, nr_bytes, host_off)
-        || !range_inside(host_off, nr_bytes, n->size))
+    if (!n->export->can_zero || !is_whole_blocks(n, nr_bytes, host_off)
+        || !range_inside(host_off, nr_bytes, n->export->size))
         return error_set(err, ENOTSUP, "%s: cannot trim", n->io.name);
     return zero_blocks(n, host_off, nr_bytes, 0, err);
 }
@@ -494,17 +361,18 @@ nbd_io_truncate(struct io *io, uint64_t size, struct qcow2_error *err)
 {
     struct nbd *n = to_nbd(io);
 
-    if (size == n->size)
+    if (size == n->export->size)
         return 0;
-    return error_set(err, size > n->size ? ENOSPC : ENOTSUP, "%s: the size "
-                     "of an NBD export cannot be changed", n->io.name);
+    return error_set(err, size > n->export->size ? ENOSPC : ENOTSUP,
+                     "%s: the size of an NBD export cannot be changed",
+                     n->io.name);
 }
 
 static int
 nbd_io_get_size(struct io *io, uint64_t *size, struct qcow2_error *err)
 {
     (void)err;
-    *size = to_nbd(io)->size;
+    *size = to_nbd(io)->export->size;
     return 0;
 }
 
@@ -524,25 +392,21 @@ struct answer {
     uint64_t end, limit;
 };
 
-static int
-take_extents(void *opaque, const char *context, uint64_t off,
-             uint32_t *entries, size_t nr_entries, int *error)
+/* Lengths may be 0, or reach beyond what was asked for. */
+static void
+take_extents(void *opaque, uint64_t off, const uint32_t *entries, size_t nr)
 {
     struct answer *a = opaque;
 
-    (void)error;
-    if (strcmp(context, LIBNBD_CONTEXT_BASE_ALLOCATION) != 0)
-        return 0;
     a->end = off;
-    for (size_t i = 0; i + 1 < nr_entries && a->nr < MAX_KEPT_EXTENTS
-                       && a->end < a->limit; i += 2) {
-        a->end += entries[i];
+    for (size_t i = 0; i < nr && a->nr < MAX_KEPT_EXTENTS
+                       && a->end < a->limit; i++) {
+        a->end = min_u64(a->limit, a->end + entries[2 * i]);
         a->extents[a->nr].end = a->end;
         /* What need not be zero is no hole to us. */
-        a->extents[a->nr].is_hole = entries[i + 1] & LIBNBD_STATE_ZERO;
+        a->extents[a->nr].is_hole = entries[2 * i + 1] & LIBNBD_STATE_ZERO;
         a->nr++;
     }
-    return 0;
 }
 
 static bool
@@ -569,30 +433,48 @@ keep(struct nbd *n, uint64_t start, const struct answer *a)
     memcpy(n->kept, a->extents, a->nr * sizeof a->extents[0]);
 }
 
+/* Asks the server where data are from start on. */
+static int
+ask(struct nbd *n, uint64_t start, uint64_t nr_bytes, struct answer *a,
+    struct qcow2_error *err)
+{
+    const struct nbd_request q = {
+        .verb = NBD_STATUS, .off = start, .nr_bytes = nr_bytes,
+        .status = take_extents, .opaque = a,
+    };
+    struct qcow2_error why;
+
+    if (do_request(n, &q, &why) == 0)
+        return 0;
+    a->nr = 0;
+    if (why.errnum == ENOTSUP)
+        return 0; /* another server now, which does not know */
+    if (err)
+        *err = why;
+    return -1;
+}
+
 static int
 nbd_io_extent(struct io *io, uint64_t host_off, uint64_t *len, bool *is_hole,
               struct qcow2_error *err)
 {
     struct nbd *n = to_nbd(io);
-    uint64_t start = round_down(host_off, n->block_size), ask;
-    struct answer a = { .limit = n->size };
-    nbd_extent_callback callback = { take_extents, &a, NULL };
-    unsigned c;
-    int r;
+    uint64_t block_size = n->export->block_size, size = n->export->size;
+    uint64_t start = round_down(host_off, block_size), nr_bytes;
+    struct answer a = { .nr = 0 };
 
-    *is_hole = host_off >= n->size;
-    if (*is_hole || !n->can_extents)
+    *is_hole = host_off >= size;
+    if (*is_hole || !n->export->can_extents)
         return 0;
     if (io->readonly && find_kept(n, host_off, len, is_hole))
         return 0;
-    ask = min_u64(n->size - start, MAX_LENGTH);
+    nr_bytes = min_u64(size - start, MAX_STATUS_BYTES);
     if (!io->readonly)
-        ask = min_u64(ask, round_up(host_off + *len, n->block_size) - start);
-    c = take_connection(n);
-    r = n->lib.block_status(n->handles[c], ask, start, callback, 0);
-    put_connection(n, c);
-    if (r == -1)
-        return request_error(n, "ask about", ask, start, err);
+        nr_bytes = min_u64(nr_bytes, round_up(host_off + *len, block_size)
+                                     - start);
+    a.limit = start + nr_bytes;
+    if (ask(n, start, nr_bytes, &a, err) == -1)
+        return -1;
     if (a.nr == 0 || a.extents[0].end <= host_off)
         return 0; /* it does not know: data */
     if (io->readonly)
@@ -615,53 +497,9 @@ static const struct io_ops nbd_ops = {
     .extent = nbd_io_extent,
 };
 
-/* What the server can do. */
-static int
-set_up(struct nbd *n, struct nbd_handle *h, struct qcow2_error *err)
-{
-    int64_t size = n->lib.get_size(h);
-    int64_t block = n->lib.get_block_size(h, LIBNBD_SIZE_MINIMUM);
-    int64_t most = n->lib.get_block_size(h, LIBNBD_SIZE_MAXIMUM);
-
-    if (size < 0)
-        return error_set(err, EIO, "%s: %s", n->io.name,
-                         ESCAPED(n->lib.get_error()));
-    if (!n->io.readonly && n->lib.is_read_only(h) != 0)
-        return error_set(err, EROFS, "%s: the export is read-only",
-                         n->io.name);
-    n->size = size;
-    n->block_size = block > 0 && is_power_of_2(block) ? block : 1;
-    n->max_request = most > 0 ? min_u64(most, MAX_REQUEST_BYTES)
-                              : MAX_REQUEST_BYTES;
-    n->max_request = max_u64(round_down(n->max_request, n->block_size),
-                             n->block_size);
-    n->can_flush = n->lib.can_flush(h) > 0;
-    n->can_zero = n->lib.can_zero(h) > 0;
-    n->can_fast_zero = n->can_zero && n->lib.can_fast_zero(h) > 0;
-    n->can_extents = n->lib.can_meta_context(
-                         h, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
-    n->max_handles = n->lib.can_multi_conn(h) > 0 ? MAX_CONNECTIONS : 1;
-    return 0;
-}
-
-/* Connects for the first time. */
-static int
-begin(struct nbd *n, struct qcow2_error *err)
-{
-    struct nbd_handle *h;
-
-    if (load_library(&n->lib, err) == -1)
-        return error_prefix(err, "%s", n->io.name);
-    h = connect_to(n, err);
-    if (!h)
-        return -1;
-    n->handles[0] = h;
-    n->nr_handles = 1;
-    return set_up(n, h, err);
-}
-
 struct io *
-io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
+io_nbd_open_within(const char *uri, bool readonly, unsigned timeout_ms,
+                   struct qcow2_error *err)
 {
     struct nbd *n = calloc(1, sizeof *n);
 
@@ -672,17 +510,25 @@ io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
     n->io.ops = &nbd_ops;
     n->io.readonly = readonly;
     n->io.name = strdup(ESCAPED(uri)); /* an image may have named it */
-    n->uri = strdup(uri);
     pthread_mutex_init(&n->lock, NULL);
-    pthread_cond_init(&n->idle, NULL);
-    pthread_cond_init(&n->first_idle, NULL);
-    pthread_mutex_init(&n->merge, NULL);
-    if (!n->io.name || !n->uri)
+    range_lock_init(&n->blocks, BLOCKS_WINDOW_BITS);
+    if (!n->io.name)
         error_nomem(err);
-    else if (begin(n, err) == 0)
-        return &n->io;
-    nbd_io_close(&n->io);
-    return NULL;
+    else
+        n->client = nbd_client_new(uri, n->io.name, readonly,
+                                   io_nbd_timeout(timeout_ms), err);
+    if (!n->client) {
+        nbd_io_close(&n->io);
+        return NULL;
+    }
+    n->export = nbd_client_export(n->client);
+    return &n->io;
 }
 
 #endif /* HAVE_LIBNBD */
+
+struct io *
+io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
+{
+    return io_nbd_open_within(uri, readonly, 0, err);
+}

@@ -14,7 +14,16 @@ bool io_nbd_supported(void);
 
 /* Connects. The size of an export is fixed, and there are no locks: what
  * else the server lets write to it is between the user and the server.
+ * timeout_ms as in struct qcow2_options. ETIMEDOUT if the server does not
+ * answer.
  */
+struct io *io_nbd_open_within(const char *uri, bool readonly,
+                              unsigned timeout_ms, struct qcow2_error *err);
+
+/* A timeout in milliseconds, or the default one for 0. */
+uint64_t io_nbd_timeout(unsigned timeout_ms);
+
+/* With the default timeout. */
 struct io *io_nbd_open(const char *uri, bool readonly,
                        struct qcow2_error *err);
 

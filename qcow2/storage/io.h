@@ -88,6 +88,7 @@ struct io {
     bool reads_zero_past_end; /* what was never written reads as zeroes:
                                * true of files, not of block devices */
     uint64_t dev, ino; /* identity; both 0 when there is none */
+    bool lost;         /* atomic: requests fail until it is opened anew */
 
     /* io.c: a flush with nothing to do is none. Atomic. */
     uint64_t nr_changes; /* requests that changed the file and returned */

@@ -352,6 +352,13 @@ struct request {
     int result;
 };
 
+static void
+yield_often(void)
+{
+    for (unsigned i = 0; i < 10000; i++)
+        sched_yield();
+}
+
 static void *
 write_one(void *arg)
 {
@@ -369,6 +376,96 @@ flush_one(void *arg)
     __atomic_store_n(&q->started, true, __ATOMIC_SEQ_CST);
     q->result = qcow2_flush(q->disk, NULL);
     return NULL;
+}
+
+static void *
+write_block(void *arg)
+{
+    struct request *q = arg;
+    char block[C];
+
+    memset(block, 'w', C);
+    __atomic_store_n(&q->started, true, __ATOMIC_SEQ_CST);
+    q->result = qcow2_pwrite(q->disk, block, C, 0, 0, NULL);
+    return NULL;
+}
+
+static void *
+zero_block(void *arg)
+{
+    struct request *q = arg;
+
+    __atomic_store_n(&q->started, true, __ATOMIC_SEQ_CST);
+    q->result = qcow2_zero(q->disk, C, 0, 0, NULL);
+    return NULL;
+}
+
+/* A block of 'o' is changed as a whole while a part of it is being merged. */
+static void
+change_while_merging(void *(*change_block)(void *), char want)
+{
+    struct request part = { .result = 0 }, whole = { .result = 0 };
+    pthread_t merging, changing;
+    struct qcow2_error err;
+    char block[2 * C];
+    struct scene s;
+
+    begin(&s, NULL, NBD_SERVER_ALL | NBD_SERVER_BLOCKS);
+    part.disk = whole.disk = s.disk;
+    memset(block, 'o', sizeof block);
+    EXPECT_OK(qcow2_pwrite(s.disk, block, sizeof block, 0, 0, &err), &err);
+    nbd_server_hold(s.server, NBD_READ);
+    pthread_create(&merging, NULL, write_one, &part);
+    nbd_server_wait_held(s.server);
+    pthread_create(&changing, NULL, change_block, &whole);
+    while (!__atomic_load_n(&whole.started, __ATOMIC_SEQ_CST))
+        sched_yield();
+    yield_often();
+    /* Other blocks do not wait for this one. */
+    EXPECT_OK(qcow2_pwrite(s.disk, block, C, C, 0, &err), &err);
+    nbd_server_answer_held(s.server);
+    pthread_join(merging, NULL);
+    pthread_join(changing, NULL);
+    EXPECT(part.result == 0 && whole.result == 0, "requests");
+    EXPECT_OK(qcow2_pread(s.disk, block, C, 0, &err), &err);
+    EXPECT(block[0] == 'y' || block[0] == want, "%c first", block[0]);
+    for (unsigned i = 1; i < C; i++)
+        EXPECT(block[i] == want, "%d is neither's", block[i]);
+    EXPECT_OK(qcow2_close(s.disk, &err), &err);
+    end(&s);
+}
+
+static void
+whole_blocks_are_not_undone_by_parts(void **state)
+{
+    (void)state;
+    change_while_merging(write_block, 'w');
+    change_while_merging(zero_block, '\0');
+}
+
+/* Whole blocks need no lock against each other: the server has its own. */
+static void
+writes_of_whole_blocks_do_not_wait_for_each_other(void **state)
+{
+    struct request held = { .result = 0 };
+    struct qcow2_error err;
+    char block[C] = { 0 };
+    pthread_t writer;
+    struct scene s;
+
+    (void)state;
+    begin(&s, NULL, NBD_SERVER_ALL | NBD_SERVER_BLOCKS);
+    held.disk = s.disk;
+    nbd_server_hold(s.server, NBD_WRITE);
+    pthread_create(&writer, NULL, write_block, &held);
+    nbd_server_wait_held(s.server);
+    EXPECT_OK(qcow2_pwrite(s.disk, block, C, 0, 0, &err), &err);
+    EXPECT_OK(qcow2_pwrite(s.disk, block, C, C, 0, &err), &err);
+    nbd_server_answer_held(s.server);
+    pthread_join(writer, NULL);
+    EXPECT(held.result == 0, "the first");
+    EXPECT_OK(qcow2_close(s.disk, &err), &err);
+    end(&s);
 }
 
 /* The new server knows nothing of what the old one had in memory. */
@@ -392,8 +489,7 @@ the_flush_of_a_server_started_anew_is_none(void **state)
     pthread_create(&flusher, NULL, flush_one, &f);
     while (!__atomic_load_n(&f.started, __ATOMIC_SEQ_CST))
         sched_yield();
-    for (unsigned i = 0; i < 10000; i++) /* from the call to the server */
-        sched_yield();
+    yield_often(); /* from the call to the server */
     nbd_server_lose_held(s.server);
     pthread_join(writer, NULL);
     pthread_join(flusher, NULL);
@@ -417,6 +513,8 @@ main(void)
         cmocka_unit_test(
             a_server_that_does_not_allow_several_has_one_connection),
         cmocka_unit_test(parts_of_a_block_do_not_undo_each_other),
+        cmocka_unit_test(whole_blocks_are_not_undone_by_parts),
+        cmocka_unit_test(writes_of_whole_blocks_do_not_wait_for_each_other),
         cmocka_unit_test(the_flush_of_a_server_started_anew_is_none),
     };
 

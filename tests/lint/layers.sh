@@ -64,7 +64,7 @@ only_in ()
 only_in '# *include *<(zlib|zstd|libdeflate|isa-l.*)\.h>' base/compress.c
 only_in '\b(F_(OFD_)?(SET|GET)LKW?|flock|lockf)\b' storage/io-file.c storage/io-lock.c
 only_in '\bf(data)?sync *\(' storage/io-file.c storage/io-lock.c
-only_in '# *include *<libnbd\.h>' storage/io-nbd.c
+only_in '# *include *<libnbd\.h>' storage/io-nbd.c storage/nbd-library.h
 only_in '# *include *[<"]nbdkit-' ../plugin/*.[ch]
 
 # The plugin and the tool know the engine by its public header alone.

@@ -42,7 +42,7 @@ struct connection {
 
 struct nbd_server {
     struct io *io;
-    unsigned can;
+    unsigned can;           /* atomic */
     int listener;
     pthread_t acceptor;
 
@@ -52,8 +52,14 @@ struct nbd_server {
     unsigned nr_connections;
     unsigned counts[NBD_NR_COMMANDS], nr_holes;
     unsigned hold, lose;    /* commands, or NO_COMMAND */
-    bool held, let_go;
+    bool held, let_go, to_answer;
 };
+
+static unsigned
+what_it_can(const struct nbd_server *s)
+{
+    return __atomic_load_n(&s->can, __ATOMIC_SEQ_CST);
+}
 
 static bool
 receive(int fd, void *buf, size_t nr_bytes)
@@ -85,7 +91,7 @@ answer_option(int fd, uint32_t option, uint32_t type, const void *data,
 static bool
 answer_go(const struct connection *c, uint32_t option)
 {
-    unsigned can = c->server->can;
+    unsigned can = what_it_can(c->server);
     struct __attribute__((packed)) {
         uint16_t type;
         uint64_t size;
@@ -151,7 +157,7 @@ do_request(struct nbd_server *s, const struct request *q, void *buf,
     uint64_t nr_bytes = be32toh(q->nr_bytes), off = be64toh(q->off);
     unsigned flags = be16toh(q->flags);
 
-    if (s->can & NBD_SERVER_BLOCKS && (nr_bytes | off) % BLOCK) {
+    if (what_it_can(s) & NBD_SERVER_BLOCKS && (nr_bytes | off) % BLOCK) {
         err->errnum = EINVAL;
         return -1;
     }
@@ -194,6 +200,7 @@ arrived(struct nbd_server *s, const struct request *q)
         pthread_cond_broadcast(&s->changed);
         while (!s->let_go)
             pthread_cond_wait(&s->changed, &s->lock);
+        lost = !s->to_answer;
     }
     return lost;
 }
@@ -229,7 +236,13 @@ serve(void *arg)
 {
     struct connection *c = arg;
     struct request q;
+    char ignored[256];
 
+    if (what_it_can(c->server) & NBD_SERVER_SILENT) {
+        while (recv(c->fd, ignored, sizeof ignored, 0) > 0)
+            ;
+        return NULL;
+    }
     if (greet(c))
         while (receive(c->fd, &q, sizeof q)
                && be16toh(q.type) != NBD_DISC) {
@@ -260,6 +273,7 @@ accept_all(void *arg)
         if (pthread_create(&c->thread, NULL, serve, c) != 0)
             abort();
         s->nr_connections++;
+        pthread_cond_broadcast(&s->changed);
     }
     return NULL;
 }
@@ -350,7 +364,7 @@ nbd_server_hold(struct nbd_server *s, enum nbd_command command)
     LOCK_SCOPE(&s->lock);
 
     s->hold = command;
-    s->held = s->let_go = false;
+    s->held = s->let_go = s->to_answer = false;
 }
 
 void
@@ -369,6 +383,30 @@ nbd_server_lose_held(struct nbd_server *s)
 
     s->let_go = true;
     pthread_cond_broadcast(&s->changed);
+}
+
+void
+nbd_server_answer_held(struct nbd_server *s)
+{
+    LOCK_SCOPE(&s->lock);
+
+    s->let_go = s->to_answer = true;
+    pthread_cond_broadcast(&s->changed);
+}
+
+void
+nbd_server_fall_silent(struct nbd_server *s)
+{
+    __atomic_or_fetch(&s->can, NBD_SERVER_SILENT, __ATOMIC_SEQ_CST);
+}
+
+void
+nbd_server_wait_connections(struct nbd_server *s, unsigned nr)
+{
+    LOCK_SCOPE(&s->lock);
+
+    while (s->nr_connections < nr)
+        pthread_cond_wait(&s->changed, &s->lock);
 }
 
 void

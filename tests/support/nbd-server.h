@@ -18,6 +18,7 @@ enum {
     NBD_SERVER_ZERO = 4,
     NBD_SERVER_ALL = 7,
     NBD_SERVER_BLOCKS = 8, /* takes whole blocks of 4096 bytes alone */
+    NBD_SERVER_SILENT = 16, /* accepts connections and says nothing */
 };
 
 /* Commands, by their numbers in the protocol. */
@@ -42,14 +43,19 @@ const char *nbd_server_uri(void);
 unsigned nbd_server_count(struct nbd_server *s, enum nbd_command command);
 unsigned nbd_server_connections(struct nbd_server *s);
 
+/* Connections that come from now on get no word. */
+void nbd_server_fall_silent(struct nbd_server *s);
+void nbd_server_wait_connections(struct nbd_server *s, unsigned nr);
+
 /* Zeroing that the server may do by making a hole. */
 unsigned nbd_server_holes(struct nbd_server *s);
 
-/* The next request of this kind is held back, undone, until its connection
- * is lost; waits until it is there. */
+/* The next request of this kind is held back, undone, until it is answered or
+ * its connection lost; waits until it is there. */
 void nbd_server_hold(struct nbd_server *s, enum nbd_command command);
 void nbd_server_wait_held(struct nbd_server *s);
 void nbd_server_lose_held(struct nbd_server *s);
+void nbd_server_answer_held(struct nbd_server *s);
 
 /* The connection of the next request of this kind is lost: before it is
  * done; or if it reads, in the middle of the answer. */
