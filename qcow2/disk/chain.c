@@ -1,20 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* chain.c: backing chains, and the pool that shares their layers; see
- * chain.h.
- */
+/* chain.c: walks down backing chains and opens them; see chain.h. */
 #include "disk/chain.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/checked.h"
-#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/escape.h"
 #include "layer/resolve.h"
+#include "storage/io-nbd.h"
 #include "storage/gate.h"
 
 enum {
@@ -22,138 +20,12 @@ enum {
      * on. Larger granules than these save little memory. */
     RESOLVER_MIN_LAYERS = 4,
     RESOLVER_GRANULE_BITS = 16,
-    DEFAULT_CACHE_BYTES = 32 << 20,
-    MIN_CACHE_BYTES = 1 << 20,
     PROBE_BYTES = 512,
+    /* A chain may take so many times as long as a connection to a server,
+     * before another connection is begun for it: an image that comes from a
+     * slow server could name thousands of others. */
+    TIMEOUTS_A_CHAIN = 4,
 };
-
-struct qcow2_pool *
-qcow2_pool_new(uint64_t cache_bytes, struct qcow2_error *err)
-{
-    struct qcow2_pool *pool = calloc(1, sizeof *pool);
-
-    if (!pool) {
-        error_nomem(err);
-        return NULL;
-    }
-    if (cache_bytes == 0)
-        cache_bytes = DEFAULT_CACHE_BYTES;
-    cache_bytes = max_u64(cache_bytes, MIN_CACHE_BYTES);
-    pthread_mutex_init(&pool->lock, NULL);
-    pool->meta = cache_new(cache_bytes, err);
-    if (pool->meta)
-        pool->clusters = clusters_new(cache_bytes / 2, err);
-    if (!pool->clusters) {
-        qcow2_pool_free(pool);
-        return NULL;
-    }
-    return pool;
-}
-
-void
-qcow2_pool_free(struct qcow2_pool *pool)
-{
-    if (!pool)
-        return;
-    assert(!pool->layers);
-    cache_free(pool->meta);
-    clusters_free(pool->clusters);
-    pthread_mutex_destroy(&pool->lock);
-    free(pool);
-}
-
-static void
-layer_free(struct layer *l)
-{
-    if (l->image)
-        image_free(l->image);
-    else
-        raw_free(l->source);
-    free(l->path);
-    free(l);
-}
-
-/* Drops one use of a layer, and of those below that only it used. */
-static void
-layer_put(struct qcow2_pool *pool, struct layer *l)
-{
-    while (l && --l->nr_users == 0) {
-        struct layer *backing = l->backing;
-        struct layer **p = &pool->layers;
-
-        while (*p != l)
-            p = &(*p)->next;
-        *p = l->next;
-        layer_free(l);
-        l = backing;
-    }
-}
-
-/* Is the layer this file? */
-static bool
-is_file(const struct layer *l, const struct gate_file *file)
-{
-    if (file->ino == 0)
-        return l->ino == 0 && strcmp(l->path, file->path) == 0;
-    return l->dev == file->dev && l->ino == file->ino;
-}
-
-/* Do both paths lie in the same directory? */
-static bool
-same_dir(const char *a, const char *b)
-{
-    size_t len = strrchr(a, '/') - a;
-
-    return (size_t)(strrchr(b, '/') - b) == len && memcmp(a, b, len) == 0;
-}
-
-static struct layer *
-layer_find(struct qcow2_pool *pool, const struct gate_file *file,
-           enum qcow2_format format, bool locked)
-{
-    struct layer *l;
-
-    for (l = pool->layers; l; l = l->next)
-        if (is_file(l, file) && l->format == format && l->locked == locked
-            && same_dir(l->path, file->path))
-            break;
-    return l;
-}
-
-/* Makes a layer, used once, of an open file. Takes over io. */
-static struct layer *
-layer_new(struct qcow2_pool *pool, struct io *io,
-          const struct gate_file *file, enum qcow2_format format,
-          bool locked, struct qcow2_error *err)
-{
-    struct layer *l = calloc(1, sizeof *l);
-
-    if (!l || !(l->path = strdup(file->path))) {
-        free(l);
-        io_close(io);
-        error_nomem(err);
-        return NULL;
-    }
-    if (format == QCOW2_FORMAT_RAW) {
-        l->source = raw_new(io, err);
-    } else {
-        l->image = image_open(io, true, pool->meta, pool->clusters, err);
-        l->source = l->image ? &l->image->active.src : NULL;
-    }
-    if (!l->source) {
-        free(l->path);
-        free(l);
-        return NULL;
-    }
-    l->nr_users = 1;
-    l->format = format;
-    l->locked = locked;
-    l->dev = file->dev;
-    l->ino = file->ino;
-    l->next = pool->layers;
-    pool->layers = l;
-    return l;
-}
 
 /* A walk down a chain, to find what stands below `above`. */
 struct walk {
@@ -166,6 +38,7 @@ struct walk {
     struct layer *top;
     struct layer *above;        /* NULL: the disk itself */
     unsigned depth;             /* layers so far */
+    uint64_t started_ms;
 };
 
 static const char *
@@ -270,11 +143,57 @@ check_loop(const struct walk *w, const struct gate_file *file,
 
     for (struct layer *l = w->above ? w->top : NULL; l && !loop;
          l = l == w->above ? NULL : l->backing)
-        loop = is_file(l, file);
+        loop = pool_is_file(l, file);
     if (!loop)
         return 0;
     return error_set(err, EIO, "it is already part of the backing chain, "
                      "which forms a loop");
+}
+
+static uint64_t
+now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * UINT64_C(1000) + t.tv_nsec / 1000000;
+}
+
+static struct io *
+open_file(const struct walk *w, const struct gate_file *file,
+          enum io_lock lock, struct qcow2_error *err)
+{
+    unsigned timeout_ms = w->options->nbd_timeout_ms;
+    uint64_t limit_ms = io_nbd_timeout(timeout_ms) * TIMEOUTS_A_CHAIN;
+
+    if (file->ino != 0)
+        return gate_open(file, lock, err);
+    if (now_ms() - w->started_ms <= limit_ms)
+        return io_nbd_open_within(file->path, true, timeout_ms, err);
+    error_set(err, ETIMEDOUT, "to open the layers above it took longer than "
+              "%g seconds", limit_ms / 1000.0);
+    return NULL;
+}
+
+/* The layer of an NBD export that another disk uses already, so that no
+ * connection needs to be made; NULL: there is none. What looks like another
+ * format is left to those who know the format.
+ */
+static struct layer *
+find_export(const struct walk *w, const struct naming *n,
+            const struct gate_file *file, bool locked)
+{
+    enum qcow2_format format = n->format;
+    struct layer *l;
+
+    if (file->ino != 0 || format == QCOW2_FORMAT_AUTO)
+        return NULL;
+    l = pool_find(w->pool, file, format, locked);
+    if (l && settle_format(w, n, l->source->io, &format, NULL) == -1) {
+        pool_put(w->pool, l);
+        l = NULL;
+    }
+    return l;
 }
 
 static struct layer *
@@ -282,23 +201,20 @@ open_layer(const struct walk *w, const struct naming *n,
            const struct gate_file *file, struct qcow2_error *err)
 {
     bool locked = !w->options->no_lock;
+    struct layer *l = find_export(w, n, file, locked);
     enum qcow2_format format;
-    struct layer *l;
     struct io *io;
 
-    io = gate_open(file, locked ? IO_LOCK_READ : IO_LOCK_NONE, err);
+    if (l)
+        return l;
+    io = open_file(w, file, locked ? IO_LOCK_READ : IO_LOCK_NONE, err);
     if (!io)
         return NULL;
     if (settle_format(w, n, io, &format, err) == -1) {
         io_close(io);
         return NULL;
     }
-    l = layer_find(w->pool, file, format, locked);
-    if (!l)
-        return layer_new(w->pool, io, file, format, locked, err);
-    io_close(io);
-    l->nr_users++;
-    return l;
+    return pool_get(w->pool, io, file, format, locked, err);
 }
 
 /* Does the chain end here for who asks? */
@@ -315,7 +231,7 @@ stop_at(const struct walk *w, const struct naming *n, struct gate_file *file,
         struct qcow2_error *err)
 {
     struct chain_stop *stop = w->stop;
-    struct io *io = gate_open(file, IO_LOCK_NONE, err);
+    struct io *io = open_file(w, file, IO_LOCK_NONE, err);
 
     if (!io || settle_format(w, n, io, &stop->format, err) == -1) {
         io_close(io);
@@ -338,7 +254,7 @@ stop_at(const struct walk *w, const struct naming *n, struct gate_file *file,
 static int
 step(struct walk *w, const struct naming *n, struct qcow2_error *err)
 {
-    struct layer **next = w->above ? &w->above->backing : &w->top;
+    struct layer **link = w->above ? &w->above->backing : &w->top, *next;
     struct gate_file file;
     int r;
 
@@ -355,17 +271,20 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
     if (is_stop(w->stop, &file))
         return stop_at(w, n, &file, err);
     r = check_loop(w, &file, err);
-    if (r == 0 && !*next) {
-        *next = open_layer(w, n, &file, err);
-        r = *next ? 0 : -1;
-    } else if (r == 0 && !is_file(*next, &file)) {
+    next = r == 0 ? pool_follow(w->pool, link) : NULL;
+    if (r == 0 && !next) {
+        next = open_layer(w, n, &file, err);
+        if (next)
+            next = pool_link(w->pool, link, next);
+        r = next ? 0 : -1;
+    }
+    if (r == 0 && !pool_is_file(next, &file))
         r = error_set(err, EIO, "it was replaced while the image above it is "
                       "in use");
-    }
     gate_file_free(&file);
     if (r == -1)
         return -1;
-    w->above = *next;
+    w->above = next;
     w->depth++;
     return 1;
 }
@@ -378,7 +297,7 @@ chain_open(struct qcow2_pool *pool, const char *path,
 {
     struct walk w = {
         .pool = pool, .options = options, .disk_path = path, .disk_hdr = hdr,
-        .dev = dev, .ino = ino, .stop = stop,
+        .dev = dev, .ino = ino, .stop = stop, .started_ms = now_ms(),
     };
     char fd_path[32];
     struct naming n;
@@ -392,7 +311,6 @@ chain_open(struct qcow2_pool *pool, const char *path,
         w.disk_path = fd_path;
     }
 
-    LOCK_SCOPE(&pool->lock);
     do {
         r = find_next(&w, &n, err);
         if (r == 1)
@@ -401,7 +319,7 @@ chain_open(struct qcow2_pool *pool, const char *path,
     if (r == -1) {
         error_prefix(err, "backing file '%s' of '%s'", ESCAPED(n.name),
                      ESCAPED(w.above ? w.above->path : path));
-        layer_put(pool, w.top);
+        pool_put(pool, w.top);
         return -1;
     }
     *top = w.top;
@@ -411,9 +329,7 @@ chain_open(struct qcow2_pool *pool, const char *path,
 void
 chain_close(struct qcow2_pool *pool, struct layer *top)
 {
-    LOCK_SCOPE(&pool->lock);
-
-    layer_put(pool, top);
+    pool_put(pool, top);
 }
 
 /* The smallest cluster size among layers, as far as granules go. */

@@ -1,40 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* chain.h: opens the backing layers of a disk, each name through the gate
- * (gate.h), and shares them between disks.
+ * (gate.h), and shares them between disks (pool.h).
  */
 #ifndef QCOW2_CHAIN_H
 #define QCOW2_CHAIN_H
 
-#include <pthread.h>
-
-#include "cache/cache.h"
-#include "layer/source.h"
-#include "meta/image.h"
-#include "qcow2.h"
-#include "storage/gate.h"
-
-/* A read-only layer, opened once for all disks of a pool that stand on the
- * same file (device and inode, in the same directory, as that is where its
- * own backing file's name starts) with the same format and lock.
- */
-struct layer {
-    unsigned nr_users;      /* guarded by pool.lock */
-    enum qcow2_format format;
-    bool locked;
-    char *path;             /* as gate_file.path */
-    struct source *source;  /* raw, or the active view of image */
-    struct image *image;    /* qcow2 only */
-    struct layer *backing;  /* what it stands on; NULL: nothing */
-    struct layer *next;     /* in the pool */
-    uint64_t dev, ino;
-};
-
-struct qcow2_pool {
-    pthread_mutex_t lock;   /* guards layers; held over opening them */
-    struct layer *layers;
-    struct cache *meta;
-    struct clusters *clusters;
-};
+#include "disk/pool.h"
 
 /* A file at which a chain ends for who opens it: neither it nor what is
  * below it is opened.

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* pool.c: shares caches and backing layers between disks; see pool.h. */
+#include "disk/pool.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+
+enum {
+    DEFAULT_CACHE_BYTES = 32 << 20,
+    MIN_CACHE_BYTES = 1 << 20,
+};
+
+struct qcow2_pool *
+qcow2_pool_new(uint64_t cache_bytes, struct qcow2_error *err)
+{
+    struct qcow2_pool *pool = calloc(1, sizeof *pool);
+
+    if (!pool) {
+        error_nomem(err);
+        return NULL;
+    }
+    if (cache_bytes == 0)
+        cache_bytes = DEFAULT_CACHE_BYTES;
+    cache_bytes = max_u64(cache_bytes, MIN_CACHE_BYTES);
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->opened, NULL);
+    pool->meta = cache_new(cache_bytes, err);
+    if (pool->meta)
+        pool->clusters = clusters_new(cache_bytes / 2, err);
+    if (!pool->clusters) {
+        qcow2_pool_free(pool);
+        return NULL;
+    }
+    return pool;
+}
+
+void
+qcow2_pool_free(struct qcow2_pool *pool)
+{
+    if (!pool)
+        return;
+    assert(!pool->layers);
+    cache_free(pool->meta);
+    clusters_free(pool->clusters);
+    pthread_cond_destroy(&pool->opened);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+static void
+layer_free(struct layer *l)
+{
+    if (l->image)
+        image_free(l->image);
+    else
+        raw_free(l->source);
+    free(l->path);
+    free(l);
+}
+
+/* Ends one use of a layer. Those that have no users any more are taken out of
+ * the pool, and returned to be freed, linked by next. The lock is held.
+ */
+static struct layer *
+take_out(struct qcow2_pool *pool, struct layer *l)
+{
+    struct layer *unused = NULL;
+
+    while (l && --l->nr_users == 0) {
+        struct layer **p = &pool->layers;
+
+        while (*p != l)
+            p = &(*p)->next;
+        *p = l->next;
+        l->next = unused;
+        unused = l;
+        l = l->backing;
+    }
+    return unused;
+}
+
+static void
+free_all(struct layer *unused)
+{
+    struct layer *l;
+
+    while ((l = unused)) {
+        unused = l->next;
+        layer_free(l);
+    }
+}
+
+void
+pool_put(struct qcow2_pool *pool, struct layer *l)
+{
+    struct layer *unused;
+
+    pthread_mutex_lock(&pool->lock);
+    unused = take_out(pool, l);
+    pthread_mutex_unlock(&pool->lock);
+    free_all(unused);
+}
+
+bool
+pool_is_file(const struct layer *l, const struct gate_file *file)
+{
+    if (file->ino == 0)
+        return l->ino == 0 && strcmp(l->path, file->path) == 0;
+    return l->dev == file->dev && l->ino == file->ino;
+}
+
+/* Do both paths lie in the same directory? */
+static bool
+same_dir(const char *a, const char *b)
+{
+    size_t len = strrchr(a, '/') - a;
+
+    return (size_t)(strrchr(b, '/') - b) == len && memcmp(a, b, len) == 0;
+}
+
+/* Is it of use to more disks? Not one that could not be opened, nor what
+ * stands on an export that is lost.
+ */
+static bool
+is_usable(const struct layer *l)
+{
+    if (l->state == LAYER_FAILED)
+        return false;
+    for (; l; l = l->backing)
+        if (l->state == LAYER_READY
+            && __atomic_load_n(&l->source->io->lost, __ATOMIC_RELAXED))
+            return false;
+    return true;
+}
+
+/* The lock is held. format AUTO: of any. */
+static struct layer *
+find(struct qcow2_pool *pool, const struct gate_file *file,
+     enum qcow2_format format, bool locked)
+{
+    struct layer *l;
+
+    for (l = pool->layers; l; l = l->next)
+        if (pool_is_file(l, file) && l->locked == locked
+            && (format == QCOW2_FORMAT_AUTO || l->format == format)
+            && same_dir(l->path, file->path) && is_usable(l))
+            break;
+    return l;
+}
+
+/* A layer that is still to be opened, used once. The lock is held. */
+static struct layer *
+add(struct qcow2_pool *pool, const struct gate_file *file,
+    enum qcow2_format format, bool locked, struct qcow2_error *err)
+{
+    struct layer *l = calloc(1, sizeof *l);
+
+    if (!l || !(l->path = strdup(file->path))) {
+        free(l);
+        error_nomem(err);
+        return NULL;
+    }
+    l->format = format;
+    l->locked = locked;
+    l->dev = file->dev;
+    l->ino = file->ino;
+    l->state = LAYER_OPENING;
+    l->nr_users = 1;
+    l->next = pool->layers;
+    pool->layers = l;
+    return l;
+}
+
+/* Opens a layer for all who wait for it. Takes over io. */
+static void
+open_layer(struct qcow2_pool *pool, struct layer *l, struct io *io)
+{
+    struct source *source;
+    struct image *image = NULL;
+
+    if (l->format == QCOW2_FORMAT_RAW) {
+        source = raw_new(io, &l->error);
+    } else {
+        image = image_open(io, true, pool->meta, pool->clusters, &l->error);
+        source = image ? &image->active.src : NULL;
+    }
+    LOCK_SCOPE(&pool->lock);
+    l->image = image;
+    l->source = source;
+    l->state = source ? LAYER_READY : LAYER_FAILED;
+    pthread_cond_broadcast(&pool->opened);
+}
+
+/* One more use of a layer, once it was opened. The lock is held. */
+static void
+await(struct qcow2_pool *pool, struct layer *l)
+{
+    l->nr_users++;
+    while (l->state == LAYER_OPENING)
+        pthread_cond_wait(&pool->opened, &pool->lock);
+}
+
+struct layer *
+pool_get(struct qcow2_pool *pool, struct io *io,
+         const struct gate_file *file, enum qcow2_format format, bool locked,
+         struct qcow2_error *err)
+{
+    struct layer *l;
+    bool found;
+
+    pthread_mutex_lock(&pool->lock);
+    l = find(pool, file, format, locked);
+    found = l != NULL;
+    if (found)
+        await(pool, l);
+    else
+        l = add(pool, file, format, locked, err);
+    pthread_mutex_unlock(&pool->lock);
+    if (found || !l)
+        io_close(io);
+    else
+        open_layer(pool, l, io);
+    /* The state changes no more. */
+    if (l && l->state == LAYER_FAILED) {
+        if (err)
+            *err = l->error;
+        pool_put(pool, l);
+        l = NULL;
+    }
+    return l;
+}
+
+struct layer *
+pool_find(struct qcow2_pool *pool, const struct gate_file *file,
+          enum qcow2_format format, bool locked)
+{
+    struct layer *l, *unused = NULL;
+
+    pthread_mutex_lock(&pool->lock);
+    l = find(pool, file, format, locked);
+    if (l)
+        await(pool, l);
+    if (l && l->state == LAYER_FAILED) {
+        unused = take_out(pool, l);
+        l = NULL;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    free_all(unused);
+    return l;
+}
+
+struct layer *
+pool_follow(struct qcow2_pool *pool, struct layer *const *link)
+{
+    LOCK_SCOPE(&pool->lock);
+
+    return *link;
+}
+
+struct layer *
+pool_link(struct qcow2_pool *pool, struct layer **link, struct layer *l)
+{
+    struct layer *unused = NULL, *now;
+
+    pthread_mutex_lock(&pool->lock);
+    if (*link)
+        unused = take_out(pool, l);
+    else
+        *link = l;
+    now = *link;
+    pthread_mutex_unlock(&pool->lock);
+    free_all(unused);
+    return now;
+}

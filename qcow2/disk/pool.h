@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* pool.h: what disks of one process share: caches, and read-only backing
+ * layers, each opened once.
+ *
+ * No lock is held while a layer is opened or closed. A thread that needs a
+ * layer which another one is opening waits for that layer alone; opening
+ * ends, as waiting for servers is limited (nbd-client.h).
+ */
+#ifndef QCOW2_POOL_H
+#define QCOW2_POOL_H
+
+#include <pthread.h>
+
+#include "cache/cache.h"
+#include "layer/source.h"
+#include "meta/image.h"
+#include "qcow2.h"
+#include "storage/gate.h"
+
+enum layer_state { LAYER_OPENING, LAYER_READY, LAYER_FAILED };
+
+/* A read-only layer, opened once for all disks of a pool that stand on the
+ * same file (device and inode, in the same directory, as that is where its
+ * own backing file's name starts) with the same format and lock.
+ */
+struct layer {
+    /* Constant. */
+    enum qcow2_format format;
+    bool locked;
+    char *path;             /* as gate_file.path */
+    uint64_t dev, ino;
+
+    /* Guarded by pool.lock. */
+    enum layer_state state;
+    unsigned nr_users;      /* disks, layers above, threads that wait */
+    struct layer *next;     /* in the pool */
+    struct layer *backing;  /* what it stands on, once it was opened, too;
+                             * does not change any more then */
+
+    /* Constant once it is LAYER_READY. */
+    struct source *source;  /* raw, or the active view of image */
+    struct image *image;    /* qcow2 only */
+    struct qcow2_error error; /* of one that is LAYER_FAILED */
+};
+
+struct qcow2_pool {
+    pthread_mutex_t lock;   /* never held over I/O */
+    pthread_cond_t opened;  /* a layer is no longer LAYER_OPENING */
+    struct layer *layers;
+    struct cache *meta;
+    struct clusters *clusters;
+};
+
+/* Is the layer this file? */
+bool pool_is_file(const struct layer *l, const struct gate_file *file);
+
+/* A layer that is an open file, which is taken over, also on failure: the one
+ * that the pool has, or a new one. A use of it is the caller's.
+ */
+struct layer *pool_get(struct qcow2_pool *pool, struct io *io,
+                       const struct gate_file *file, enum qcow2_format format,
+                       bool locked, struct qcow2_error *err);
+
+/* The layer of an NBD export that the pool has, without connecting to the
+ * server. format AUTO: of any. NULL: there is none.
+ */
+struct layer *pool_find(struct qcow2_pool *pool, const struct gate_file *file,
+                        enum qcow2_format format, bool locked);
+
+/* Ends one use of a layer, and of those below that only it used. NULL is
+ * fine.
+ */
+void pool_put(struct qcow2_pool *pool, struct layer *l);
+
+/* The layer at *link, which leads from one layer to the next; NULL: nobody
+ * opened it yet. Still the user's of the layer above.
+ */
+struct layer *pool_follow(struct qcow2_pool *pool, struct layer *const *link);
+
+/* Makes l the layer at *link, which takes over the use of it, unless another
+ * thread made another one that before: then that is returned.
+ */
+struct layer *pool_link(struct qcow2_pool *pool, struct layer **link,
+                        struct layer *l);
+
+#endif /* QCOW2_POOL_H */
