@@ -31,6 +31,7 @@ const char config_help[] =
     "detect-zeroes=off|on|unmap Look for zeroes in writes (default off).\n"
     "cache-size=SIZE            Bound of cached metadata (default 32M).\n"
     "lock=on|off                Lock out other processes (default on).\n"
+    "nbd-timeout=SECONDS        How long NBD servers may take (default 30).\n"
     "sandbox=on|off             Restrict the server to what it needs (default\n"
     "                           as far as the system can do that).";
 
@@ -58,6 +59,21 @@ set_size(void *where, const char *value)
 
     *(uint64_t *)where = nr_bytes;
     return nr_bytes == -1 ? -1 : 0;
+}
+
+static int
+set_seconds(void *where, const char *value)
+{
+    unsigned seconds;
+
+    if (nbdkit_parse_unsigned("nbd-timeout", value, &seconds) == -1)
+        return -1;
+    if (seconds == 0 || seconds > 24 * 60 * 60) {
+        nbdkit_error("nbd-timeout=%s: specify 1 to 86400 seconds", value);
+        return -1;
+    }
+    *(unsigned *)where = seconds * 1000;
+    return 0;
 }
 
 static int
@@ -177,6 +193,7 @@ static const struct parameter {
     { "detect-zeroes", set_detect_zeroes, &config.detect_zeroes, false },
     { "cache-size", set_size, &config.cache_bytes, false },
     { "lock", set_bool, &config.lock, false },
+    { "nbd-timeout", set_seconds, &config.nbd_timeout_ms, false },
     { "sandbox", set_sandbox, &config.sandbox, false },
 };
 

@@ -9,8 +9,9 @@
  */
 #include <config.h>
 
-#include <dirent.h>
 #include <fnmatch.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,13 +19,8 @@
 
 #include "plugin.h"
 
-#define MAX_LISTED_SNAPSHOTS 1000 /* of an image; bounds the time it takes */
-
-/* Can this be an export's name, and be shown to people? It is UTF-8 without
- * control characters then.
- */
-static bool
-is_printable(const char *name)
+bool
+exports_is_printable(const char *name)
 {
     static const uint32_t least[] = { 0x20, 0xa0, 0x800, 0x10000 };
     const unsigned char *s = (const unsigned char *)name;
@@ -47,68 +43,131 @@ is_printable(const char *name)
     return name[0] != '\0';
 }
 
-/* Is there a file of that name to serve? Symbolic links stand for what they
- * lead to, which must be in the directory or below it.
+/* Symbolic links stand for what they lead to, which must be in the directory
+ * or below it.
  */
-static bool
-find_file(const char *name, struct export *out)
+bool
+exports_find_file(const char *name, size_t nr_bytes, struct export *out)
 {
     size_t nr_dir = strlen(config.dir);
     struct stat st;
     char *real;
     bool ok;
 
-    if (name[0] == '\0' || name[0] == '.' || strchr(name, '/'))
+    *out = (struct export){ .path = NULL };
+    if (nr_bytes == 0 || nr_bytes > NAME_MAX || name[0] == '.'
+        || memchr(name, '/', nr_bytes)
+        || asprintf(&out->path, "%s/%.*s", config.dir, (int)nr_bytes, name)
+           == -1) {
+        out->path = NULL;
         return false;
-    out->path = nbdkit_printf_intern("%s/%s", config.dir, name);
-    out->snapshot = NULL;
-    real = out->path ? realpath(out->path, NULL) : NULL;
-    if (!real)
-        return false;
-    out->format = fnmatch("*.qcow2", real, 0) == 0 ? QCOW2_FORMAT_QCOW2
-                  : fnmatch("*.raw", real, 0) == 0 ? QCOW2_FORMAT_RAW
-                                                   : QCOW2_FORMAT_AUTO;
-    ok = strncmp(real, config.dir, nr_dir) == 0
+    }
+    real = realpath(out->path, NULL);
+    ok = real && strncmp(real, config.dir, nr_dir) == 0
          && (nr_dir == 1 || real[nr_dir] == '/') && stat(real, &st) == 0
          && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+    if (ok)
+        out->format = fnmatch("*.qcow2", real, 0) == 0 ? QCOW2_FORMAT_QCOW2
+                      : fnmatch("*.raw", real, 0) == 0 ? QCOW2_FORMAT_RAW
+                                                       : QCOW2_FORMAT_AUTO;
+    else
+        exports_free(out);
     free(real);
     return ok;
 }
 
-/* A file of the whole name wins, then one of the longest part before '@'. */
+bool
+exports_is_file(const char *name)
+{
+    struct export file;
+    bool found = exports_find_file(name, strlen(name), &file);
+
+    exports_free(&file);
+    return found;
+}
+
+/* A file of the whole name wins, then one of the longest part before '@'.
+ * File names are short, so few parts need to be tried however long the name
+ * is.
+ */
 static bool
 find_in_dir(const char *name, struct export *out)
 {
-    const char *at = name + strlen(name), *file;
+    size_t nr_bytes = strlen(name), part = nr_bytes;
 
-    for (; at; at = memrchr(name, '@', at - name)) {
-        file = nbdkit_strndup_intern(name, at - name);
-        if (file && find_file(file, out)) {
-            out->snapshot = *at ? at + 1 : NULL;
-            return true;
+    if (part > NAME_MAX)
+        part = NAME_MAX;
+    for (; part > 0; part--)
+        if ((part == nr_bytes || name[part] == '@')
+            && exports_find_file(name, part, out)) {
+            if (part < nr_bytes)
+                out->snapshot = strdup(name + part + 1);
+            if (part == nr_bytes || out->snapshot)
+                return true;
+            exports_free(out);
         }
-    }
     return false;
+}
+
+/* The export of file= or fd=; snapshot may be NULL. */
+static int
+use_file(const char *snapshot, struct export *out)
+{
+    out->format = QCOW2_FORMAT_QCOW2;
+    out->path = strdup(config.file);
+    out->snapshot = snapshot ? strdup(snapshot) : NULL;
+    if (out->path && (out->snapshot || !snapshot))
+        return 0;
+    nbdkit_error("%s: %m", config.file);
+    exports_free(out);
+    return -1;
 }
 
 int
 exports_find(const char *name, struct export *out)
 {
+    *out = (struct export){ .path = NULL };
     if (config.dir && find_in_dir(name, out))
         return 0;
-    if (!config.dir && (name[0] == '\0' || name[0] == '@')) {
-        *out = (struct export){
-            .path = config.file,
-            .format = QCOW2_FORMAT_QCOW2,
-            .snapshot = name[0] == '@' ? name + 1 : config.snapshot,
-        };
-        return 0;
-    }
+    if (!config.dir && (name[0] == '\0' || name[0] == '@'))
+        return use_file(name[0] == '@' ? name + 1 : config.snapshot, out);
     nbdkit_error("no export '%s': there are %s",
-                 is_printable(name) ? name : "(unprintable)",
+                 exports_is_printable(name) ? name : "(unprintable)",
                  config.dir ? "FILE and FILE@SNAPSHOT, of files in dir="
                             : "'' and '@SNAPSHOT'");
     return -1;
+}
+
+void
+exports_free(struct export *export)
+{
+    free(export->path);
+    free(export->snapshot);
+    *export = (struct export){ .path = NULL };
+}
+
+const char *
+exports_describe_disk(char text[EXPORT_TEXT_SIZE], enum qcow2_format format,
+                      uint64_t size)
+{
+    snprintf(text, EXPORT_TEXT_SIZE, "%s image, %ju bytes",
+             format == QCOW2_FORMAT_RAW ? "raw" : "qcow2", (uintmax_t)size);
+    return text;
+}
+
+const char *
+exports_describe_snapshot(char text[EXPORT_TEXT_SIZE],
+                          const struct qcow2_snapshot *s)
+{
+    struct tm tm;
+    char when[32];
+
+    gmtime_r(&(time_t){ s->date_sec }, &tm);
+    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
+    snprintf(text, EXPORT_TEXT_SIZE, "snapshot %s of %s UTC, %ju bytes",
+             strlen(s->id) < EXPORT_TEXT_SIZE / 2 && exports_is_printable(s->id)
+             ? s->id : "", when, (uintmax_t)s->disk_size);
+    return text;
 }
 
 /* The snapshot that a client gets by this word, if it gets exactly one. */
@@ -130,101 +189,15 @@ find_snapshot(const struct qcow2_disk *disk, const char *word,
     return nr_found == 1;
 }
 
-/* Does a client get this snapshot by the word? */
-static bool
-means(const char *word, const struct qcow2_disk *disk,
-      const struct qcow2_snapshot *s)
-{
-    struct qcow2_snapshot found;
-
-    return is_printable(word) && find_snapshot(disk, word, &found)
-           && strcmp(found.id, s->id) == 0;
-}
-
 const char *
-exports_describe(const struct qcow2_disk *disk, const char *snapshot)
+exports_describe(char text[EXPORT_TEXT_SIZE], const struct qcow2_disk *disk,
+                 const char *snapshot)
 {
     struct qcow2_snapshot s;
-    struct tm tm;
-    char when[32];
 
     if (!snapshot)
-        return nbdkit_printf_intern(
-            "%s image, %ju bytes",
-            qcow2_get_format(disk) == QCOW2_FORMAT_RAW ? "raw" : "qcow2",
-            (uintmax_t)qcow2_get_size(disk));
-    if (!find_snapshot(disk, snapshot, &s))
-        return NULL;
-    gmtime_r(&(time_t){ s.date_sec }, &tm);
-    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
-    return nbdkit_printf_intern("snapshot %s of %s UTC, %ju bytes",
-                                is_printable(s.id) ? s.id : "", when,
-                                (uintmax_t)s.disk_size);
-}
-
-/* Lists an image without disturbing anybody who uses it: takes no locks,
- * writes nothing, and does not care for backing files. What cannot be
- * listed is left out: it must not hide the rest.
- */
-static void
-list_image(struct nbdkit_exports *exports, const char *name,
-           const struct export *export)
-{
-    struct qcow2_options options;
-    struct qcow2_error err;
-    struct qcow2_disk *disk;
-    struct qcow2_snapshot s;
-    const char *word, *full;
-    struct export shadow;
-
-    images_options(export, &options);
-    options.readonly = options.no_lock = options.backing_none = true;
-    options.backing = NULL;
-    options.backing_format = QCOW2_FORMAT_AUTO;
-    disk = qcow2_open(export->path, &options, &err);
-    if (!disk) {
-        nbdkit_debug("not listed: %s", err.text);
-        return;
-    }
-    nbdkit_add_export(exports, name, exports_describe(disk, export->snapshot));
-    for (size_t i = 0;
-         i < qcow2_get_nr_snapshots(disk) && i < MAX_LISTED_SNAPSHOTS; i++) {
-        qcow2_get_snapshot(disk, i, &s);
-        word = means(s.name, disk, &s) ? s.name
-               : means(s.id, disk, &s) ? s.id
-                                       : NULL;
-        full = word ? nbdkit_printf_intern("%s@%s", name, word) : NULL;
-        if (full && !(config.dir && find_file(full, &shadow)))
-            nbdkit_add_export(exports, full, exports_describe(disk, word));
-    }
-    qcow2_close(disk, NULL);
-}
-
-int
-exports_list(int readonly, int is_tls, struct nbdkit_exports *exports)
-{
-    struct dirent **entries;
-    struct export export;
-    const char *name;
-    int nr;
-
-    (void)readonly;
-    (void)is_tls;
-    if (!config.dir && exports_find("", &export) == 0) {
-        list_image(exports, "", &export);
-        return 0;
-    }
-    nr = scandir(config.dir, &entries, NULL, alphasort);
-    if (nr == -1) {
-        nbdkit_error("%s: cannot list the directory: %m", config.dir);
-        return -1;
-    }
-    for (int i = 0; i < nr; i++) {
-        name = entries[i]->d_name;
-        if (is_printable(name) && find_file(name, &export))
-            list_image(exports, name, &export);
-        free(entries[i]);
-    }
-    free(entries);
-    return 0;
+        return exports_describe_disk(text, qcow2_get_format(disk),
+                                     qcow2_get_size(disk));
+    return find_snapshot(disk, snapshot, &s)
+           ? exports_describe_snapshot(text, &s) : NULL;
 }

@@ -15,8 +15,14 @@
 
 #include "plugin.h"
 
+enum image_state { IMAGE_OPENING, IMAGE_OPEN, IMAGE_FAILED, IMAGE_CLOSING };
+
+/* Guards the table and what is in it, and is never held over I/O: an image
+ * that takes long to open or close keeps only its own users waiting.
+ */
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct open_image *table; /* closed ones, too */
+static pthread_cond_t state_changed = PTHREAD_COND_INITIALIZER;
+static struct open_image *table; /* those with users */
 static struct qcow2_pool *pool;
 
 /* nbdkit sets these by -D qcow2.TOPIC=1. */
@@ -34,17 +40,19 @@ images_init(void)
     return pool ? 0 : -1;
 }
 
+/* nbdkit waits for connections, but not for ever. If it gave up on one that
+ * is still opening an image, the pool is in use until the process ends.
+ */
 void
 images_free(void)
 {
-    struct open_image *image;
+    bool in_use;
 
-    while ((image = table)) {
-        table = image->next;
-        pthread_mutex_destroy(&image->lock);
-        free(image);
-    }
-    qcow2_pool_free(pool);
+    pthread_mutex_lock(&table_lock);
+    in_use = table != NULL;
+    pthread_mutex_unlock(&table_lock);
+    if (!in_use)
+        qcow2_pool_free(pool);
 }
 
 static void
@@ -55,8 +63,9 @@ debug(void *opaque, unsigned topic, const char *text)
     nbdkit_debug("%s", text);
 }
 
-void
-images_options(const struct export *export, struct qcow2_options *options)
+/* How to open the image of an export, by what the command line says. */
+static void
+fill_options(const struct export *export, struct qcow2_options *options)
 {
     *options = (struct qcow2_options){
         .format = export->format,
@@ -70,6 +79,7 @@ images_options(const struct export *export, struct qcow2_options *options)
         .nr_allow = config.nr_allow,
         .no_discard = !config.discard,
         .detect_zeroes = config.detect_zeroes,
+        .nbd_timeout_ms = config.nbd_timeout_ms,
         .pool = pool,
         .debug = debug,
         .debug_topics = (qcow2_debug_open ? QCOW2_DEBUG_OPEN : 0)
@@ -81,85 +91,156 @@ images_options(const struct export *export, struct qcow2_options *options)
 
 /* What may not be written is served read-only: a file without the right to
  * write it, an image marked corrupt, or (in a directory, where that is
- * usual) one that is somebody's backing file just now.
+ * usual) one that is somebody's backing file just now. *err is set if the
+ * result is NULL.
  */
 static struct qcow2_disk *
-open_disk(const struct export *export, bool readonly)
+open_disk(const struct export *export, bool readonly, struct qcow2_error *err)
 {
     struct qcow2_options options;
-    struct qcow2_error err;
     struct qcow2_disk *disk;
 
-    images_options(export, &options);
+    fill_options(export, &options);
     options.readonly = readonly || config.snapshot;
-    disk = qcow2_open(export->path, &options, &err);
+    disk = qcow2_open(export->path, &options, err);
     if (disk)
         return disk;
     if (!options.readonly
-        && (err.errnum == EACCES || err.errnum == EPERM || err.errnum == EROFS
-            || (err.errnum == EBUSY && config.dir))) {
+        && (err->errnum == EACCES || err->errnum == EPERM
+            || err->errnum == EROFS
+            || (err->errnum == EBUSY && config.dir))) {
         options.readonly = true;
         disk = qcow2_open(export->path, &options, NULL);
+        if (disk) {
+            err->hints &= ~QCOW2_HINT_READONLY;
+            report_error("serving it read-only: ", err);
+        }
     }
-    if (disk)
-        err.hints &= ~QCOW2_HINT_READONLY;
-    report_error(disk ? "serving it read-only: " : "", &err);
     return disk;
 }
 
+/* The image of a file that has users, unless it failed to open; table_lock is
+ * held. */
 static struct open_image *
-find_in_table(const struct stat *st, enum qcow2_format format)
+table_find(const struct stat *st, enum qcow2_format format)
 {
-    struct open_image *image;
+    struct open_image *image = table;
 
-    pthread_mutex_lock(&table_lock);
-    for (image = table; image; image = image->next)
-        if (image->dev == st->st_dev && image->ino == st->st_ino
-            && image->format == format)
-            break;
-    if (!image && (image = calloc(1, sizeof *image))) {
-        image->dev = st->st_dev;
-        image->ino = st->st_ino;
-        image->format = format;
-        pthread_mutex_init(&image->lock, NULL);
-        image->next = table;
-        table = image;
-    }
-    pthread_mutex_unlock(&table_lock);
+    while (image && (image->dev != st->st_dev || image->ino != st->st_ino
+                     || image->format != format
+                     || image->state == IMAGE_FAILED))
+        image = image->next;
     return image;
 }
 
+/* Ends one use of an image that is not open (any more). */
+static void
+table_put(struct open_image *image)
+{
+    struct open_image **p = &table;
+
+    if (--image->nr_users > 0)
+        return;
+    while (*p != image)
+        p = &(*p)->next;
+    *p = image->next;
+    free(image);
+}
+
+/* Finds the image and uses it, once it is neither opening nor closing; or
+ * makes one in state IMAGE_OPENING, which is the caller's to open.
+ */
+static struct open_image *
+table_get(const struct stat *st, enum qcow2_format format, bool *is_new)
+{
+    struct open_image *image;
+
+    while ((image = table_find(st, format)) && image->state == IMAGE_CLOSING)
+        pthread_cond_wait(&state_changed, &table_lock);
+    *is_new = !image;
+    if (!image) {
+        image = calloc(1, sizeof *image);
+        if (!image)
+            return NULL;
+        image->dev = st->st_dev;
+        image->ino = st->st_ino;
+        image->format = format;
+        image->state = IMAGE_OPENING;
+        image->next = table;
+        table = image;
+    }
+    image->nr_users++;
+    while (!*is_new && image->state == IMAGE_OPENING)
+        pthread_cond_wait(&state_changed, &table_lock);
+    return image;
+}
+
+static void
+open_image(struct open_image *image, const struct export *export,
+           bool readonly)
+{
+    struct qcow2_disk *disk = open_disk(export, readonly, &image->error);
+
+    pthread_mutex_lock(&table_lock);
+    image->disk = disk;
+    image->state = disk ? IMAGE_OPEN : IMAGE_FAILED;
+    pthread_cond_broadcast(&state_changed);
+    pthread_mutex_unlock(&table_lock);
+}
+
+/* Those who waited while the image was being opened share the result, a
+ * failure too. They must not try in turn: with a backing chain that leads
+ * back here, through this server's own socket, each attempt would begin the
+ * next one.
+ */
 struct open_image *
 images_get(const struct export *export, bool readonly)
 {
-    struct open_image *image;
+    struct open_image *image = NULL;
     struct stat st;
-    bool is_open;
+    bool is_new;
 
-    if ((config.fd >= 0 ? fstat(config.fd, &st) : stat(export->path, &st)) == -1
-        || !(image = find_in_table(&st, export->format))) {
+    if ((config.fd >= 0 ? fstat(config.fd, &st) : stat(export->path, &st))
+        == 0) {
+        pthread_mutex_lock(&table_lock);
+        image = table_get(&st, export->format, &is_new);
+        pthread_mutex_unlock(&table_lock);
+    }
+    if (!image) {
         nbdkit_error("%s: cannot open: %m", export->path);
         return NULL;
     }
-    pthread_mutex_lock(&image->lock);
-    if (image->nr_users == 0)
-        image->disk = open_disk(export, readonly);
-    is_open = image->disk != NULL;
-    image->nr_users += is_open;
-    pthread_mutex_unlock(&image->lock);
-    return is_open ? image : NULL;
+    if (is_new)
+        open_image(image, export, readonly);
+    pthread_mutex_lock(&table_lock);
+    if (image->state == IMAGE_FAILED) {
+        report_error("", &image->error);
+        table_put(image);
+        image = NULL;
+    }
+    pthread_mutex_unlock(&table_lock);
+    return image;
 }
 
 void
 images_put(struct open_image *image)
 {
     struct qcow2_error err;
+    bool is_last;
 
-    pthread_mutex_lock(&image->lock);
-    if (--image->nr_users == 0) {
-        if (qcow2_close(image->disk, &err) == -1)
-            report_error("", &err);
-        image->disk = NULL;
-    }
-    pthread_mutex_unlock(&image->lock);
+    pthread_mutex_lock(&table_lock);
+    is_last = image->nr_users == 1;
+    if (is_last)
+        image->state = IMAGE_CLOSING;
+    else
+        image->nr_users--;
+    pthread_mutex_unlock(&table_lock);
+    if (!is_last)
+        return;
+    if (qcow2_close(image->disk, &err) == -1)
+        report_error("", &err);
+    pthread_mutex_lock(&table_lock);
+    table_put(image);
+    pthread_cond_broadcast(&state_changed);
+    pthread_mutex_unlock(&table_lock);
 }

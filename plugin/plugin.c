@@ -15,8 +15,9 @@
 struct handle {
     struct handle *next;
     struct open_image *image;
-    const char *snapshot; /* its name or id, or NULL */
+    struct export export;
     struct qcow2_disk *disk;
+    char description[EXPORT_TEXT_SIZE];
     bool can_write;
 };
 
@@ -86,6 +87,7 @@ plugin_close(void *handle)
         && qcow2_close(h->disk, &err) == -1)
         report_error("", &err);
     images_put(h->image);
+    exports_free(&h->export);
     free(h);
 }
 
@@ -93,11 +95,15 @@ static struct handle *
 open_export(const char *name, bool readonly)
 {
     struct handle *h = calloc(1, sizeof *h);
-    struct export export;
     struct qcow2_error err;
 
-    if (!h || !name || exports_find(name, &export) == -1
-        || !(h->image = images_get(&export, readonly))) {
+    if (!h || !name || exports_find(name, &h->export) == -1) {
+        free(h);
+        return NULL;
+    }
+    h->image = images_get(&h->export, readonly);
+    if (!h->image) {
+        exports_free(&h->export);
         free(h);
         return NULL;
     }
@@ -106,9 +112,8 @@ open_export(const char *name, bool readonly)
     handles = h;
     pthread_mutex_unlock(&handles_lock);
     h->disk = h->image->disk;
-    h->snapshot = export.snapshot;
-    if (h->snapshot)
-        h->disk = qcow2_open_snapshot(h->disk, h->snapshot, &err);
+    if (h->export.snapshot)
+        h->disk = qcow2_open_snapshot(h->disk, h->export.snapshot, &err);
     if (!h->disk) {
         report_error("", &err);
         plugin_close(h);
@@ -160,7 +165,8 @@ plugin_export_description(void *handle)
 {
     struct handle *h = handle;
 
-    return exports_describe(h->image->disk, h->snapshot);
+    return exports_describe(h->description, h->image->disk,
+                            h->export.snapshot);
 }
 
 static int64_t

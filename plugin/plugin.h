@@ -3,6 +3,7 @@
  * plugin.c   nbdkit's callbacks
  * config.c   key=value parameters
  * exports.c  export names and what they stand for
+ * list.c     the list of exports
  * images.c   the images that are open, shared by connections
  * report.c   errors of the engine, for nbdkit's log
  * sandbox.c  what the process gives up before it serves; see sandbox.h
@@ -38,6 +39,7 @@ struct config {
     bool discard, lock;
     enum qcow2_detect_zeroes detect_zeroes;
     uint64_t cache_bytes;
+    unsigned nbd_timeout_ms;
     enum sandbox sandbox;
 };
 extern struct config config;
@@ -46,30 +48,48 @@ extern const char config_help[];
 int config_set(const char *key, const char *value);
 int config_complete(void);
 
-/* What an export name stands for: a file, and perhaps a snapshot in it. The
- * strings live as long as the connection.
- */
+/* What an export name stands for: a file, and perhaps a snapshot in it. */
 struct export {
-    const char *path;
-    const char *snapshot; /* name or id; NULL: the active disk */
+    char *path;
+    char *snapshot; /* name or id; NULL: the active disk */
     enum qcow2_format format;
 };
 
-/* Finds what name stands for. Returns 0, or -1 after nbdkit_error. */
-int exports_find(const char *name, struct export *out);
-
-/* A few words about an export, interned; NULL if there is nothing to say.
- * disk is the active disk of its image.
+/* Finds what name stands for. Returns 0, or -1 after nbdkit_error. The time
+ * does not depend on the name, which comes from a client. *out is the
+ * caller's to free.
  */
-const char *exports_describe(const struct qcow2_disk *disk,
+int exports_find(const char *name, struct export *out);
+void exports_free(struct export *export);
+
+/* Looks for a file to serve in the directory of dir=: the first nr_bytes of
+ * name. Where there is one fills path and format of *out, which the caller
+ * frees.
+ */
+bool exports_find_file(const char *name, size_t nr_bytes, struct export *out);
+bool exports_is_file(const char *name);
+
+/* Can this be an export's name, and be shown to people? It is UTF-8 without
+ * control characters then.
+ */
+bool exports_is_printable(const char *name);
+
+/* A few words about an export, written to text; NULL if there is nothing to
+ * say. disk is the active disk of its image.
+ */
+enum { EXPORT_TEXT_SIZE = 256 };
+const char *exports_describe(char text[EXPORT_TEXT_SIZE],
+                             const struct qcow2_disk *disk,
                              const char *snapshot);
+const char *exports_describe_disk(char text[EXPORT_TEXT_SIZE],
+                                  enum qcow2_format format, uint64_t size);
+const char *exports_describe_snapshot(char text[EXPORT_TEXT_SIZE],
+                                      const struct qcow2_snapshot *s);
 
 int exports_list(int readonly, int is_tls, struct nbdkit_exports *exports);
 
 int images_init(void);
 void images_free(void);
-/* How to open the image of an export, by what the command line says. */
-void images_options(const struct export *export, struct qcow2_options *options);
 
 /* A file, and the connections to exports of it. */
 struct open_image {
@@ -77,9 +97,10 @@ struct open_image {
     dev_t dev;
     ino_t ino;
     enum qcow2_format format;
-    pthread_mutex_t lock;    /* held over open and close, too */
-    unsigned nr_users;       /* guarded by lock */
+    int state;               /* enum image_state of images.c */
+    unsigned nr_users;       /* those that wait for it included */
     struct qcow2_disk *disk; /* the active disk; constant while in use */
+    struct qcow2_error error; /* why it could not be opened */
 };
 
 /* The image of an export, opened if nobody has it open yet. Returns NULL

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* list.c: the answer to a client that asks which exports there are.
+ *
+ * The time it takes and the memory are bounded whatever the images hold: of
+ * each file only the header and the beginning of the snapshot table are read,
+ * backing files are not looked at, and the number of names is limited.
+ */
+#include <config.h>
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plugin.h"
+
+enum {
+    MAX_NAMES = 10000, /* nbdkit accepts no more */
+    MAX_NAME_BYTES = 4096, /* the protocol's limit of a string */
+    MAX_SNAPSHOTS_AN_IMAGE = 1000,
+    MAX_SNAPSHOTS = 10000, /* read for one list, of all images together */
+};
+
+struct list {
+    struct nbdkit_exports *exports;
+    size_t nr_names, nr_snapshots; /* so far */
+};
+
+/* The snapshots of an image, in the order of their names and of their ids. */
+struct order {
+    size_t nr;
+    const struct qcow2_snapshot **by_name, **by_id;
+};
+
+static int
+compare_names(const void *a, const void *b)
+{
+    return strcmp((*(const struct qcow2_snapshot *const *)a)->name,
+                  (*(const struct qcow2_snapshot *const *)b)->name);
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+    return strcmp((*(const struct qcow2_snapshot *const *)a)->id,
+                  (*(const struct qcow2_snapshot *const *)b)->id);
+}
+
+static bool
+order_init(struct order *o, const struct qcow2_info *info)
+{
+    o->nr = info->nr_snapshots;
+    o->by_name = calloc(o->nr + 1, sizeof *o->by_name);
+    o->by_id = calloc(o->nr + 1, sizeof *o->by_id);
+    if (!o->by_name || !o->by_id)
+        return false;
+    for (size_t i = 0; i < o->nr; i++)
+        o->by_name[i] = o->by_id[i] = &info->snapshots[i];
+    qsort(o->by_name, o->nr, sizeof *o->by_name, compare_names);
+    qsort(o->by_id, o->nr, sizeof *o->by_id, compare_ids);
+    return true;
+}
+
+static void
+order_free(struct order *o)
+{
+    free(o->by_name);
+    free(o->by_id);
+}
+
+/* How many snapshots have this name (id): 0, 1, or 2 for more. */
+static unsigned
+count(const struct order *o, bool ids, const char *word)
+{
+    const struct qcow2_snapshot key = { .name = word, .id = word };
+    const struct qcow2_snapshot *k = &key, **all = ids ? o->by_id : o->by_name;
+    int (*compare)(const void *, const void *) =
+        ids ? compare_ids : compare_names;
+    size_t low = 0, high = o->nr;
+    unsigned nr = 0;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (compare(&all[middle], &k) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    while (nr < 2 && low + nr < o->nr && compare(&all[low + nr], &k) == 0)
+        nr++;
+    return nr;
+}
+
+/* The word by which a client gets exactly this snapshot, as the engine looks
+ * words up: as a name first, then as an id. NULL: there is none.
+ */
+static const char *
+word_of(const struct order *o, const struct qcow2_snapshot *s)
+{
+    if (exports_is_printable(s->name) && count(o, false, s->name) == 1)
+        return s->name;
+    if (exports_is_printable(s->id) && count(o, false, s->id) == 0
+        && count(o, true, s->id) == 1)
+        return s->id;
+    return NULL;
+}
+
+static void
+add(struct list *l, const char *name, const char *description)
+{
+    if (l->nr_names < MAX_NAMES && strlen(name) <= MAX_NAME_BYTES
+        && nbdkit_add_export(l->exports, name, description) == 0)
+        l->nr_names++;
+}
+
+static void
+add_snapshot(struct list *l, const char *file, const char *word,
+             const struct qcow2_snapshot *s)
+{
+    char text[EXPORT_TEXT_SIZE];
+    char *full;
+
+    if (!word || asprintf(&full, "%s@%s", file, word) == -1)
+        return;
+    if (!config.dir || !exports_is_file(full))
+        add(l, full, exports_describe_snapshot(text, s));
+    free(full);
+}
+
+/* A file's disk, or the snapshot that stands for it, and its snapshots. */
+static void
+add_image(struct list *l, const char *name, const char *snapshot,
+          const struct qcow2_info *info)
+{
+    const struct qcow2_snapshot *all = info->snapshots;
+    char text[EXPORT_TEXT_SIZE];
+    const char *description = NULL;
+    struct order o;
+
+    if (!snapshot)
+        description = exports_describe_disk(text, info->format,
+                                            info->virtual_size);
+    if (order_init(&o, info)) {
+        for (size_t i = 0; snapshot && i < o.nr && !description; i++) {
+            const char *word = word_of(&o, &all[i]);
+
+            if (word && strcmp(word, snapshot) == 0)
+                description = exports_describe_snapshot(text, &all[i]);
+        }
+        add(l, name, description);
+        for (size_t i = 0; i < o.nr; i++)
+            add_snapshot(l, name, word_of(&o, &all[i]), &all[i]);
+    }
+    order_free(&o);
+}
+
+/* Lists an image without disturbing its users: takes no locks and writes
+ * nothing. An image that cannot be opened is left out: it must not hide the
+ * others.
+ */
+static void
+list_image(struct list *l, const char *name, const struct export *export)
+{
+    size_t nr_left = MAX_SNAPSHOTS - l->nr_snapshots;
+    struct qcow2_info_options options = {
+        .format = export->format,
+        .no_lock = true,
+        .no_bitmaps = true,
+        .limit_snapshots = true,
+        .max_snapshots = nr_left < MAX_SNAPSHOTS_AN_IMAGE
+                         ? nr_left : MAX_SNAPSHOTS_AN_IMAGE,
+        .use_fd = config.fd >= 0,
+        .fd = config.fd,
+        .nbd_timeout_ms = config.nbd_timeout_ms,
+    };
+    struct qcow2_error err;
+    struct qcow2_info *info = qcow2_get_info(export->path, &options, &err);
+
+    if (info && info->refusal.errnum != 0)
+        err = info->refusal;
+    if (!info || info->refusal.errnum != 0) {
+        nbdkit_debug("not listed: %s", err.text);
+    } else {
+        l->nr_snapshots += info->nr_snapshots;
+        add_image(l, name, export->snapshot, info);
+    }
+    qcow2_info_free(info);
+}
+
+static int
+list_dir(struct list *l)
+{
+    struct dirent **entries;
+    int nr = scandir(config.dir, &entries, NULL, alphasort);
+
+    if (nr == -1) {
+        nbdkit_error("%s: cannot list the directory: %m", config.dir);
+        return -1;
+    }
+    for (int i = 0; i < nr; i++) {
+        const char *name = entries[i]->d_name;
+        struct export export = { .path = NULL };
+
+        if (l->nr_names < MAX_NAMES && exports_is_printable(name)
+            && exports_find_file(name, strlen(name), &export))
+            list_image(l, name, &export);
+        exports_free(&export);
+        free(entries[i]);
+    }
+    free(entries);
+    return 0;
+}
+
+int
+exports_list(int readonly, int is_tls, struct nbdkit_exports *exports)
+{
+    struct list l = { .exports = exports };
+    struct export export;
+
+    (void)readonly;
+    (void)is_tls;
+    if (config.dir)
+        return list_dir(&l);
+    if (exports_find("", &export) == -1)
+        return -1;
+    list_image(&l, "", &export);
+    exports_free(&export);
+    return 0;
+}
