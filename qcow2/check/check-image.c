@@ -2,6 +2,7 @@
 /* check-image.c: check and repair as an operation on a whole image. */
 #include "check/check.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -27,34 +28,98 @@ pass_metadata(struct check *c, bool any, struct qcow2_error *err)
     return wanted ? check_pass_metadata(c, err) : 0;
 }
 
-/* One check. *acted: there was something for repair to do. */
+/* The header is the only thing that could be looked at. */
+static void
+only_header(const struct header_flaws *flaws,
+            const struct qcow2_check_options *options,
+            struct qcow2_check_result *result)
+{
+    const struct finding f = {
+        .problem = PROBLEM_HEADER, .nr = 1, .text = flaws->first.text,
+    };
+    char text[256];
+    const struct qcow2_problem p = {
+        .code = problem_kinds[f.problem].code,
+        .text = text,
+        .severity = problem_kinds[f.problem].severity,
+        .nr_clusters = 1,
+    };
+
+    result->corruptions = 1;
+    problem_text(&f, text, sizeof text);
+    if (options->problem)
+        options->problem(options->opaque, &p);
+}
+
+/* Can nothing be made of an image whose header has these flaws? -1 where that
+ * is not damage, but something that we do not support. */
+static int
+is_hopeless(struct io *io, const struct header_flaws *flaws,
+            struct qcow2_error *err)
+{
+    if (!(flaws->parts & (1u << HEADER_GEOMETRY | 1u << HEADER_FEATURES)))
+        return 0;
+    if (flaws->first.errnum != ENOTSUP)
+        return 1;
+    if (err)
+        *err = flaws->first;
+    return error_prefix(err, "%s", io->name);
+}
+
+/* One check of an image whose header and snapshot table were read. *acted:
+ * there was something for repair to do. */
+static int
+check_tables(struct io *io, struct header *hdr,
+             const struct header_flaws *flaws,
+             const struct qcow2_check_options *options,
+             struct qcow2_check_result *result, bool *acted,
+             struct qcow2_error *err)
+{
+    struct snapshot_table snaptab;
+    struct qcow2_error why;
+    uint32_t nr_lost;
+    struct check c;
+    int r = -1;
+
+    header_drop_parts(hdr, flaws->parts);
+    if (snaptab_read_loosely(io, hdr, &snaptab, &nr_lost, &why, err) == -1)
+        return -1;
+    if (check_begin(&c, io, hdr, &snaptab, options, err) == 0) {
+        check_header(&c, flaws);
+        check_snapshots(&c, nr_lost, why.text);
+        r = check_run(&c, err);
+    }
+    if (r == 0) {
+        *acted = found_any(&c);
+        r = pass_metadata(&c, *acted, err);
+    }
+    if (r == 0)
+        r = repair_run(&c, err);
+    *result = c.result;
+    check_end(&c);
+    snaptab_free(&snaptab);
+    return r;
+}
+
 static int
 check_once(struct io *io, const struct qcow2_check_options *options,
            struct qcow2_check_result *result, bool *acted,
            struct qcow2_error *err)
 {
-    struct snapshot_table snaptab;
+    struct header_flaws flaws;
     struct header hdr;
-    struct check c;
-    int r = -1;
+    int r;
 
-    if (header_read(io, &hdr, err) == -1)
-        return -1;
-    if (snaptab_read(io, &hdr, &snaptab, err) == -1) {
-        header_free(&hdr);
-        return -1;
-    }
     *acted = false;
-    if (check_begin(&c, io, &hdr, &snaptab, options, err) == 0
-        && check_run(&c, err) == 0) {
-        *acted = found_any(&c);
-        if (pass_metadata(&c, *acted, err) == 0
-            && repair_run(&c, err) == 0)
-            r = 0;
+    if (header_read_parts(io, &hdr, &flaws, err) == -1)
+        return -1;
+    r = is_hopeless(io, &flaws, err);
+    if (r == 1) {
+        only_header(&flaws, options, result);
+        r = 0;
+    } else if (r == 0) {
+        r = check_tables(io, &hdr, &flaws, options, result, acted, err);
     }
-    *result = c.result;
-    check_end(&c);
-    snaptab_free(&snaptab);
     header_free(&hdr);
     return r;
 }

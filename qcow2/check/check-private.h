@@ -42,7 +42,9 @@ enum {
 struct check {
     struct io *io;
     struct header *hdr;
-    const struct snapshot_table *snaptab;
+    struct snapshot_table *snaptab;
+    unsigned flaws;             /* of the header: 1 << enum header_part */
+    bool mend_snapshots;        /* some entries are to be dropped or mended */
     struct qcow2_check_options options;
 
     unsigned cluster_bits;
@@ -90,7 +92,7 @@ struct check {
 
 /* check.c */
 int check_begin(struct check *c, struct io *io, struct header *hdr,
-                const struct snapshot_table *snaptab,
+                struct snapshot_table *snaptab,
                 const struct qcow2_check_options *options,
                 struct qcow2_error *err);
 void check_end(struct check *c);
@@ -99,6 +101,16 @@ int check_run(struct check *c, struct qcow2_error *err);
 /* Notes, and tells, that something is wrong. */
 void check_report(struct check *c, enum problem problem, uint64_t at,
                   uint64_t a, uint64_t b);
+
+/* The same with words that problem's sentence has a place for; they must last
+ * as long as the check. */
+void check_report_text(struct check *c, enum problem problem, uint64_t at,
+                       uint64_t a, const char *text);
+
+/* check-header.c: reports what is wrong with header and snapshot table, and
+ * leaves in them what can be used. */
+void check_header(struct check *c, const struct header_flaws *flaws);
+void check_snapshots(struct check *c, uint32_t nr_lost, const char *why);
 
 /* How much of [host_off, host_off + nr_bytes) is a hole of the file, or past
  * its end, from its start on; 0: it begins with data. */

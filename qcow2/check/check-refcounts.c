@@ -21,11 +21,11 @@ int
 check_load_reftable(struct check *c, struct qcow2_error *err)
 {
     uint64_t nr_bytes = scale_up(c->hdr->reftable_clusters, c->cluster_bits);
-    CLEANUP_FREE be64 *disk = malloc(nr_bytes);
+    CLEANUP_FREE be64 *disk = malloc(nr_bytes ? nr_bytes : 1);
 
     c->reftable_entries = nr_bytes / sizeof *disk;
-    c->reftable = calloc(c->reftable_entries, sizeof *c->reftable);
-    c->blocks = calloc(c->reftable_entries, 1);
+    c->reftable = calloc(c->reftable_entries + 1, sizeof *c->reftable);
+    c->blocks = calloc(c->reftable_entries + 1, 1);
     if (!disk || !c->reftable || !c->blocks)
         return error_nomem(err);
     if (check_read(c, disk, nr_bytes, c->hdr->reftable_offset, NULL, err)
@@ -208,7 +208,9 @@ check_compare(struct check *c, struct qcow2_error *err)
         if (r == -1 || (c->reftable[i] && check_step(c, err) == -1))
             return -1;
     }
-    if (compare_with_nothing(c, covered, UINT64_MAX, false, &none, err) == -1)
+    if (compare_with_nothing(c, covered, UINT64_MAX,
+                             c->flaws & 1u << HEADER_REFTABLE, &none, err)
+        == -1)
         return -1;
     if (none)
         c->rebuild = true;

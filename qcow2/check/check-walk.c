@@ -204,8 +204,11 @@ count_l1_entry(struct check *c, uint64_t entry, uint64_t at, uint64_t weight,
 
     if (e.flaws & ENTRY_RESERVED_BITS)
         check_report(c, PROBLEM_L1_RESERVED, at, entry, 0);
-    if (e.host_off == 0)
+    if (e.host_off == 0) {
+        if (e.copied)
+            check_report(c, PROBLEM_L1_COPIED_NOTHING, at, 0, 0);
         return 0;
+    }
     if (inside && check_refer(c, e.host_off, c->cluster_size, weight, err)
                   == -1)
         return -1;

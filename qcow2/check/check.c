@@ -36,16 +36,15 @@ tell_last(struct check *c)
     c->last.nr = 0;
 }
 
-void
-check_report(struct check *c, enum problem problem, uint64_t at, uint64_t a,
-             uint64_t b)
+static void
+report(struct check *c, const struct finding *f)
 {
-    const struct problem_kind *kind = &problem_kinds[problem];
+    const struct problem_kind *kind = &problem_kinds[f->problem];
     struct finding *last = &c->last;
     bool joins = kind->remedy == REMEDY_REFCOUNT
                  || kind->remedy == REMEDY_LEAK;
 
-    c->nr[problem]++;
+    c->nr[f->problem]++;
     if (c->quiet)
         return;
     switch (kind->severity) {
@@ -58,17 +57,32 @@ check_report(struct check *c, enum problem problem, uint64_t at, uint64_t a,
     case QCOW2_INFO:
         break;
     }
-    if (!c->any_damage && problem_is_damage(problem)) {
+    if (!c->any_damage && problem_is_damage(f->problem)) {
         c->any_damage = true;
-        c->first_damage = (struct finding){ problem, at, 1, a, b };
+        c->first_damage = *f;
     }
-    if (joins && last->nr > 0 && last->problem == problem && last->a == a
-        && last->b == b && last->at + last->nr * c->cluster_size == at) {
+    if (joins && last->nr > 0 && last->problem == f->problem
+        && last->a == f->a && last->b == f->b
+        && last->at + last->nr * c->cluster_size == f->at) {
         last->nr++;
         return;
     }
     tell_last(c);
-    *last = (struct finding){ problem, at, 1, a, b };
+    *last = *f;
+}
+
+void
+check_report(struct check *c, enum problem problem, uint64_t at, uint64_t a,
+             uint64_t b)
+{
+    report(c, &(struct finding){ problem, at, 1, a, b, NULL });
+}
+
+void
+check_report_text(struct check *c, enum problem problem, uint64_t at,
+                  uint64_t a, const char *text)
+{
+    report(c, &(struct finding){ problem, at, 1, a, 0, text });
 }
 
 int
@@ -166,6 +180,21 @@ check_settled_run(struct check *c, uint64_t cluster, uint64_t nr,
     return n;
 }
 
+/* As much of an L1 table as the file has, if it is known where it begins. */
+static struct span
+usable_l1(const struct check *c)
+{
+    const struct header *h = c->hdr;
+    uint64_t room = round_up(c->file_size, c->cluster_size);
+    uint64_t nr_bytes = min_u64(h->l1_size, MAX_L1_BYTES / 8) * UINT64_C(8);
+
+    if (h->l1_offset == 0 || !is_aligned(h->l1_offset, c->cluster_size)
+        || h->l1_offset >= c->file_size)
+        return (struct span){ 0, 0 };
+    nr_bytes = min_u64(nr_bytes, room - h->l1_offset);
+    return (struct span){ h->l1_offset, h->l1_offset + nr_bytes };
+}
+
 static int
 collect_l1(struct check *c, struct qcow2_error *err)
 {
@@ -185,12 +214,14 @@ collect_l1(struct check *c, struct qcow2_error *err)
         if (entries == 0)
             c->l1[i] = (struct span){ 0, 0 };
     }
+    if (c->flaws & 1u << HEADER_L1)
+        c->l1[0] = usable_l1(c);
     return 0;
 }
 
 int
 check_begin(struct check *c, struct io *io, struct header *hdr,
-            const struct snapshot_table *snaptab,
+            struct snapshot_table *snaptab,
             const struct qcow2_check_options *options,
             struct qcow2_error *err)
 {

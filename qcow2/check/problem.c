@@ -12,6 +12,25 @@
 #define INFO(remedy, code, sentence) { code, sentence, QCOW2_INFO, remedy }
 
 const struct problem_kind problem_kinds[NR_PROBLEMS] = {
+    [PROBLEM_HEADER] = CORRUPTION(
+        REMEDY_NONE, "header-unusable",
+        "{text}; what it should be is not known, so it is not repaired"),
+    [PROBLEM_L1_TABLE] = CORRUPTION(
+        REMEDY_NONE, "l1-table-unusable",
+        "{text}; where data lies is not known without it, so nothing is "
+        "repaired"),
+    [PROBLEM_REFTABLE_UNUSABLE] = CORRUPTION(
+        REMEDY_REBUILD, "refcount-table-unusable", "{text}"),
+    [PROBLEM_BITMAPS_UNUSABLE] = CORRUPTION(
+        REMEDY_BITMAPS, "bitmaps-unusable", "{text}"),
+    [PROBLEM_SNAPSHOT_TABLE] = CORRUPTION(
+        REMEDY_SNAPSHOTS, "snapshot-table-unusable",
+        "{text}; {a} of its snapshots cannot be read"),
+    [PROBLEM_SNAPSHOT_UNUSABLE] = CORRUPTION(
+        REMEDY_SNAPSHOTS, "snapshot-unusable",
+        "snapshot {a}: {text}; it cannot be read"),
+    [PROBLEM_SNAPSHOT_ODD] = CORRUPTION(
+        REMEDY_SNAPSHOTS, "snapshot-odd", "snapshot {a}: {text}"),
     [PROBLEM_REFCOUNT_LOW] = CORRUPTION(
         REMEDY_REFCOUNT, "refcount-too-low",
         "cluster at {at}: its refcount, {a}, is less than the references to "
@@ -60,6 +79,9 @@ const struct problem_kind problem_kinds[NR_PROBLEMS] = {
     [PROBLEM_L1_MISALIGNED] = CORRUPTION(
         REMEDY_NONE, "l2-table-misaligned",
         "L1 entry at {at}: {hex} is not the start of a cluster"),
+    [PROBLEM_L1_COPIED_NOTHING] = CORRUPTION(
+        REMEDY_ENTRY, "copied-but-nothing",
+        "L1 entry at {at}: COPIED is set, but there is no L2 table"),
     [PROBLEM_L1_PAST_END] = CORRUPTION(
         REMEDY_NONE, "l2-table-past-end",
         "L1 entry at {at}: {hex} is past the end of the file"),
@@ -115,6 +137,8 @@ problem_is_damage(enum problem problem)
     case REMEDY_NONE:
     case REMEDY_REBUILD:
     case REMEDY_ENTRY:
+    case REMEDY_BITMAPS:
+    case REMEDY_SNAPSHOTS:
         return true;
     case REMEDY_REFCOUNT:
     case REMEDY_LEAK:
@@ -141,6 +165,11 @@ problem_remedy(enum remedy remedy)
         return "write all refcounts anew, at the end of the file";
     case REMEDY_ENTRY:
         return "put the entry right; it reads as before";
+    case REMEDY_BITMAPS:
+        return "drop all bitmaps, by clearing their feature bit";
+    case REMEDY_SNAPSHOTS:
+        return "write the snapshot table anew: entries that cannot be read "
+               "are dropped, others keep what can be used of them";
     case REMEDY_FEATURE:
         return "clear the bit once no corruption is left";
     }
@@ -182,7 +211,10 @@ problem_text(const struct finding *f, char *text, size_t nr_bytes)
         char number[32];
         int n = print_number(f, s, number);
 
-        if (n > 0) {
+        if (f->text && strncmp(s, "{text}", 6) == 0) {
+            append(text, nr_bytes, &len, f->text, strlen(f->text));
+            s += 6;
+        } else if (n > 0) {
             append(text, nr_bytes, &len, number, n);
             s = strchr(s, '}') + 1;
         } else {

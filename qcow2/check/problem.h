@@ -12,6 +12,13 @@
 #include "qcow2.h"
 
 enum problem {
+    PROBLEM_HEADER,
+    PROBLEM_L1_TABLE,
+    PROBLEM_REFTABLE_UNUSABLE,
+    PROBLEM_BITMAPS_UNUSABLE,
+    PROBLEM_SNAPSHOT_TABLE,
+    PROBLEM_SNAPSHOT_UNUSABLE,
+    PROBLEM_SNAPSHOT_ODD,
     PROBLEM_REFCOUNT_LOW,
     PROBLEM_REFCOUNT_HIGH,
     PROBLEM_REFCOUNT_OVERFLOW,
@@ -26,6 +33,7 @@ enum problem {
     PROBLEM_REFBLOCK_SHARED,
     PROBLEM_L1_RESERVED,
     PROBLEM_L1_MISALIGNED,
+    PROBLEM_L1_COPIED_NOTHING,
     PROBLEM_L1_PAST_END,
     PROBLEM_L2_RESERVED,
     PROBLEM_L2_ZERO_IN_V2,
@@ -51,13 +59,15 @@ enum remedy {
     REMEDY_COPIED,   /* COPIED is set or cleared */
     REMEDY_REBUILD,  /* refcounts are written anew, elsewhere */
     REMEDY_ENTRY,    /* the entry is put right; it reads as before */
+    REMEDY_BITMAPS,  /* bitmaps are made invalid */
+    REMEDY_SNAPSHOTS, /* a new snapshot table without what makes no sense */
     REMEDY_FEATURE,  /* the bit is cleared when nothing else is left */
 };
 
 struct problem_kind {
     const char *code;
     /* {at} (hexadecimal), {a}, {b} and {hex} (a, hexadecimal) stand for
-     * the numbers of a finding. */
+     * the numbers of a finding, {text} for its text. */
     const char *sentence;
     enum qcow2_severity severity;
     enum remedy remedy;
@@ -70,6 +80,7 @@ struct finding {
     uint64_t at;  /* host offset of the entry or cluster that is wrong */
     uint64_t nr;  /* clusters in a row with just this problem */
     uint64_t a, b;
+    const char *text; /* or NULL */
 };
 
 /* Is it more than a crash of whatever wrote the image can leave behind? */

@@ -40,6 +40,8 @@ fix_l1_entry(struct check *c, const struct fix *f, uint64_t entry)
 
     if (e.flaws & ENTRY_RESERVED_BITS && !f->set_copied)
         entry &= ~L1_RESERVED_MASK;
+    if (e.host_off == 0 && !f->set_copied)
+        entry = entry_with_copied(entry, false);
     return fix_copied(c, f, entry, e.host_off);
 }
 
@@ -181,6 +183,7 @@ anything_to_fix(const struct check *c, bool set_copied)
                || c->nr[PROBLEM_REFCOUNT_LOW];
     return c->nr[PROBLEM_COPIED_SET] || c->nr[PROBLEM_COPIED_COMPRESSED]
            || c->nr[PROBLEM_L1_RESERVED] || c->nr[PROBLEM_L2_RESERVED]
+           || c->nr[PROBLEM_L1_COPIED_NOTHING]
            || c->nr[PROBLEM_L2_ZERO_MISALIGNED]
            || c->nr[PROBLEM_REFCOUNT_LOW];
 }
@@ -196,7 +199,8 @@ repair_entries(struct check *c, bool set_copied, struct qcow2_error *err)
         return 0;
     if (fix_l1(c, &active, c->l1[0].start, c->l1[0].end, err) == -1)
         return -1;
-    if (!set_copied && c->nr[PROBLEM_L1_RESERVED] > 0
+    if (!set_copied
+        && c->nr[PROBLEM_L1_RESERVED] + c->nr[PROBLEM_L1_COPIED_NOTHING] > 0
         && check_sweep(c, c->l1 + 1, c->nr_l1 - 1, fix_snapshot_l1, err)
            == -1)
         return -1;

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,9 +16,12 @@
 
 enum { MAX_ENTRIES = MAX_REFTABLE_BYTES / 8 };
 
-/* Where the new table lies; its refblocks follow it. */
+/* Where the new snapshot table lies, if there is one; the new refcount table
+ * and its refblocks follow it. */
 struct rebuild {
     uint64_t first;           /* host cluster */
+    unsigned char *snapshots; /* the table */
+    uint64_t snapshot_bytes, snapshot_clusters;
     uint64_t table_clusters;
     uint64_t nr_entries;
     uint64_t nr_blocks;
@@ -109,7 +113,7 @@ lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
     uint64_t total;
 
     do {
-        total = r->table_clusters + r->nr_blocks;
+        total = r->snapshot_clusters + r->table_clusters + r->nr_blocks;
         if (total > 0)
             for (uint64_t idx = r->first >> c->refblock_bits;
                  idx <= (r->first + total - 1) >> c->refblock_bits; idx++)
@@ -117,7 +121,8 @@ lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
                     return -1;
         r->table_clusters = div_round_up(r->nr_entries * 8,
                                          c->cluster_size);
-    } while (total != r->table_clusters + r->nr_blocks);
+    } while (total != r->snapshot_clusters + r->table_clusters
+                      + r->nr_blocks);
     if (scale_up(r->table_clusters, c->cluster_bits) > MAX_REFTABLE_BYTES)
         return error_set(err, EFBIG, "a refcount table for this file would "
                          "have more than the limit of %d bytes",
@@ -150,8 +155,8 @@ static int
 write_blocks(struct check *c, const struct rebuild *r, be64 *table,
              struct qcow2_error *err)
 {
-    uint64_t place = scale_up(r->first + r->table_clusters,
-                              c->cluster_bits);
+    uint64_t place = scale_up(r->first + r->snapshot_clusters
+                                  + r->table_clusters, c->cluster_bits);
 
     for (uint64_t idx = 0; idx < r->nr_entries; idx++) {
         if (!r->needed[idx])
@@ -166,21 +171,40 @@ write_blocks(struct check *c, const struct rebuild *r, be64 *table,
     return 0;
 }
 
-/* One write: from then on the new ones count, and only they. */
+/* One write: from then on the new ones count, and only they; so for the new
+ * snapshot table. */
 static int
-switch_header(struct check *c, uint64_t host_off, uint32_t nr_clusters,
+switch_header(struct check *c, const struct rebuild *r, uint64_t table_off,
               struct qcow2_error *err)
 {
+    struct header *h = c->hdr;
     struct {
-        be64 offset;
-        be32 clusters;
-    } field = { be64_make(host_off), be32_make(nr_clusters) };
+        be64 reftable_offset;
+        be32 reftable_clusters;
+        be32 nr_snapshots;
+        be64 snapshots_offset;
+    } field;
+    size_t nr_bytes = c->mend_snapshots ? sizeof field
+                                        : offsetof(__typeof__(field),
+                                                   nr_snapshots);
 
-    if (repair_write(c, "switch to the new refcount table", &field,
-                     sizeof field, HEADER_AT_REFCOUNT_TABLE, err) == -1)
+    h->reftable_offset = table_off;
+    h->reftable_clusters = r->table_clusters;
+    if (c->mend_snapshots) {
+        h->nr_snapshots = c->snaptab->nr;
+        h->snapshots_offset = h->nr_snapshots
+                              ? scale_up(r->first, c->cluster_bits) : 0;
+        c->snaptab->nr_bytes = r->snapshot_bytes;
+    }
+    field.reftable_offset = be64_make(h->reftable_offset);
+    field.reftable_clusters = be32_make(h->reftable_clusters);
+    field.nr_snapshots = be32_make(h->nr_snapshots);
+    field.snapshots_offset = be64_make(h->snapshots_offset);
+    if (repair_write(c, c->mend_snapshots
+                     ? "switch to the new refcount and snapshot tables"
+                     : "switch to the new refcount table", &field, nr_bytes,
+                     HEADER_AT_REFCOUNT_TABLE, err) == -1)
         return -1;
-    c->hdr->reftable_offset = host_off;
-    c->hdr->reftable_clusters = nr_clusters;
     return repair_barrier(c, err);
 }
 
@@ -188,17 +212,52 @@ static int
 write_new(struct check *c, const struct rebuild *r, struct qcow2_error *err)
 {
     uint64_t nr_bytes = scale_up(r->table_clusters, c->cluster_bits);
-    uint64_t host_off = scale_up(r->first, c->cluster_bits);
+    uint64_t host_off = scale_up(r->first + r->snapshot_clusters,
+                                 c->cluster_bits);
     CLEANUP_FREE be64 *table = calloc(1, nr_bytes);
 
     if (!table)
         return error_nomem(err);
+    if (r->snapshot_bytes > 0
+        && repair_write(c, "new snapshot table", r->snapshots,
+                        r->snapshot_bytes, scale_up(r->first,
+                                                    c->cluster_bits), err)
+           == -1)
+        return -1;
     if (write_blocks(c, r, table, err) == -1
         || repair_write(c, "new refcount table", table, nr_bytes, host_off,
                         err) == -1
         || repair_barrier(c, err) == -1)
         return -1;
-    return switch_header(c, host_off, r->table_clusters, err);
+    return switch_header(c, r, host_off, err);
+}
+
+/* Drops what cannot be read, and counts the old table no more. */
+static int
+prepare_snapshots(struct check *c, struct rebuild *r,
+                  struct qcow2_error *err)
+{
+    struct snapshot_table *t = c->snaptab;
+    uint64_t first = c->hdr->snapshots_offset >> c->cluster_bits;
+    uint32_t nr = 0;
+
+    if (!c->mend_snapshots)
+        return 0;
+    for (uint64_t i = 0; i < div_round_up(t->nr_bytes, c->cluster_size); i++)
+        if (counts_set(&c->refs, first + i,
+                       counts_get(&c->refs, first + i) - 1, err) == -1)
+            return -1;
+    for (uint32_t i = 0; i < t->nr; i++) {
+        if (!t->snapshots[i].flaw || t->snapshots[i].usable)
+            t->snapshots[nr++] = t->snapshots[i];
+        else
+            snaptab_free_entry(&t->snapshots[i]);
+    }
+    t->nr = nr;
+    if (snaptab_encode(t, &r->snapshots, &r->snapshot_bytes, err) == -1)
+        return -1;
+    r->snapshot_clusters = div_round_up(r->snapshot_bytes, c->cluster_size);
+    return 0;
 }
 
 int
@@ -206,6 +265,7 @@ repair_rebuild(struct check *c, struct qcow2_error *err)
 {
     CLEANUP_FREE uint8_t *needed = calloc(MAX_ENTRIES, 1);
     struct rebuild r = { .needed = needed, .first = c->end };
+    int ret;
 
     if (!needed)
         return error_nomem(err);
@@ -214,8 +274,13 @@ repair_rebuild(struct check *c, struct qcow2_error *err)
     if (c->io->can_grow)
         r.first = max_u64(r.first, div_round_up(c->file_size,
                                                 c->cluster_size));
-    if (need_blocks_in_use(c, &r, err) == -1
-        || lay_out(c, &r, err) == -1)
-        return -1;
-    return write_new(c, &r, err);
+    ret = prepare_snapshots(c, &r, err);
+    if (ret == 0 && need_blocks_in_use(c, &r, err) == -1)
+        ret = -1;
+    if (ret == 0 && lay_out(c, &r, err) == -1)
+        ret = -1;
+    if (ret == 0)
+        ret = write_new(c, &r, err);
+    free(r.snapshots);
+    return ret;
 }

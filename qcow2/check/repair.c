@@ -110,9 +110,28 @@ clear_features(struct check *c, struct qcow2_error *err)
     return repair_barrier(c, err);
 }
 
+/* Bitmaps that make no sense are nobody's. Done before their clusters are
+ * given back. */
+static int
+drop_bitmaps(struct check *c, struct qcow2_error *err)
+{
+    uint64_t autoclear = c->hdr->autoclear & ~AUTOCLEAR_BITMAPS;
+    be64 field = be64_make(autoclear);
+
+    if (c->nr[PROBLEM_BITMAPS_UNUSABLE] == 0)
+        return 0;
+    if (repair_write(c, "clear the bitmaps' feature bit", &field,
+                     sizeof field, HEADER_AT_AUTOCLEAR, err) == -1)
+        return -1;
+    c->hdr->autoclear = autoclear;
+    return repair_barrier(c, err);
+}
+
 static int
 repair_all(struct check *c, struct qcow2_error *err)
 {
+    if (drop_bitmaps(c, err) == -1)
+        return -1;
     if (c->rebuild
         && (repair_drop_refcounts(c, err) == -1
             || check_recount_lasting(c, err) == -1))
@@ -132,6 +151,9 @@ repair_run(struct check *c, struct qcow2_error *err)
 {
     int r = 0;
 
+    /* Without its L1 table all data of the disk would look free. */
+    if (c->flaws & 1u << HEADER_L1)
+        return 0;
     switch (c->options.repair) {
     case QCOW2_REPAIR_NONE:
         return 0;

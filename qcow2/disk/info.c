@@ -207,15 +207,23 @@ fill_snapshots(struct info *info, struct io *io,
     struct snapshot_table *t = &info->snaptab;
     struct header h = info->hdr;
     struct qcow2_error e;
+    uint32_t nr_lost;
 
     if (h.snapshots_offset == 0)
         return 0;
     if (options->limit_snapshots)
         h.nr_snapshots = min_u64(h.nr_snapshots, options->max_snapshots);
-    if (snaptab_read(io, &h, t, &e) == -1) {
+    header_drop_parts(&h, 1u << HEADER_SNAPSHOTS);
+    if (snaptab_read_loosely(io, &h, t, &nr_lost, &e, err) == -1)
+        return -1;
+    if (nr_lost > 0)
         refuse(info, &e);
-        return 0;
-    }
+    for (uint32_t i = 0; i < t->nr; i++)
+        if (t->snapshots[i].flaw) {
+            error_set(&e, EIO, "snapshot %" PRIu32 ": '%s': %s", i + 1,
+                      ESCAPED(t->snapshots[i].name), t->snapshots[i].flaw);
+            refuse(info, &e);
+        }
     info->snapshots = calloc(t->nr + 1, sizeof *info->snapshots);
     if (!info->snapshots)
         return error_nomem(err);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -244,6 +245,25 @@ check_table(const struct source_bytes *in, const char *what,
     return 0;
 }
 
+/* If the refcount table can be where the header says, which of the two is
+ * there is not known: the L1 table must not be read. */
+static int
+check_l1_alone(const struct source_bytes *in, const struct header *h,
+               struct qcow2_error *err)
+{
+    uint64_t off = be64_get(in->fixed.refcount_table_offset);
+    uint64_t nr_bytes = scale_up(be32_get(in->fixed.refcount_table_clusters),
+                                 h->cluster_bits);
+    uint64_t l1_end = h->l1_offset + h->l1_size * sizeof(be64);
+
+    if (nr_bytes > MAX_REFTABLE_BYTES
+        || check_table(in, "refcount table", off, nr_bytes, NULL) == -1
+        || h->l1_offset >= off + nr_bytes || off >= l1_end)
+        return 0;
+    return error_set(err, EIO, "header: the L1 table and the refcount table "
+                     "overlap");
+}
+
 static int
 decode_l1(const struct source_bytes *in, struct header *h,
           struct qcow2_error *err)
@@ -265,15 +285,17 @@ decode_l1(const struct source_bytes *in, struct header *h,
                          needed);
     if (h->l1_size == 0)
         return 0;
-    return check_table(in, "L1 table", h->l1_offset,
-                       h->l1_size * sizeof(be64), err);
+    if (check_table(in, "L1 table", h->l1_offset, h->l1_size * sizeof(be64),
+                    err) == -1)
+        return -1;
+    return check_l1_alone(in, h, err);
 }
 
 static int
 decode_reftable(const struct source_bytes *in, struct header *h,
                 struct qcow2_error *err)
 {
-    uint64_t nr_bytes, l1_end;
+    uint64_t nr_bytes;
 
     h->reftable_offset = be64_get(in->fixed.refcount_table_offset);
     h->reftable_clusters = be32_get(in->fixed.refcount_table_clusters);
@@ -284,15 +306,8 @@ decode_reftable(const struct source_bytes *in, struct header *h,
         return error_set(err, EIO, "header: the refcount table has %" PRIu64
                          " bytes, more than the limit of %d", nr_bytes,
                          MAX_REFTABLE_BYTES);
-    if (check_table(in, "refcount table", h->reftable_offset, nr_bytes, err)
-        == -1)
-        return -1;
-    l1_end = h->l1_offset + h->l1_size * sizeof(be64);
-    if (h->l1_size > 0 && h->l1_offset < h->reftable_offset + nr_bytes
-        && h->reftable_offset < l1_end)
-        return error_set(err, EIO, "header: the L1 table and the refcount "
-                         "table overlap");
-    return 0;
+    return check_table(in, "refcount table", h->reftable_offset, nr_bytes,
+                       err);
 }
 
 /* Where the snapshot table ends is found out by reading it. */
@@ -303,6 +318,13 @@ decode_snapshots(const struct source_bytes *in, struct header *h,
     uint64_t host_off = be64_get(in->fixed.snapshots_offset);
 
     h->nr_snapshots = be32_get(in->fixed.nb_snapshots);
+    if (h->nr_snapshots > MAX_SNAPSHOTS
+        && check_table(in, "snapshot table", host_off, 1, err) == 0) {
+        h->snapshots_offset = host_off;
+        return error_set(err, EIO, "header: there are %" PRIu32 " snapshots,"
+                         " more than the limit of %d", h->nr_snapshots,
+                         MAX_SNAPSHOTS);
+    }
     if (h->nr_snapshots > MAX_SNAPSHOTS)
         return error_set(err, EIO, "header: there are %" PRIu32 " snapshots,"
                          " more than the limit of %d", h->nr_snapshots,
@@ -457,16 +479,20 @@ decode_extensions(const struct source_bytes *in, struct header *h,
 
     if (keep_extensions(in, end, h, err) == -1)
         return -1;
-    for (unsigned i = 0; i < h->nr_extensions && r == 0; i++) {
-        const struct header_extension *e = &h->extensions[i];
+    for (unsigned i = 0; i < h->nr_extensions && r == 0; i++)
+        if (h->extensions[i].type == EXT_BACKING_FORMAT)
+            r = decode_backing_format(&h->extensions[i], h, err);
+    return r;
+}
 
-        if (e->type == EXT_BACKING_FORMAT)
-            r = decode_backing_format(e, h, err);
-        else if (e->type == EXT_BITMAPS)
-            r = decode_bitmaps(in, e, h, err);
-    }
-    if (r == -1)
-        return -1;
+static int
+decode_all_bitmaps(const struct source_bytes *in, struct header *h,
+                   struct qcow2_error *err)
+{
+    for (unsigned i = 0; i < h->nr_extensions; i++)
+        if (h->extensions[i].type == EXT_BITMAPS
+            && decode_bitmaps(in, &h->extensions[i], h, err) == -1)
+            return -1;
     if (h->autoclear & AUTOCLEAR_BITMAPS && h->bitmap_directory_size == 0)
         return error_set(err, EIO, "header: the bitmaps feature bit is set, "
                          "but there is no bitmaps extension");
@@ -478,17 +504,18 @@ decode_extensions(const struct source_bytes *in, struct header *h,
  */
 typedef int decode_fn(const struct source_bytes *in, struct header *h,
                       struct qcow2_error *err);
-static decode_fn *const parts[] = {
-    decode_features,
-    decode_l1,
-    decode_reftable,
-    decode_snapshots,
-    decode_backing_file,
-    decode_extensions,
+static decode_fn *const parts[NR_HEADER_PARTS] = {
+    [HEADER_FEATURES] = decode_features,
+    [HEADER_L1] = decode_l1,
+    [HEADER_REFTABLE] = decode_reftable,
+    [HEADER_SNAPSHOTS] = decode_snapshots,
+    [HEADER_BACKING_FILE] = decode_backing_file,
+    [HEADER_EXTENSIONS] = decode_extensions,
+    [HEADER_BITMAPS] = decode_all_bitmaps,
 };
-enum { NR_PARTS = sizeof parts / sizeof parts[0] };
 
-/* Reads the first cluster, which the caller frees, also on failure. */
+/* Reads the first cluster, which the caller frees, also on failure. 1: it is
+ * a qcow2 image, but what is wrong with it hides all the rest. */
 static int
 read_first_cluster(struct io *io, struct source_bytes *in, struct header *h,
                    struct qcow2_error *err)
@@ -498,9 +525,12 @@ read_first_cluster(struct io *io, struct source_bytes *in, struct header *h,
     if (io_get_size(io, &in->file_size, err) == -1
         || io_pread(io, &in->fixed, sizeof in->fixed, 0, err) == -1)
         return -1;
-    if (check_magic(in, err) == -1
-        || decode_geometry(&in->fixed, h, err) == -1)
+    if (check_magic(in, err) == -1)
         return error_prefix(err, "%s", io->name);
+    if (decode_geometry(&in->fixed, h, err) == -1) {
+        error_prefix(err, "%s", io->name);
+        return 1;
+    }
     in->cluster_size = UINT32_C(1) << h->cluster_bits;
     in->cluster = malloc(in->cluster_size);
     if (!in->cluster)
@@ -508,39 +538,118 @@ read_first_cluster(struct io *io, struct source_bytes *in, struct header *h,
     return io_pread(io, in->cluster, in->cluster_size, 0, err);
 }
 
+static void
+note_flaw(struct header_flaws *flaws, enum header_part part,
+          const struct qcow2_error *why)
+{
+    if (flaws->parts == 0)
+        flaws->first = *why;
+    flaws->parts |= 1u << part;
+    snprintf(flaws->text[part], sizeof flaws->text[part], "%.255s",
+             why->text);
+}
+
+int
+header_read_parts(struct io *io, struct header *h,
+                  struct header_flaws *flaws, struct qcow2_error *err)
+{
+    struct source_bytes in;
+    struct qcow2_error e;
+    int r = read_first_cluster(io, &in, h, &e);
+
+    memset(flaws, 0, sizeof *flaws);
+    if (r == 1) {
+        note_flaw(flaws, HEADER_GEOMETRY, &e);
+        return 0;
+    }
+    for (unsigned i = 0; r == 0 && i < NR_HEADER_PARTS; i++)
+        if (parts[i] && parts[i](&in, h, &e) == -1) {
+            note_flaw(flaws, i, &e);
+            r = e.errnum == ENOMEM ? -1 : 0;
+        }
+    free(in.cluster);
+    if (r == -1) {
+        header_free(h);
+        if (err)
+            *err = e;
+    }
+    return r;
+}
+
+/* What is wrong and not in `tolerated` is an error. */
+static int
+refuse_flaws(struct io *io, struct header *h,
+             const struct header_flaws *flaws, unsigned tolerated,
+             struct qcow2_error *err)
+{
+    unsigned wrong = flaws->parts & ~tolerated;
+
+    if (wrong == 0)
+        return 0;
+    header_free(h);
+    if (__builtin_ctz(wrong) == __builtin_ctz(flaws->parts)) {
+        if (err)
+            *err = flaws->first;
+    } else {
+        error_set(err, EIO, "%s", flaws->text[__builtin_ctz(wrong)]);
+    }
+    return wrong & 1u << HEADER_GEOMETRY ? -1
+           : error_prefix(err, "%s", io->name);
+}
+
 int
 header_read(struct io *io, struct header *h, struct qcow2_error *err)
 {
-    struct source_bytes in;
-    int r = read_first_cluster(io, &in, h, err);
+    struct header_flaws flaws;
 
-    for (unsigned i = 0; r == 0 && i < NR_PARTS; i++) {
-        r = parts[i](&in, h, err);
-        if (r == -1) {
-            header_free(h);
-            error_prefix(err, "%s", io->name);
-        }
+    if (header_read_parts(io, h, &flaws, err) == -1)
+        return -1;
+    return refuse_flaws(io, h, &flaws, 0, err);
+}
+
+int
+header_read_disk(struct io *io, struct header *h, struct qcow2_error *err)
+{
+    struct header_flaws flaws;
+
+    if (header_read_parts(io, h, &flaws, err) == -1)
+        return -1;
+    if (refuse_flaws(io, h, &flaws, HEADER_NOT_THE_DISK, err) == -1)
+        return -1;
+    header_drop_parts(h, flaws.parts);
+    return 0;
+}
+
+void
+header_drop_parts(struct header *h, unsigned mask)
+{
+    if (mask & 1u << HEADER_REFTABLE)
+        h->reftable_offset = h->reftable_clusters = 0;
+    if (mask & 1u << HEADER_SNAPSHOTS) {
+        h->nr_snapshots = min_u64(h->nr_snapshots, MAX_SNAPSHOTS);
+        if (h->snapshots_offset == 0)
+            h->nr_snapshots = 0;
     }
-    free(in.cluster);
-    return r;
+    if (mask & 1u << HEADER_BITMAPS)
+        h->nr_bitmaps = h->bitmap_directory_offset
+                      = h->bitmap_directory_size = 0;
 }
 
 int
 header_read_loosely(struct io *io, struct header *h,
                     struct qcow2_error *refusal, struct qcow2_error *err)
 {
-    struct source_bytes in;
-    int r = read_first_cluster(io, &in, h, err);
+    struct header_flaws flaws;
 
-    refusal->errnum = 0;
-    for (unsigned i = 0; r == 0 && i < NR_PARTS; i++) {
-        struct qcow2_error e;
-
-        if (parts[i](&in, h, &e) == -1 && refusal->errnum == 0)
-            *refusal = e;
+    if (header_read_parts(io, h, &flaws, err) == -1)
+        return -1;
+    *refusal = flaws.first;
+    if (flaws.parts & 1u << HEADER_GEOMETRY) {
+        if (err)
+            *err = flaws.first;
+        return -1;
     }
-    free(in.cluster);
-    return r;
+    return 0;
 }
 
 void

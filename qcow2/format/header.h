@@ -62,6 +62,44 @@ struct header {
  */
 int header_read(struct io *io, struct header *h, struct qcow2_error *err);
 
+/* What can be wrong with a header, each by itself. */
+enum header_part {
+    HEADER_GEOMETRY,     /* nothing else could be looked at */
+    HEADER_FEATURES,
+    HEADER_L1,
+    HEADER_REFTABLE,
+    HEADER_SNAPSHOTS,
+    HEADER_BACKING_FILE,
+    HEADER_EXTENSIONS,
+    HEADER_BITMAPS,
+    NR_HEADER_PARTS,
+};
+/* The active disk can be read without them. */
+#define HEADER_NOT_THE_DISK \
+    (1u << HEADER_REFTABLE | 1u << HEADER_SNAPSHOTS | 1u << HEADER_BITMAPS)
+
+struct header_flaws {
+    unsigned parts;           /* mask of 1 << enum header_part */
+    struct qcow2_error first; /* of what is wrong; errnum 0: nothing */
+    char text[NR_HEADER_PARTS][256]; /* each part's, without the file's name */
+};
+
+/* The same, but part by part: -1 only for files that are no qcow2 images and
+ * for failures. What is wrong is in *flaws, and *h holds what the file says
+ * all the same.
+ */
+int header_read_parts(struct io *io, struct header *h,
+                      struct header_flaws *flaws, struct qcow2_error *err);
+
+/* As header_read, for reading the active disk alone: what is wrong with the
+ * rest is dropped. */
+int header_read_disk(struct io *io, struct header *h,
+                     struct qcow2_error *err);
+
+/* Makes those of HEADER_NOT_THE_DISK that are in the mask empty. A snapshot
+ * table with too many entries keeps as many as the limit allows. */
+void header_drop_parts(struct header *h, unsigned mask);
+
 /* The same for telling about an image, not for using it: fails only where
  * nothing can be made out. Else *h holds what the file says, also where it
  * is damaged or we do not support it; what header_read would fail with is in

@@ -22,6 +22,9 @@ struct snapshot {
     /* Extra data as stored: what is not understood is kept. */
     unsigned char *extra;
     uint32_t extra_len;
+    /* By snaptab_read_loosely only. */
+    char *flaw;             /* what is wrong; NULL: nothing */
+    bool usable;            /* all the same: the fields are mended */
 };
 
 struct snapshot_table {
@@ -35,6 +38,15 @@ struct snapshot_table {
  */
 int snaptab_read(struct io *io, const struct header *h,
                  struct snapshot_table *t, struct qcow2_error *err);
+
+/* The same, but keeps what makes sense of a damaged table: entries with a
+ * flaw, up to the first whose end is not known; *nr_lost entries follow it,
+ * and what is wrong there is in *why. Fails for want of memory, or with an
+ * I/O error.
+ */
+int snaptab_read_loosely(struct io *io, const struct header *h,
+                         struct snapshot_table *t, uint32_t *nr_lost,
+                         struct qcow2_error *why, struct qcow2_error *err);
 void snaptab_free(struct snapshot_table *t);
 void snaptab_free_entry(struct snapshot *s); /* what it points to */
 

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/escape.h"
 #include "base/rwlock.h"
 #include "meta/alloc.h"
 #include "meta/map.h"
@@ -95,10 +96,24 @@ init_locks(struct image *img)
     pthread_cond_init(&img->flush.done[1], NULL);
 }
 
+/* What is wrong with a snapshot need not keep anybody from reading the active
+ * disk. A writer must know all that the file holds. */
+static int
+load_snapshots(struct image *img, struct qcow2_error *err)
+{
+    struct qcow2_error why;
+    uint32_t nr_lost;
+
+    if (!img->readonly)
+        return snaptab_read(img->io, &img->hdr, &img->snaptab, err);
+    return snaptab_read_loosely(img->io, &img->hdr, &img->snaptab, &nr_lost,
+                                &why, err);
+}
+
 static int
 load_tables(struct image *img, struct qcow2_error *err)
 {
-    if (snaptab_read(img->io, &img->hdr, &img->snaptab, err) == -1
+    if (load_snapshots(img, err) == -1
         || init_active(img, err) == -1
         || alloc_init(img, err) == -1)
         return -1;
@@ -127,7 +142,8 @@ image_open(struct io *io, bool readonly, struct cache *meta,
     img->meta = meta;
     img->clusters = clusters;
     if (overlap_init(&img->overlap, err) == -1
-        || header_read(io, &img->hdr, err) == -1) {
+        || (readonly ? header_read_disk(io, &img->hdr, err)
+                     : header_read(io, &img->hdr, err)) == -1) {
         overlap_destroy(&img->overlap);
         io_close(io);
         free(img->name);
@@ -180,8 +196,14 @@ struct view *
 image_open_snapshot(struct image *img, uint32_t i, struct qcow2_error *err)
 {
     const struct snapshot *sn = &img->snaptab.snapshots[i];
-    struct view *v = calloc(1, sizeof *v);
+    struct view *v = NULL;
 
+    if (sn->flaw && !sn->usable) {
+        error_set(err, EIO, "%s: snapshot '%s' is damaged: %s", img->name,
+                  ESCAPED(sn->name), sn->flaw);
+        return NULL;
+    }
+    v = calloc(1, sizeof *v);
     if (!v) {
         error_nomem(err);
         return NULL;

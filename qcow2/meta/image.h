@@ -174,8 +174,9 @@ struct image {
     void *debug_opaque;
 };
 
-/* Reads header, snapshot table, L1 table and reftable, checks all of them,
- * and builds an image with a chain of one layer. Takes over io, also on
+/* Reads header, snapshot table, L1 table and reftable, checks all of them (a
+ * read-only one: what the active disk needs, and snapshots as far as they make
+ * sense), and builds an image with a chain of one layer. Takes over io, also on
  * failure. Does not repair: who opens for writing looks at the dirty bit.
  */
 struct image *image_open(struct io *io, bool readonly, struct cache *meta,

@@ -41,6 +41,19 @@ bad ()
     refused "$1" bad.qcow2
 }
 
+# bad_to_write PATTERN OFFSET:TYPE:VALUE...: the active disk can still be read
+bad_to_write ()
+{
+    local status=0
+    cp good.qcow2 bad.qcow2
+    "$nbd_python" edit.py bad.qcow2 "${@:2}"
+    nbdkit_qcow2 -r -U - bad.qcow2 --run true || fail "it cannot be read"
+    qcow2_img snapshot -c more bad.qcow2 2>err || status=$?
+    cat err
+    [ "$status" -eq 1 ] || fail "exit status $status"
+    grep -Eqi -- "$1" err || fail "no '$1' in what it says"
+}
+
 # Not an image at all.
 refused 'no such file' missing.qcow2
 : >empty.qcow2
@@ -74,13 +87,13 @@ bad 'L1' 36:I:0
 bad 'L1' 36:I:0xffffffff
 bad 'L1' 40:Q:0x30001
 bad 'L1' 40:Q:0x7fffffff0000
-bad 'refcount table|reftable' 48:Q:0x10001
-bad 'refcount table|reftable' 48:Q:0x7fffffff0000
-bad 'refcount table|reftable' 56:I:0
-bad 'refcount table|reftable' 56:I:0xffffffff
-bad 'snapshot' 60:I:0xffffffff
-bad 'snapshot' 64:Q:0x12345
-bad 'snapshot' 64:Q:0x7fffffff0000
+bad_to_write 'refcount table|reftable' 48:Q:0x10001
+bad_to_write 'refcount table|reftable' 48:Q:0x7fffffff0000
+bad_to_write 'refcount table|reftable' 56:I:0
+bad_to_write 'refcount table|reftable' 56:I:0xffffffff
+bad_to_write 'snapshot' 60:I:0xffffffff
+bad_to_write 'snapshot' 64:Q:0x12345
+bad_to_write 'snapshot' 64:Q:0x7fffffff0000
 bad 'extended L2' 72:Q:0x10
 bad 'data file' 72:Q:0x4
 bad 'feature' 72:Q:0x8000000000000000
@@ -99,9 +112,9 @@ bad 'overlap|L1' 40:Q:0
 table=$("$nbd_python" -c '
 import struct
 print(struct.unpack_from(">Q", open("good.qcow2", "rb").read(), 64)[0])')
-bad 'snapshot' "$table:Q:0x12345"
-bad 'snapshot' "$((table + 8)):I:0xffffffff"
-bad 'snapshot' "$((table + 36)):I:0xffffffff"
+bad_to_write 'snapshot' "$table:Q:0x12345"
+bad_to_write 'snapshot' "$((table + 8)):I:0xffffffff"
+bad_to_write 'snapshot' "$((table + 36)):I:0xffffffff"
 
 # An unknown feature, by the name the image itself gives it.
 qemu-img create -q -f qcow2 named.qcow2 1M

@@ -9,7 +9,8 @@
 
 struct saved;
 
-/* Reads all of it, in pieces; those that fail are remembered as such. */
+/* Reads all of it, in pieces; those that fail are remembered as such. What
+ * cannot be opened is left out. */
 struct saved *saved_read(struct mem *image);
 void saved_free(struct saved *s);
 
