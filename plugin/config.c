@@ -2,6 +2,7 @@
 /* config.c: the parameters of the plugin. */
 #include <config.h>
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -104,15 +105,45 @@ set_path(void *where, const char *value)
                                ? strdup(value) : nbdkit_absolute_path(value));
 }
 
+/* The directory that value names now; it stays the one that is meant. */
+static int
+open_dir(const char *value)
+{
+    int fd = open(value, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd == -1)
+        nbdkit_error("'%s' is not a directory", value);
+    return fd;
+}
+
 static int
 set_dir(void *where, const char *value)
 {
-    const char *dir = nbdkit_printf_intern("%s/.", value);
-    char *real = dir && value[0] ? realpath(dir, NULL) : NULL;
+    char *real;
 
+    config.dir_fd = open_dir(value);
+    if (config.dir_fd == -1)
+        return -1;
+    real = realpath(value, NULL);
     if (!real)
-        nbdkit_error("'%s' is not a directory", value);
+        nbdkit_error("'%s': %m", value);
     return set_resolved(where, real);
+}
+
+/* The engine opens it by the descriptor, if there is /proc. */
+static int
+set_allowed_dir(void *where, const char *value)
+{
+    int fd = open_dir(value);
+    const char *name;
+
+    if (fd == -1)
+        return -1;
+    name = nbdkit_printf_intern("/proc/self/fd/%d", fd);
+    if (name && access(name, F_OK) == 0)
+        return set_string(where, name);
+    close(fd);
+    return name ? set_path(where, value) : -1;
 }
 
 static int
@@ -125,7 +156,8 @@ set_allow(void *where, const char *value)
         return nbdkit_error("allow=%s: %m", value), -1;
     *dirs = more;
     more += config.nr_allow++;
-    return strstr(value, "://") ? set_path(more, value) : set_dir(more, value);
+    return strstr(value, "://") ? set_path(more, value)
+                                : set_allowed_dir(more, value);
 }
 
 static int

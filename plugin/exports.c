@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "plugin.h"
@@ -49,31 +48,29 @@ exports_is_printable(const char *name)
 bool
 exports_find_file(const char *name, size_t nr_bytes, struct export *out)
 {
-    size_t nr_dir = strlen(config.dir);
-    struct stat st;
-    char *real;
-    bool ok;
+    char file[NAME_MAX + 1];
+    struct qcow2_error err;
+    const char *real;
 
     *out = (struct export){ .path = NULL };
     if (nr_bytes == 0 || nr_bytes > NAME_MAX || name[0] == '.'
-        || memchr(name, '/', nr_bytes)
-        || asprintf(&out->path, "%s/%.*s", config.dir, (int)nr_bytes, name)
-           == -1) {
+        || memchr(name, '/', nr_bytes))
+        return false;
+    memcpy(file, name, nr_bytes);
+    file[nr_bytes] = '\0';
+    out->file = qcow2_find_file_in(config.dir_fd, file, &err);
+    if (!out->file)
+        return false;
+    if (asprintf(&out->path, "%s/%s", config.dir, file) == -1) {
         out->path = NULL;
+        exports_free(out);
         return false;
     }
-    real = realpath(out->path, NULL);
-    ok = real && strncmp(real, config.dir, nr_dir) == 0
-         && (nr_dir == 1 || real[nr_dir] == '/') && stat(real, &st) == 0
-         && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
-    if (ok)
-        out->format = fnmatch("*.qcow2", real, 0) == 0 ? QCOW2_FORMAT_QCOW2
-                      : fnmatch("*.raw", real, 0) == 0 ? QCOW2_FORMAT_RAW
-                                                       : QCOW2_FORMAT_AUTO;
-    else
-        exports_free(out);
-    free(real);
-    return ok;
+    real = qcow2_file_get_id(out->file).name;
+    out->format = fnmatch("*.qcow2", real, 0) == 0 ? QCOW2_FORMAT_QCOW2
+                  : fnmatch("*.raw", real, 0) == 0 ? QCOW2_FORMAT_RAW
+                                                   : QCOW2_FORMAT_AUTO;
+    return true;
 }
 
 bool
@@ -113,12 +110,22 @@ find_in_dir(const char *name, struct export *out)
 static int
 use_file(const char *snapshot, struct export *out)
 {
+    struct qcow2_error err;
+
     out->format = QCOW2_FORMAT_QCOW2;
     out->path = strdup(config.file);
     out->snapshot = snapshot ? strdup(snapshot) : NULL;
-    if (out->path && (out->snapshot || !snapshot))
+    if (!out->path || (snapshot && !out->snapshot)) {
+        nbdkit_error("%s: %m", config.file);
+        exports_free(out);
+        return -1;
+    }
+    if (config.fd >= 0)
         return 0;
-    nbdkit_error("%s: %m", config.file);
+    out->file = qcow2_find_file(config.file, &err);
+    if (out->file)
+        return 0;
+    report_error("", &err);
     exports_free(out);
     return -1;
 }
@@ -143,6 +150,7 @@ exports_free(struct export *export)
 {
     free(export->path);
     free(export->snapshot);
+    qcow2_file_free(export->file);
     *export = (struct export){ .path = NULL };
 }
 

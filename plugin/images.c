@@ -72,6 +72,7 @@ fill_options(const struct export *export, struct qcow2_options *options)
         .probe_raw = true,
         .no_lock = !config.lock,
         .fd = config.fd,
+        .file = export->file,
         .backing_none = config.backing_none,
         .backing = config.backing,
         .backing_format = config.backing_format,
@@ -122,11 +123,11 @@ open_disk(const struct export *export, bool readonly, struct qcow2_error *err)
 /* The image of a file that has users, unless it failed to open; table_lock is
  * held. */
 static struct open_image *
-table_find(const struct stat *st, enum qcow2_format format)
+table_find(const struct qcow2_file_id *id, enum qcow2_format format)
 {
     struct open_image *image = table;
 
-    while (image && (image->dev != st->st_dev || image->ino != st->st_ino
+    while (image && (image->dev != id->dev || image->ino != id->ino
                      || image->format != format
                      || image->state == IMAGE_FAILED))
         image = image->next;
@@ -151,19 +152,20 @@ table_put(struct open_image *image)
  * makes one in state IMAGE_OPENING, which is the caller's to open.
  */
 static struct open_image *
-table_get(const struct stat *st, enum qcow2_format format, bool *is_new)
+table_get(const struct qcow2_file_id *id, enum qcow2_format format,
+          bool *is_new)
 {
     struct open_image *image;
 
-    while ((image = table_find(st, format)) && image->state == IMAGE_CLOSING)
+    while ((image = table_find(id, format)) && image->state == IMAGE_CLOSING)
         pthread_cond_wait(&state_changed, &table_lock);
     *is_new = !image;
     if (!image) {
         image = calloc(1, sizeof *image);
         if (!image)
             return NULL;
-        image->dev = st->st_dev;
-        image->ino = st->st_ino;
+        image->dev = id->dev;
+        image->ino = id->ino;
         image->format = format;
         image->state = IMAGE_OPENING;
         image->next = table;
@@ -188,6 +190,22 @@ open_image(struct open_image *image, const struct export *export,
     pthread_mutex_unlock(&table_lock);
 }
 
+/* Of the file that is opened: no name is looked up again. */
+static int
+get_id(const struct export *export, struct qcow2_file_id *id)
+{
+    struct stat st;
+
+    if (export->file) {
+        *id = qcow2_file_get_id(export->file);
+        return 0;
+    }
+    if (fstat(config.fd, &st) == -1)
+        return -1;
+    *id = (struct qcow2_file_id){ .dev = st.st_dev, .ino = st.st_ino };
+    return 0;
+}
+
 /* Those who waited while the image was being opened share the result, a
  * failure too. They must not try in turn: with a backing chain that leads
  * back here, through this server's own socket, each attempt would begin the
@@ -197,13 +215,12 @@ struct open_image *
 images_get(const struct export *export, bool readonly)
 {
     struct open_image *image = NULL;
-    struct stat st;
+    struct qcow2_file_id id;
     bool is_new;
 
-    if ((config.fd >= 0 ? fstat(config.fd, &st) : stat(export->path, &st))
-        == 0) {
+    if (get_id(export, &id) == 0) {
         pthread_mutex_lock(&table_lock);
-        image = table_get(&st, export->format, &is_new);
+        image = table_get(&id, export->format, &is_new);
         pthread_mutex_unlock(&table_lock);
     }
     if (!image) {

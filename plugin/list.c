@@ -172,6 +172,7 @@ list_image(struct list *l, const char *name, const struct export *export)
                          ? nr_left : MAX_SNAPSHOTS_AN_IMAGE,
         .use_fd = config.fd >= 0,
         .fd = config.fd,
+        .file = export->file,
         .nbd_timeout_ms = config.nbd_timeout_ms,
     };
     struct qcow2_error err;
@@ -192,7 +193,7 @@ static int
 list_dir(struct list *l)
 {
     struct dirent **entries;
-    int nr = scandir(config.dir, &entries, NULL, alphasort);
+    int nr = scandirat(config.dir_fd, ".", &entries, NULL, alphasort);
 
     if (nr == -1) {
         nbdkit_error("%s: cannot list the directory: %m", config.dir);

@@ -28,7 +28,8 @@ enum sandbox { SANDBOX_DEFAULT, SANDBOX_OFF, SANDBOX_ON };
 /* What the command line said; constant once nbdkit serves. */
 struct config {
     const char *file; /* file=, or a name for fd= */
-    const char *dir;  /* dir= without symbolic links, or NULL */
+    const char *dir;  /* dir= without symbolic links, for messages; or NULL */
+    int dir_fd;       /* the directory itself: its name is not used again */
     int fd;           /* fd=, or -1 */
     const char *snapshot;
     bool backing_none;
@@ -50,7 +51,8 @@ int config_complete(void);
 
 /* What an export name stands for: a file, and perhaps a snapshot in it. */
 struct export {
-    char *path;
+    char *path;     /* for messages */
+    struct qcow2_file *file; /* held from the decision on; NULL: fd= */
     char *snapshot; /* name or id; NULL: the active disk */
     enum qcow2_format format;
 };
@@ -94,8 +96,7 @@ void images_free(void);
 /* A file, and the connections to exports of it. */
 struct open_image {
     struct open_image *next;
-    dev_t dev;
-    ino_t ino;
+    uint64_t dev, ino;
     enum qcow2_format format;
     int state;               /* enum image_state of images.c */
     unsigned nr_users;       /* those that wait for it included */

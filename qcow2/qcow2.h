@@ -57,6 +57,7 @@ struct qcow2_error {
 
 struct qcow2_pool;
 struct qcow2_disk;
+struct qcow2_file;
 
 enum qcow2_format {
     QCOW2_FORMAT_AUTO = 0, /* by the file's first bytes */
@@ -95,9 +96,23 @@ qcow2_pool_new(uint64_t cache_bytes, struct qcow2_error *err);
 /* All disks opened with the pool must be closed. NULL is fine. */
 QCOW2_PUBLIC void qcow2_pool_free(struct qcow2_pool *pool);
 
+/* A file found by its name and held until it is freed: the one that
+ * qcow2_options.file opens, whatever becomes of the name. Threads may share
+ * it. EPERM if a name in dir_fd, or a link, leads out of that directory. */
+QCOW2_PUBLIC struct qcow2_file *
+qcow2_find_file(const char *path_or_uri, struct qcow2_error *err);
+QCOW2_PUBLIC struct qcow2_file *
+qcow2_find_file_in(int dir_fd, const char *name, struct qcow2_error *err);
+QCOW2_PUBLIC void qcow2_file_free(struct qcow2_file *file); /* NULL is fine */
+struct qcow2_file_id {
+    uint64_t dev, ino; /* as stat(2) has them; both 0 for a URI */
+    const char *name;  /* in its directory, not of a link; held as long */
+};
+QCOW2_PUBLIC struct qcow2_file_id
+qcow2_file_get_id(const struct qcow2_file *file);
+
 /* How to open a disk. All zero (with fd -1) is a sensible default:
- * QCOW2_OPTIONS_INIT. Strings are copied.
- */
+ * QCOW2_OPTIONS_INIT. Strings are copied. */
 struct qcow2_options {
     enum qcow2_format format; /* AUTO refuses files that are not qcow2
                                * unless probe_raw is set */
@@ -108,6 +123,7 @@ struct qcow2_options {
     bool no_lock;             /* take no locks and respect none */
     int fd;                   /* use this descriptor instead of opening
                                * path (it is duplicated), or -1 */
+    const struct qcow2_file *file; /* instead of path, or NULL */
 
     /* The backing chain. backing_none: as if the image named none.
      * backing: this file instead of the one the image names; trusted, as
@@ -119,10 +135,10 @@ struct qcow2_options {
     enum qcow2_format backing_format;
 
     /* Backing files named by images are opened only if they lie in the
-     * directory of the image that names them, or below one of these.
-     * "/" allows every local path. An NBD URI allows those that begin with
-     * it.
-     */
+     * directory of the image that names them (of its file, not of a link; a
+     * block device has none), or below one of these. "/" allows every local
+     * path, "/proc/self/fd/N" what is open there, an NBD URI those that begin
+     * with it. */
     const char *const *allow;
     size_t nr_allow;
 
@@ -287,6 +303,14 @@ QCOW2_PUBLIC const char *qcow2_probe(const void *start, size_t nr_bytes);
  * "nbd". */
 QCOW2_PUBLIC bool qcow2_has_feature(const char *name);
 
+/* What the file has below its virtual disk. */
+enum qcow2_preallocation {
+    QCOW2_PREALLOC_OFF = 0,
+    QCOW2_PREALLOC_METADATA, /* clusters mapped, not written */
+    QCOW2_PREALLOC_FALLOC,   /* and reserved in the file system */
+    QCOW2_PREALLOC_FULL,     /* and written with zeroes */
+};
+
 /* How to create an image. */
 struct qcow2_create_options {
     uint64_t size;            /* virtual size in bytes, rounded up to 512;
@@ -301,13 +325,13 @@ struct qcow2_create_options {
     enum qcow2_format backing_format; /* must be said when backing is */
     bool backing_unchecked;   /* it need not be there: it is not opened */
     bool overwrite;           /* an existing file may be replaced */
+    enum qcow2_preallocation prealloc; /* without backing */
     const char *const *allow; /* as in qcow2_options, to check backing */
     size_t nr_allow;
 };
 
 /* Creates an empty qcow2 image at path. On failure nothing is left behind
- * that was not there before.
- */
+ * that was not there before. */
 QCOW2_PUBLIC int qcow2_create(const char *path,
                               const struct qcow2_create_options *options,
                               struct qcow2_error *err);
@@ -394,14 +418,6 @@ QCOW2_PUBLIC int qcow2_map_vm_state(struct qcow2_disk *snapshot, uint64_t off,
                                     uint64_t *nr_bytes, bool *zero,
                                     struct qcow2_error *err);
 
-/* What the file has below its virtual disk. */
-enum qcow2_preallocation {
-    QCOW2_PREALLOC_OFF = 0,
-    QCOW2_PREALLOC_METADATA, /* clusters mapped, not written */
-    QCOW2_PREALLOC_FALLOC,   /* and reserved in the file system */
-    QCOW2_PREALLOC_FULL,     /* and written with zeroes */
-};
-
 /* Changes the virtual size. New space reads as zeroes whatever a longer
  * backing file holds there. Without may_shrink a smaller size is EINVAL;
  * with it what lies beyond is discarded. Snapshots keep their own size;
@@ -484,7 +500,8 @@ QCOW2_PUBLIC int qcow2_create_raw(const char *path, uint64_t size,
  */
 struct qcow2_convert_options {
     /* The target: created, unless no_create, with what `create` says but
-     * size, which is that of the sources unless create.size is larger. A
+     * prealloc; its size is that of the sources unless create.size is larger,
+     * its mode what all their files allow, 0600 where one has none. A
      * target that the job created is removed if the job does not complete.
      * With create.backing (or no_create and has_backing) only what the top
      * layer of each source holds is copied.
@@ -669,6 +686,7 @@ struct qcow2_info_options {
     enum qcow2_format format; /* AUTO: raw unless its first bytes say more */
     bool use_fd;              /* read this descriptor (it is duplicated); */
     int fd;                   /* path is for messages only */
+    const struct qcow2_file *file; /* instead of path, or NULL */
     bool no_lock;             /* take no locks and respect none */
     bool no_bitmaps;          /* do not read the bitmap directory */
     bool limit_snapshots;     /* read only the first of the snapshots, */

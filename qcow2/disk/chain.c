@@ -32,6 +32,8 @@ struct walk {
     struct qcow2_pool *pool;
     const struct qcow2_options *options;
     const char *disk_path;
+    const struct gate_place *disk_place;
+    struct gate_allow allow;
     const struct header *disk_hdr;
     uint64_t dev, ino;          /* of the disk itself; 0: has none */
     struct chain_stop *stop;    /* or NULL */
@@ -264,8 +266,8 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
     if (n->trusted)
         r = gate_trust(n->name, &file, err);
     else
-        r = gate_resolve(path_above(w), n->name, w->options->allow,
-                         w->options->nr_allow, &file, err);
+        r = gate_resolve(w->above ? &w->above->place : w->disk_place,
+                         n->name, &w->allow, &file, err);
     if (r == -1)
         return -1;
     if (is_stop(w->stop, &file))
@@ -289,41 +291,67 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
     return 1;
 }
 
-int
-chain_open(struct qcow2_pool *pool, const char *path,
-           const struct header *hdr, const struct qcow2_options *options,
-           uint64_t dev, uint64_t ino, struct chain_stop *stop,
-           struct layer **top, struct qcow2_error *err)
+/* Walks to the end of the chain. */
+static int
+walk_down(struct walk *w, struct qcow2_error *err)
 {
-    struct walk w = {
-        .pool = pool, .options = options, .disk_path = path, .disk_hdr = hdr,
-        .dev = dev, .ino = ino, .stop = stop, .started_ms = now_ms(),
-    };
-    char fd_path[32];
     struct naming n;
     int r;
 
-    *top = NULL;
-    if (gate_check_allow(options->allow, options->nr_allow, err) == -1)
-        return -1;
-    if (options->fd >= 0) {
-        snprintf(fd_path, sizeof fd_path, "/dev/fd/%d", options->fd);
-        w.disk_path = fd_path;
-    }
-
     do {
-        r = find_next(&w, &n, err);
+        r = find_next(w, &n, err);
         if (r == 1)
-            r = step(&w, &n, err);
+            r = step(w, &n, err);
     } while (r == 1);
     if (r == -1) {
         error_prefix(err, "backing file '%s' of '%s'", ESCAPED(n.name),
-                     ESCAPED(w.above ? w.above->path : path));
-        pool_put(pool, w.top);
-        return -1;
+                     ESCAPED(path_above(w)));
+        pool_put(w->pool, w->top);
     }
-    *top = w.top;
+    return r;
+}
+
+/* Where the disk itself is, if that is needed and not known yet. */
+static int
+find_place(const struct walk *w, struct gate_place *place,
+           struct qcow2_error *err)
+{
+    *place = (struct gate_place){ .kind = GATE_UNNAMED };
+    if (w->disk_place || !w->disk_hdr->backing_file || w->options->backing
+        || w->options->backing_none)
+        return 0;
+    if (w->options->fd < 0)
+        return gate_place_of(w->disk_path, place, err);
+    gate_place_of_fd(w->options->fd, place);
     return 0;
+}
+
+int
+chain_open(struct qcow2_pool *pool, const char *path,
+           const struct gate_place *place, const struct header *hdr,
+           const struct qcow2_options *options, uint64_t dev, uint64_t ino,
+           struct chain_stop *stop, struct layer **top,
+           struct qcow2_error *err)
+{
+    struct walk w = {
+        .pool = pool, .options = options, .disk_path = path,
+        .disk_place = place, .disk_hdr = hdr, .dev = dev, .ino = ino,
+        .stop = stop, .started_ms = now_ms(),
+    };
+    struct gate_place found;
+    int r;
+
+    *top = NULL;
+    if (gate_allow_init(&w.allow, options->allow, options->nr_allow, err)
+        == -1 || find_place(&w, &found, err) == -1)
+        return -1;
+    if (!place)
+        w.disk_place = &found;
+    r = walk_down(&w, err);
+    gate_place_free(&found);
+    gate_allow_free(&w.allow);
+    *top = r == 0 ? w.top : NULL;
+    return r;
 }
 
 void

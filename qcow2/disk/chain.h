@@ -21,13 +21,13 @@ struct chain_stop {
     bool guessed;           /* raw, as it looks like nothing else */
 };
 
-/* Decides what the backing file of the image at `path` (opened with
- * options) is, passes its name through the gate, opens it and all below it,
- * up to stop (which may be NULL). *top is NULL if there is none. Iterative:
- * depth costs no stack.
+/* Decides what the backing file of the image at `path` (opened with options,
+ * and in this place; NULL: where path is) is, passes its name through the
+ * gate, opens it and all below it, up to stop (which may be NULL). *top is NULL
+ * if there is none. Iterative: depth costs no stack.
  */
 int chain_open(struct qcow2_pool *pool, const char *path,
-               const struct header *hdr,
+               const struct gate_place *place, const struct header *hdr,
                const struct qcow2_options *options,
                uint64_t dev, uint64_t ino, struct chain_stop *stop,
                struct layer **top, struct qcow2_error *err);

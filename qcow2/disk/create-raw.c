@@ -2,24 +2,27 @@
 /* create-raw.c: makes new raw files. */
 #include <errno.h>
 #include <inttypes.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/error.h"
+#include "disk/create.h"
 #include "disk/open.h"
 #include "qcow2.h"
 #include "storage/io.h"
 
-static int
-preallocate(struct io *io, const char *path,
-            enum qcow2_preallocation prealloc, struct qcow2_error *err)
+int
+create_preallocate(struct io *io, const struct gate_target *target,
+                   enum qcow2_format format,
+                   enum qcow2_preallocation prealloc, struct qcow2_error *err)
 {
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    struct gate_place place;
     struct qcow2_disk *disk;
     int r;
 
-    options.format = QCOW2_FORMAT_RAW;
-    disk = disk_open_io(io, path, &options, err);
+    options.format = format;
+    gate_target_place(target, &place);
+    disk = disk_open_at(io, target->path, &place, &options, NULL, err);
+    gate_place_free(&place);
     if (!disk)
         return -1;
     r = qcow2_preallocate(disk, qcow2_get_size(disk), 0, prealloc, err);
@@ -28,10 +31,8 @@ preallocate(struct io *io, const char *path,
     return r;
 }
 
-/* Takes over io. */
 static int
-fill(struct io *io, const char *path, uint64_t size,
-     enum qcow2_preallocation prealloc, struct qcow2_error *err)
+set_size(struct io *io, uint64_t size, struct qcow2_error *err)
 {
     uint64_t has = size;
     int r = io->can_grow ? io_truncate(io, size, err)
@@ -40,10 +41,21 @@ fill(struct io *io, const char *path, uint64_t size,
     if (r == 0 && has < size)
         r = error_set(err, ENOSPC, "%s: it has %" PRIu64 " bytes, of which "
                       "there must be %" PRIu64, io->name, has, size);
-    if (r == 0 && prealloc != QCOW2_PREALLOC_OFF)
-        return preallocate(io, path, prealloc, err);
-    io_close(io);
     return r;
+}
+
+struct io *
+create_raw_target(struct gate_target *target, uint64_t size, bool overwrite,
+                  mode_t mode, struct qcow2_error *err)
+{
+    struct io *io = gate_target_open(target, overwrite, mode, err);
+
+    if (!io || set_size(io, size, err) == 0)
+        return io;
+    gate_target_remove(target);
+    io_close(io);
+    error_prefix(err, "cannot create");
+    return NULL;
 }
 
 int
@@ -51,19 +63,26 @@ qcow2_create_raw(const char *path, uint64_t size,
                  enum qcow2_preallocation prealloc, bool overwrite,
                  struct qcow2_error *err)
 {
-    struct stat st;
-    bool existed = lstat(path, &st) == 0;
+    struct gate_target target;
     struct io *io;
-    int r;
+    int r = -1;
 
     if (prealloc == QCOW2_PREALLOC_METADATA)
         return error_set(err, EINVAL, "%s: cannot create: a raw file has no "
                          "metadata to preallocate", path);
-    io = io_file_create(path, overwrite, err);
-    if (!io)
+    if (gate_target_find(path, &target, err) == -1)
         return -1;
-    r = fill(io, path, size, prealloc, err);
-    if (r == -1 && !existed)
-        unlink(path);
-    return r == -1 ? error_prefix(err, "cannot create") : 0;
+    io = create_raw_target(&target, size, overwrite, CREATE_MODE, err);
+    if (io && prealloc == QCOW2_PREALLOC_OFF) {
+        io_close(io);
+        r = 0;
+    } else if (io) {
+        r = create_preallocate(io, &target, QCOW2_FORMAT_RAW, prealloc, err);
+        if (r == -1) {
+            gate_target_remove(&target);
+            error_prefix(err, "cannot create");
+        }
+    }
+    gate_target_free(&target);
+    return r;
 }

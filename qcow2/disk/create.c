@@ -4,8 +4,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/cleanup.h"
@@ -14,6 +12,7 @@
 #include "base/escape.h"
 #include "disk/create.h"
 #include "disk/open-disk.h"
+#include "disk/open.h"
 #include "format/header.h"
 #include "meta/refcount.h"
 #include "storage/gate.h"
@@ -223,22 +222,24 @@ check_backing_name(const struct qcow2_create_options *o,
  * the place of a file in the chain.
  */
 static struct qcow2_disk *
-open_backing(const char *path, const struct qcow2_create_options *o,
-             struct qcow2_error *err)
+open_backing(const struct gate_place *place,
+             const struct qcow2_create_options *o, struct qcow2_error *err)
 {
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
     struct qcow2_disk *disk = NULL;
+    struct gate_allow allow;
     struct gate_file file;
 
     options.format = o->backing_format;
     options.readonly = true;
     options.allow = o->allow;
     options.nr_allow = o->nr_allow;
-    if (gate_resolve(path, o->backing, o->allow, o->nr_allow, &file, err)
-        == 0) {
-        disk = qcow2_open(file.path, &options, err);
+    if (gate_allow_init(&allow, o->allow, o->nr_allow, err) == 0
+        && gate_resolve(place, o->backing, &allow, &file, err) == 0) {
+        disk = disk_open_file(&file, &options, NULL, err);
         gate_file_free(&file);
     }
+    gate_allow_free(&allow);
     if (!disk)
         error_prefix(err, "backing file '%s'", ESCAPED(o->backing));
     return disk;
@@ -247,23 +248,23 @@ open_backing(const char *path, const struct qcow2_create_options *o,
 /* A file cannot take the place of one that it is to stand on. Where the
  * backing file is open, locks would see to that, but not tell why. */
 static int
-check_not_below(const char *path, const struct qcow2_create_options *o,
+check_not_below(const struct gate_file *old, const struct gate_place *place,
+                const struct qcow2_create_options *o,
                 const struct qcow2_disk *backing, struct qcow2_error *err)
 {
     struct gate_file file;
     bool below = false;
-    struct stat st;
 
-    if (!o->backing || stat(path, &st) == -1)
+    if (!o->backing || old->fd == -1)
         return 0;
-    if (gate_trust_name(path, o->backing, &file, NULL) == 0) {
-        below = file.dev == st.st_dev && file.ino == st.st_ino;
+    if (gate_trust_name(place, o->backing, &file, NULL) == 0) {
+        below = file.dev == old->dev && file.ino == old->ino;
         gate_file_free(&file);
     }
     for (unsigned i = 0; backing && i < backing->chain->nr_layers; i++) {
         const struct io *io = backing->chain->layers[i]->io;
 
-        below |= io->dev == st.st_dev && io->ino == st.st_ino;
+        below |= io->dev == old->dev && io->ino == old->ino;
     }
     if (!below)
         return 0;
@@ -309,23 +310,18 @@ write_image(struct io *io, const struct plan *p, struct qcow2_error *err)
     return 0;
 }
 
-static int
-create_file(const char *path, bool overwrite, const struct plan *p,
-            struct qcow2_error *err)
+static struct io *
+create_file(struct gate_target *t, bool overwrite, mode_t mode,
+            const struct plan *p, struct qcow2_error *err)
 {
-    struct stat st;
-    bool existed = lstat(path, &st) == 0;
-    struct io *io = io_file_create(path, overwrite, err);
-    int r;
+    struct io *io = gate_target_open(t, overwrite, mode, err);
 
-    if (!io)
-        return -1;
-    r = write_image(io, p, err);
+    if (!io || write_image(io, p, err) == 0)
+        return io;
     /* Still locked, so nobody has begun to use it. */
-    if (r == -1 && !existed)
-        unlink(path);
+    gate_target_remove(t);
     io_close(io);
-    return r;
+    return NULL;
 }
 
 int
@@ -342,34 +338,73 @@ create_io(struct io *io, const struct qcow2_create_options *o,
     return r;
 }
 
-int
-qcow2_create(const char *path, const struct qcow2_create_options *o,
-             struct qcow2_error *err)
+/* Decides what is to be made. *backing is what it stands on, to be closed
+ * once it is made. */
+static int
+settle(const struct gate_target *t, const struct qcow2_create_options *o,
+       struct plan *p, struct qcow2_disk **backing, struct qcow2_error *err)
+{
+    struct gate_place place;
+    uint64_t size = o->size;
+    int r = 0;
+
+    gate_target_place(t, &place);
+    if (o->backing && !o->backing_unchecked) {
+        *backing = open_backing(&place, o, err);
+        r = *backing ? 0 : -1;
+        if (*backing && o->size_from_backing)
+            size = qcow2_get_size(*backing);
+    }
+    if (r == 0)
+        r = check_not_below(&t->file, &place, o, *backing, err);
+    if (r == 0)
+        r = make_plan(o, size, p, err);
+    gate_place_free(&place);
+    return r == 0 ? 0 : error_prefix(err, "%s: cannot create",
+                                     ESCAPED(t->path));
+}
+
+struct io *
+create_target(struct gate_target *t, const struct qcow2_create_options *o,
+              mode_t mode, struct qcow2_error *err)
 {
     struct qcow2_disk *backing = NULL;
     struct plan p = { .cluster_size = 0 };
-    uint64_t size = o->size;
-    int r;
+    struct io *io = NULL;
 
-    if (check_backing_name(o, err) == -1)
-        return error_prefix(err, "%s: cannot create", ESCAPED(path));
-    if (o->backing && !o->backing_unchecked) {
-        backing = open_backing(path, o, err);
-        if (!backing)
-            return error_prefix(err, "%s: cannot create", ESCAPED(path));
-        if (o->size_from_backing)
-            size = qcow2_get_size(backing);
+    if (check_backing_name(o, err) == -1) {
+        error_prefix(err, "%s: cannot create", ESCAPED(t->path));
+        return NULL;
     }
-    r = check_not_below(path, o, backing, err);
-    if (r == 0)
-        r = make_plan(o, size, &p, err);
-    if (r == -1)
-        error_prefix(err, "%s: cannot create", ESCAPED(path));
-    else
-        r = create_file(path, o->overwrite, &p, err);
+    if (settle(t, o, &p, &backing, err) == 0)
+        io = create_file(t, o->overwrite, mode, &p, err);
     if (backing)
         qcow2_close(backing, NULL);
     free(p.header);
     free(p.tables);
+    return io;
+}
+
+int
+qcow2_create(const char *path, const struct qcow2_create_options *o,
+             struct qcow2_error *err)
+{
+    struct gate_target target;
+    struct io *io;
+    int r = -1;
+
+    if (gate_target_find(path, &target, err) == -1)
+        return -1;
+    io = create_target(&target, o, CREATE_MODE, err);
+    if (io && (o->prealloc == QCOW2_PREALLOC_OFF || o->backing)) {
+        io_close(io);
+        r = 0;
+    } else if (io) {
+        r = create_preallocate(io, &target, QCOW2_FORMAT_QCOW2, o->prealloc,
+                               err);
+        if (r == -1)
+            gate_target_remove(&target);
+    }
+    gate_target_free(&target);
     return r;
 }

@@ -13,6 +13,7 @@
 #include "base/compress.h"
 #include "base/error.h"
 #include "base/escape.h"
+#include "disk/open.h"
 #include "format/header.h"
 #include "format/snaptab.h"
 #include "qcow2.h"
@@ -28,6 +29,7 @@ struct info {
     uint64_t dev, ino;
     struct header hdr;
     struct snapshot_table snaptab;
+    struct gate_place place;
     char *path, *full_backing, *data_file, *encryption;
     struct qcow2_snapshot *snapshots;
     struct qcow2_info_extension *extensions;
@@ -410,8 +412,9 @@ fill_allocated(struct info *info, struct io *io, struct qcow2_error *err)
 
 /* Takes over io, also on failure. */
 static struct info *
-info_new(struct io *io, const char *path, enum qcow2_format format,
-         const struct qcow2_info_options *options, struct qcow2_error *err)
+info_new(struct io *io, const char *path, const struct gate_place *place,
+         enum qcow2_format format, const struct qcow2_info_options *options,
+         struct qcow2_error *err)
 {
     struct info *info = calloc(1, sizeof *info);
     int r = -1;
@@ -421,6 +424,7 @@ info_new(struct io *io, const char *path, enum qcow2_format format,
         goto out;
     }
     info->pub.path = info->path;
+    gate_place_copy(&info->place, place);
     info->dev = io->dev;
     info->ino = io->ino;
     if (io_get_size(io, &info->pub.file_size, err) == -1
@@ -477,49 +481,60 @@ check_loop(const struct info *top, const struct gate_file *file,
     return 0;
 }
 
+static enum io_lock
+lock_of(const struct qcow2_info_options *options)
+{
+    return options->no_lock ? IO_LOCK_NONE : IO_LOCK_READ;
+}
+
+static struct io *
+open_io(const struct gate_file *file,
+        const struct qcow2_info_options *options, struct qcow2_error *err)
+{
+    if (file->fd == -1)
+        return io_nbd_open_within(file->path, true, options->nbd_timeout_ms,
+                                  err);
+    return gate_open(file, lock_of(options), err);
+}
+
 /* Nobody serves what is read here, so a format that nothing declares may be
  * guessed.
  */
 static struct info *
 open_backing(const struct info *top, const struct info *above,
-             const struct qcow2_info_options *options,
-             struct qcow2_error *err)
+             struct gate_allow *allow,
+             const struct qcow2_info_options *options, struct qcow2_error *err)
 {
-    enum io_lock lock = options->no_lock ? IO_LOCK_NONE : IO_LOCK_READ;
     enum qcow2_format format;
     struct info *info = NULL;
     struct gate_file file;
     struct io *io;
 
     if (declared_format(&above->pub, &format, err) == -1
-        || gate_resolve(above->path, above->pub.backing_file, options->allow,
-                        options->nr_allow, &file, err) == -1)
+        || gate_resolve(&above->place, above->pub.backing_file, allow, &file,
+                        err) == -1)
         return NULL;
     if (check_loop(top, &file, err) == 0) {
-        io = gate_open(&file, lock, err);
-        info = io ? info_new(io, above->full_backing, format, options, err)
-                  : NULL;
+        io = open_io(&file, options, err);
+        info = io ? info_new(io, above->full_backing, &file.place, format,
+                             options, err) : NULL;
     }
     gate_file_free(&file);
     return info;
 }
 
-struct qcow2_info *
-qcow2_get_info(const char *path, const struct qcow2_info_options *options,
-               struct qcow2_error *err)
+/* Appends what stands below top, as far as it can be opened. */
+static void
+open_chain(struct info *top, const struct qcow2_info_options *options)
 {
-    enum io_lock lock = options->no_lock ? IO_LOCK_NONE : IO_LOCK_READ;
-    int fd = options->use_fd ? options->fd : -1;
-    struct io *io = fd < 0 && io_nbd_is_uri(path)
-                    ? io_nbd_open_within(path, true,
-                                         options->nbd_timeout_ms, err)
-                    : io_file_open(path, fd, true, lock, err);
-    struct info *top =
-        io ? info_new(io, path, options->format, options, err) : NULL;
     struct info *last = top;
+    struct gate_allow allow;
 
-    while (options->chain && last && last->pub.backing_file) {
-        struct info *below = open_backing(top, last, options,
+    if (gate_allow_init(&allow, options->allow, options->nr_allow,
+                        &top->pub.backing_error) == -1)
+        return;
+    while (last && last->pub.backing_file) {
+        struct info *below = open_backing(top, last, &allow, options,
                                           &last->pub.backing_error);
 
         if (!below)
@@ -531,6 +546,48 @@ qcow2_get_info(const char *path, const struct qcow2_info_options *options,
             last->pub.backing = &below->pub;
         last = below;
     }
+    gate_allow_free(&allow);
+}
+
+/* What options->fd, options->file or path name. */
+static struct info *
+open_top(const char *path, const struct qcow2_info_options *options,
+         struct qcow2_error *err)
+{
+    struct gate_place place = { .kind = GATE_UNNAMED };
+    struct info *info = NULL;
+    struct gate_file found = GATE_FILE_INIT;
+    const struct gate_file *file = &found;
+    struct io *io;
+
+    if (options->use_fd && options->fd >= 0) {
+        io = io_file_open(path, options->fd, true, lock_of(options), err);
+        if (io)
+            gate_place_of_fd(options->fd, &place);
+    } else {
+        if (options->file)
+            file = &options->file->file;
+        else if (gate_trust(path, &found, err) == -1)
+            return NULL;
+        io = open_io(file, options, err);
+        if (io)
+            gate_place_copy(&place, &file->place);
+    }
+    if (io)
+        info = info_new(io, path, &place, options->format, options, err);
+    gate_place_free(&place);
+    gate_file_free(&found);
+    return info;
+}
+
+struct qcow2_info *
+qcow2_get_info(const char *path, const struct qcow2_info_options *options,
+               struct qcow2_error *err)
+{
+    struct info *top = open_top(path, options, err);
+
+    if (top && options->chain)
+        open_chain(top, options);
     return top ? &top->pub : NULL;
 }
 
@@ -546,6 +603,7 @@ qcow2_info_free(struct qcow2_info *pub)
         free(info->bitmaps);
         free(info->extensions);
         free(info->snapshots);
+        gate_place_free(&info->place);
         free(info->path);
         free(info->full_backing);
         free(info->data_file);

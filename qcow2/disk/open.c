@@ -12,6 +12,7 @@
 #include "check/check.h"
 #include "disk/open-disk.h"
 #include "meta/flush.h"
+#include "storage/gate.h"
 #include "storage/io-nbd.h"
 
 enum { PROBE_BYTES = 512 };
@@ -57,6 +58,7 @@ prepare_writable(struct image *img, struct qcow2_error *err)
 
 static int
 open_qcow2(struct open_file *file, struct io *io, const char *path,
+           const struct gate_place *place,
            const struct qcow2_options *options, struct chain_stop *stop,
            struct qcow2_error *err)
 {
@@ -71,8 +73,8 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
     img->debug = options->debug;
     img->debug_topics = options->debug ? options->debug_topics : 0;
     img->debug_opaque = options->debug_opaque;
-    if (chain_open(file->pool, path, &img->hdr, options, dev, ino, stop,
-                   &file->backing, err) == -1
+    if (chain_open(file->pool, path, place, &img->hdr, options, dev, ino,
+                   stop, &file->backing, err) == -1
         || chain_fill(&img->chain, file->pool, &img->active.src, file->backing,
                       err) == -1)
         return -1;
@@ -101,7 +103,7 @@ file_free(struct open_file *file)
 
 /* Takes over io, also on failure. */
 static struct open_file *
-file_open(struct io *io, const char *path,
+file_open(struct io *io, const char *path, const struct gate_place *place,
           const struct qcow2_options *options, struct chain_stop *stop,
           struct qcow2_error *err)
 {
@@ -122,7 +124,7 @@ file_open(struct io *io, const char *path,
     if (!file->pool || find_format(io, options, &format, err) == -1) {
         io_close(io);
     } else if (format == QCOW2_FORMAT_QCOW2) {
-        r = open_qcow2(file, io, path, options, stop, err);
+        r = open_qcow2(file, io, path, place, options, stop, err);
     } else {
         file->raw = raw_disk_new(io, options->no_discard,
                                  options->format == QCOW2_FORMAT_AUTO, err);
@@ -196,7 +198,15 @@ disk_open_above(struct io *io, const char *path,
                 const struct qcow2_options *options, struct chain_stop *stop,
                 struct qcow2_error *err)
 {
-    struct open_file *file = file_open(io, path, options, stop, err);
+    return disk_open_at(io, path, NULL, options, stop, err);
+}
+
+struct qcow2_disk *
+disk_open_at(struct io *io, const char *path, const struct gate_place *place,
+             const struct qcow2_options *options, struct chain_stop *stop,
+             struct qcow2_error *err)
+{
+    struct open_file *file = file_open(io, path, place, options, stop, err);
     struct qcow2_disk *disk = file ? disk_new(file, NULL, err) : NULL;
 
     if (disk)
@@ -204,20 +214,52 @@ disk_open_above(struct io *io, const char *path,
     return disk;
 }
 
+static enum io_lock
+lock_of(const struct qcow2_options *options)
+{
+    return options->no_lock    ? IO_LOCK_NONE
+           : options->readonly ? IO_LOCK_READ
+                               : IO_LOCK_WRITE;
+}
+
+struct qcow2_disk *
+disk_open_file(const struct gate_file *file,
+               const struct qcow2_options *options, struct chain_stop *stop,
+               struct qcow2_error *err)
+{
+    struct io *io;
+
+    if (file->fd == -1)
+        io = io_nbd_open_within(file->path, options->readonly,
+                                options->nbd_timeout_ms, err);
+    else if (options->readonly)
+        io = gate_open(file, lock_of(options), err);
+    else
+        io = gate_open_writable(file, lock_of(options), err);
+    return io ? disk_open_at(io, file->path, &file->place, options, stop, err)
+              : NULL;
+}
+
 struct qcow2_disk *
 disk_open_path(const char *path, const struct qcow2_options *options,
                struct chain_stop *stop, struct qcow2_error *err)
 {
-    enum io_lock lock = options->no_lock ? IO_LOCK_NONE
-                        : options->readonly ? IO_LOCK_READ : IO_LOCK_WRITE;
+    struct qcow2_disk *disk;
+    struct gate_file file;
     struct io *io;
 
-    if (options->fd < 0 && io_nbd_is_uri(path))
-        io = io_nbd_open_within(path, options->readonly,
-                                options->nbd_timeout_ms, err);
-    else
-        io = io_file_open(path, options->fd, options->readonly, lock, err);
-    return io ? disk_open_above(io, path, options, stop, err) : NULL;
+    if (options->fd >= 0) {
+        io = io_file_open(path, options->fd, options->readonly,
+                          lock_of(options), err);
+        return io ? disk_open_above(io, path, options, stop, err) : NULL;
+    }
+    if (options->file)
+        return disk_open_file(&options->file->file, options, stop, err);
+    if (gate_trust(path, &file, err) == -1)
+        return NULL;
+    disk = disk_open_file(&file, options, stop, err);
+    gate_file_free(&file);
+    return disk;
 }
 
 struct qcow2_disk *

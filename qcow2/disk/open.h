@@ -24,11 +24,30 @@ struct qcow2_disk *disk_open_above(struct io *io, const char *path,
                                    struct chain_stop *stop,
                                    struct qcow2_error *err);
 
-/* The same, for what path names. */
+/* The same, of an image in this place (path is for messages only); NULL:
+ * where path is. */
+struct qcow2_disk *disk_open_at(struct io *io, const char *path,
+                                const struct gate_place *place,
+                                const struct qcow2_options *options,
+                                struct chain_stop *stop,
+                                struct qcow2_error *err);
+
+/* Opens the file, locked as options say. */
+struct qcow2_disk *disk_open_file(const struct gate_file *file,
+                                  const struct qcow2_options *options,
+                                  struct chain_stop *stop,
+                                  struct qcow2_error *err);
+
+/* The same, for what options->fd or options->file or path name. */
 struct qcow2_disk *disk_open_path(const char *path,
                                   const struct qcow2_options *options,
                                   struct chain_stop *stop,
                                   struct qcow2_error *err);
+
+/* A file found by its name, as callers have it (disk/file.c). */
+struct qcow2_file {
+    struct gate_file file;
+};
 
 /* The image of a qcow2 disk; NULL for a raw one. */
 struct image *disk_image(struct qcow2_disk *disk);

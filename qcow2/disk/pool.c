@@ -60,6 +60,7 @@ layer_free(struct layer *l)
     else
         raw_free(l->source);
     free(l->path);
+    gate_place_free(&l->place);
     free(l);
 }
 
@@ -114,13 +115,13 @@ pool_is_file(const struct layer *l, const struct gate_file *file)
     return l->dev == file->dev && l->ino == file->ino;
 }
 
-/* Do both paths lie in the same directory? */
+/* May names in images at both places lead to the same files? */
 static bool
-same_dir(const char *a, const char *b)
+same_place(const struct gate_place *a, const struct gate_place *b)
 {
-    size_t len = strrchr(a, '/') - a;
-
-    return (size_t)(strrchr(b, '/') - b) == len && memcmp(a, b, len) == 0;
+    return a->kind == b->kind
+           && (a->start == b->start || dir_is_same(a->start, b->start))
+           && (a->home == b->home || dir_is_same(a->home, b->home));
 }
 
 /* Is it of use to more disks? Not one that could not be opened, nor what
@@ -148,7 +149,7 @@ find(struct qcow2_pool *pool, const struct gate_file *file,
     for (l = pool->layers; l; l = l->next)
         if (pool_is_file(l, file) && l->locked == locked
             && (format == QCOW2_FORMAT_AUTO || l->format == format)
-            && same_dir(l->path, file->path) && is_usable(l))
+            && same_place(&l->place, &file->place) && is_usable(l))
             break;
     return l;
 }
@@ -169,6 +170,7 @@ add(struct qcow2_pool *pool, const struct gate_file *file,
     l->locked = locked;
     l->dev = file->dev;
     l->ino = file->ino;
+    gate_place_copy(&l->place, &file->place);
     l->state = LAYER_OPENING;
     l->nr_users = 1;
     l->next = pool->layers;

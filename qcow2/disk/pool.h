@@ -20,14 +20,15 @@
 enum layer_state { LAYER_OPENING, LAYER_READY, LAYER_FAILED };
 
 /* A read-only layer, opened once for all disks of a pool that stand on the
- * same file (device and inode, in the same directory, as that is where its
- * own backing file's name starts) with the same format and lock.
+ * same file (device and inode, found in the same directory, as that is where
+ * its own backing file's name starts) with the same format and lock.
  */
 struct layer {
     /* Constant. */
     enum qcow2_format format;
     bool locked;
     char *path;             /* as gate_file.path */
+    struct gate_place place; /* where names in it start, and must stay */
     uint64_t dev, ino;
 
     /* Guarded by pool.lock. */

@@ -229,12 +229,12 @@ commit_new(struct qcow2_disk *top, struct qcow2_disk *base, bool empty,
 /* Finds the file that the user means by base: as a name from the image's
  * directory, as names in images are, or from the current one. */
 static int
-find_base(const char *path, const char *base, struct chain_stop *stop,
-          struct qcow2_error *err)
+find_base(const struct gate_file *image, const char *base,
+          struct chain_stop *stop, struct qcow2_error *err)
 {
     struct gate_file file;
 
-    if (gate_trust_name(path, base, &file, NULL) == -1
+    if (gate_trust_name(&image->place, base, &file, NULL) == -1
         && gate_trust(base, &file, err) == -1)
         return error_prefix(err, "base '%s'", ESCAPED(base));
     stop->dev = file.dev;
@@ -245,14 +245,22 @@ find_base(const char *path, const char *base, struct chain_stop *stop,
 
 static struct qcow2_disk *
 open_top(const char *path, const struct qcow2_options *options,
-         bool readonly, struct chain_stop *stop, struct qcow2_error *err)
+         const struct qcow2_commit_options *commit, struct chain_stop *stop,
+         struct qcow2_error *err)
 {
     struct qcow2_options o = *options;
+    struct qcow2_disk *top = NULL;
+    struct gate_file file;
 
-    o.readonly = readonly;
+    o.readonly = commit->keep;
     o.fd = -1;
     o.pool = NULL; /* layers that others use have the base open */
-    return disk_open_path(path, &o, stop, err);
+    if (gate_trust(path, &file, err) == -1)
+        return NULL;
+    if (!commit->base || find_base(&file, commit->base, stop, err) == 0)
+        top = disk_open_file(&file, &o, stop, err);
+    gate_file_free(&file);
+    return top;
 }
 
 static int
@@ -294,8 +302,8 @@ open_base(struct qcow2_disk *top, const struct chain_stop *above,
     o.debug_opaque = options->debug_opaque;
     io = gate_open_writable(&above->file,
                             o.no_lock ? IO_LOCK_NONE : IO_LOCK_WRITE, err);
-    base = io ? disk_open_above(io, above->file.path, &o,
-                                loop.ino ? &loop : NULL, err) : NULL;
+    base = io ? disk_open_at(io, above->file.path, &above->file.place, &o,
+                             loop.ino ? &loop : NULL, err) : NULL;
     if (loop.reached) {
         gate_file_free(&loop.file);
         qcow2_close(base, NULL);
@@ -316,9 +324,7 @@ qcow2_commit(const char *path, const struct qcow2_options *options,
     struct qcow2_job *job = NULL;
     struct qcow2_disk *top, *base = NULL;
 
-    if (commit->base && find_base(path, commit->base, &stop, err) == -1)
-        return NULL;
-    top = open_top(path, options, commit->keep, &stop, err);
+    top = open_top(path, options, commit, &stop, err);
     if (!top)
         return NULL;
     if (check_reached(top, &stop, commit->base, err) == 0)

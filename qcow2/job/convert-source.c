@@ -216,6 +216,20 @@ is_no_file(const struct io *io, const struct io *wanted)
     return io->ino == 0;
 }
 
+mode_t
+convert_source_mode(const struct convert_source *s)
+{
+    mode_t mode = 0666;
+
+    for (size_t i = 0; i < s->nr_parts; i++) {
+        const struct source_chain *chain = s->parts[i].disk->chain;
+
+        for (unsigned n = 0; n < chain->nr_layers; n++)
+            mode &= chain->layers[n]->io->mode;
+    }
+    return mode | 0600;
+}
+
 bool
 convert_source_is_remote(const struct convert_source *s)
 {

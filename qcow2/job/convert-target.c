@@ -6,8 +6,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/cleanup.h"
@@ -15,7 +13,9 @@
 #include "base/error.h"
 #include "base/escape.h"
 #include "cache/clusters.h"
+#include "disk/create.h"
 #include "disk/open-disk.h"
+#include "disk/open.h"
 #include "meta/flush.h"
 #include "request/request.h"
 
@@ -25,64 +25,88 @@ enum { DEFAULT_SPARSE_BYTES = 4096, MIN_BLOCK_BYTES = 512 };
 enum { FULL_STEP_BYTES = 64 << 20 };
 #define STEP_BYTES (UINT64_C(16) << 30)
 
-static int
-create(struct convert_target *t, const char *path, uint64_t size,
+static struct io *
+create(struct convert_target *t, const struct convert_source *source,
        const struct qcow2_convert_options *o, struct qcow2_error *err)
 {
+    mode_t mode = convert_source_mode(source);
     struct qcow2_create_options c = o->create;
-    struct stat st;
-    bool existed = lstat(path, &st) == 0;
-    int r;
 
-    c.size = max_u64(c.size, size);
+    c.size = max_u64(c.size, source->size);
     c.size_from_backing = false;
-    if (o->format == QCOW2_FORMAT_RAW)
-        r = qcow2_create_raw(path, c.size, QCOW2_PREALLOC_OFF, c.overwrite,
-                             err);
-    else
-        r = qcow2_create(path, &c, err);
-    if (r == -1 || existed)
-        return r;
-    t->created = strdup(path);
-    if (!t->created || stat(path, &st) == -1) {
-        unlink(path);
-        return t->created ? error_set_errno(err, errno, "%s", ESCAPED(path))
-                          : error_nomem(err);
-    }
-    t->dev = st.st_dev;
-    t->ino = st.st_ino;
-    return 0;
+    return o->format == QCOW2_FORMAT_RAW
+           ? create_raw_target(&t->file, c.size, c.overwrite, mode, err)
+           : create_target(&t->file, &c, mode, err);
 }
 
-static struct qcow2_disk *
-open_disk(const char *path, const struct qcow2_convert_options *o,
-          struct qcow2_error *err)
+static void
+set_open_options(struct qcow2_options *open,
+                 const struct qcow2_convert_options *o)
 {
-    struct qcow2_options open = QCOW2_OPTIONS_INIT;
-
+    *open = (struct qcow2_options)QCOW2_OPTIONS_INIT;
     if (o->open)
-        open = *o->open;
-    open.fd = -1;
-    open.readonly = false;
-    open.format = o->format;
+        *open = *o->open;
+    open->fd = -1;
+    open->file = NULL;
+    open->readonly = false;
+    open->format = o->format;
     if (o->format == QCOW2_FORMAT_AUTO && !o->no_create)
-        open.format = QCOW2_FORMAT_QCOW2;
-    return qcow2_open(path, &open, err);
+        open->format = QCOW2_FORMAT_QCOW2;
 }
 
 /* Nothing of what is read may be written; the locks see to that too, where
  * they are taken. */
 static int
-check_not_source(const char *path, const struct convert_source *source,
-                 struct qcow2_error *err)
+check_not_source(const struct gate_file *file,
+                 const struct convert_source *source, struct qcow2_error *err)
 {
-    struct stat st;
+    if (file->ino == 0
+        || !convert_source_has_file(source, file->dev, file->ino))
+        return 0;
+    return error_set(err, EINVAL, "%s: it is read from, so it cannot be the "
+                     "target", ESCAPED(file->path));
+}
 
-    if (stat(path, &st) == 0
-        && convert_source_has_file(source, st.st_dev, st.st_ino))
-        return error_set(err, EINVAL, "%s: it is read from, so it cannot be "
-                         "the target", path);
-    return 0;
+/* Creates the file and opens it, without a moment in which its path could
+ * come to lead to another. */
+static struct qcow2_disk *
+open_new(struct convert_target *t, const char *path,
+         const struct convert_source *source,
+         const struct qcow2_convert_options *o, struct qcow2_error *err)
+{
+    struct qcow2_options open;
+    struct gate_place place;
+    struct qcow2_disk *disk;
+    struct io *io;
+
+    if (gate_target_find(path, &t->file, err) == -1
+        || check_not_source(&t->file.file, source, err) == -1)
+        return NULL;
+    io = create(t, source, o, err);
+    if (!io)
+        return NULL;
+    set_open_options(&open, o);
+    gate_target_place(&t->file, &place);
+    disk = disk_open_at(io, path, &place, &open, NULL, err);
+    gate_place_free(&place);
+    return disk;
+}
+
+static struct qcow2_disk *
+open_old(const char *path, const struct convert_source *source,
+         const struct qcow2_convert_options *o, struct qcow2_error *err)
+{
+    struct qcow2_disk *disk = NULL;
+    struct qcow2_options open;
+    struct gate_file file;
+
+    if (gate_trust(path, &file, err) == -1)
+        return NULL;
+    set_open_options(&open, o);
+    if (check_not_source(&file, source, err) == 0)
+        disk = disk_open_file(&file, &open, NULL, err);
+    gate_file_free(&file);
+    return disk;
 }
 
 static int
@@ -138,15 +162,11 @@ convert_target_open(struct convert_target *t, const char *path,
 {
     struct qcow2_disk *disk;
 
-    if (check_not_source(path, source, err) == -1)
-        return -1;
     if (o->format == QCOW2_FORMAT_RAW && source->top_layers_only)
         return error_set(err, EINVAL, "%s: a raw file has no backing file",
                          path);
-    if (!o->no_create
-        && create(t, path, source->size, o, err) == -1)
-        return -1;
-    disk = open_disk(path, o, err);
+    disk = o->no_create ? open_old(path, source, o, err)
+                        : open_new(t, path, source, o, err);
     return disk ? convert_target_take(t, disk, path, source, o, err) : -1;
 }
 
@@ -165,6 +185,13 @@ convert_target_preallocate(struct convert_target *t, struct qcow2_error *err)
         return -1;
     t->preallocated += n;
     return 1;
+}
+
+void
+convert_target_restart_preallocation(struct convert_target *t)
+{
+    if (t->disk->file->image && !t->compress)
+        t->preallocated = 0;
 }
 
 bool
@@ -374,17 +401,6 @@ convert_target_write(const struct convert_target *t, struct copy_chunk *c,
     return write_sparse(t, c, err);
 }
 
-/* Unless somebody has put something else in its place. */
-static void
-remove_created(const struct convert_target *t)
-{
-    struct stat st;
-
-    if (stat(t->created, &st) == 0 && st.st_dev == t->dev
-        && st.st_ino == t->ino)
-        unlink(t->created);
-}
-
 int
 convert_target_close(struct convert_target *t, bool complete,
                      struct qcow2_error *err)
@@ -396,9 +412,8 @@ convert_target_close(struct convert_target *t, bool complete,
     if (qcow2_close(t->disk, r == 0 ? err : NULL) == -1)
         r = -1;
     t->disk = NULL;
-    if (t->created && (!complete || r == -1))
-        remove_created(t);
-    free(t->created);
-    t->created = NULL;
+    if (!complete || r == -1)
+        gate_target_remove(&t->file);
+    gate_target_free(&t->file);
     return r;
 }

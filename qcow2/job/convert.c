@@ -14,7 +14,12 @@
  * are in each other's way. Compressing wants all CPUs, and latency many. */
 enum { DEFAULT_THREADS = 4, MAX_DEFAULT_THREADS = 16 };
 
-enum phase { PHASE_PREALLOCATE, PHASE_COPY, PHASE_END };
+enum phase {
+    PHASE_PREALLOCATE,
+    PHASE_COPY,
+    PHASE_PREALLOCATE_AGAIN, /* what copying gave back */
+    PHASE_END,
+};
 
 struct convert {
     struct qcow2_job job; /* first */
@@ -68,6 +73,7 @@ run_phase(struct convert *c, struct qcow2_error *err)
 {
     switch (c->phase) {
     case PHASE_PREALLOCATE:
+    case PHASE_PREALLOCATE_AGAIN:
         return convert_target_preallocate(&c->target, err);
     case PHASE_COPY:
         return copy_step(&c->copy, err);
@@ -87,6 +93,8 @@ convert_step(struct qcow2_job *job, struct qcow2_error *err)
     job->done = c->copy.nr_done;
     if (r != 0)
         return r;
+    if (c->phase == PHASE_COPY)
+        convert_target_restart_preallocation(&c->target);
     return c->phase++ == PHASE_END ? 0 : 1;
 }
 

@@ -7,6 +7,7 @@
 
 #include "job/copy.h"
 #include "qcow2.h"
+#include "storage/gate.h"
 
 /* Disks one behind the other, each from a multiple of 512 on. */
 struct convert_source {
@@ -36,6 +37,10 @@ int convert_source_read(const struct convert_source *s, void *buf,
 bool convert_source_has_file(const struct convert_source *s, uint64_t dev,
                              uint64_t ino);
 
+/* The mode of a new file with what is read: what all files that are read
+ * allow; 0600 where something else is read. */
+mode_t convert_source_mode(const struct convert_source *s);
+
 /* Is some of it read over a network, or may be? */
 bool convert_source_is_remote(const struct convert_source *s);
 
@@ -45,8 +50,8 @@ struct convert_target {
     bool allocate_all, compress;
     int compress_level;
     uint32_t block_bytes;   /* unit in which zeroes are looked for in data */
-    char *created;          /* path of a file to be removed on failure */
-    uint64_t dev, ino;      /* of that file */
+    struct gate_target file; /* a file to be removed on failure, if it was
+                             * created */
     enum qcow2_preallocation prealloc;
     uint64_t preallocated;  /* bytes so far */
 };
@@ -75,6 +80,10 @@ struct qcow2_job *convert_new(struct qcow2_disk *const *sources,
 /* A step of preallocating the disk: 1 there is more, 0 it is done. */
 int convert_target_preallocate(struct convert_target *t,
                                struct qcow2_error *err);
+
+/* Has the steps above begin again: an image that was written to may have given
+ * back clusters of zeroes. */
+void convert_target_restart_preallocation(struct convert_target *t);
 
 /* A regular file: the kernel lets one write at a time, and the others spin,
  * where they could read.

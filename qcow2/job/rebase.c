@@ -368,7 +368,7 @@ rebase_new(struct qcow2_disk *top, struct qcow2_disk *below,
 
 /* Opens the new backing file, which the user has named, as a disk. */
 static struct qcow2_disk *
-open_below(const char *path, struct qcow2_disk *top,
+open_below(const struct gate_file *image, struct qcow2_disk *top,
            const struct qcow2_options *options,
            const struct qcow2_rebase_options *rebase,
            struct qcow2_error *err)
@@ -378,7 +378,6 @@ open_below(const char *path, struct qcow2_disk *top,
     struct qcow2_options o = *options;
     struct qcow2_disk *below = NULL;
     struct gate_file file;
-    struct io *io;
 
     o.format = rebase->backing_format;
     o.readonly = true;
@@ -387,15 +386,12 @@ open_below(const char *path, struct qcow2_disk *top,
     o.backing_none = false;
     o.backing = NULL;
     o.backing_format = QCOW2_FORMAT_AUTO;
-    if (gate_trust_name(path, rebase->backing, &file, err) == -1)
+    if (gate_trust_name(&image->place, rebase->backing, &file, err) == -1)
         return NULL;
     loop.reached = loop.ino != 0 && file.dev == loop.dev
                    && file.ino == loop.ino;
-    if (!loop.reached) {
-        io = gate_open(&file, o.no_lock ? IO_LOCK_NONE : IO_LOCK_READ, err);
-        below = io ? disk_open_above(io, file.path, &o,
-                                     loop.ino ? &loop : NULL, err) : NULL;
-    }
+    if (!loop.reached)
+        below = disk_open_file(&file, &o, loop.ino ? &loop : NULL, err);
     if (loop.reached) {
         gate_file_free(&loop.file);
         qcow2_close(below, NULL);
@@ -407,7 +403,7 @@ open_below(const char *path, struct qcow2_disk *top,
 }
 
 static struct qcow2_disk *
-open_top(const char *path, const struct qcow2_options *options,
+open_top(const struct gate_file *file, const struct qcow2_options *options,
          bool header_only, struct qcow2_error *err)
 {
     struct qcow2_options o = *options;
@@ -418,30 +414,28 @@ open_top(const char *path, const struct qcow2_options *options,
     o.pool = NULL;
     if (header_only)
         o.backing_none = true;
-    top = qcow2_open(path, &o, err);
+    top = disk_open_file(file, &o, NULL, err);
     if (top && !top->file->image) {
         qcow2_close(top, NULL);
         error_set(err, EINVAL, "%s: a raw disk has no backing file",
-                  ESCAPED(path));
+                  ESCAPED(file->path));
         return NULL;
     }
     return top;
 }
 
-struct qcow2_job *
-qcow2_rebase(const char *path, const struct qcow2_options *options,
-             const struct qcow2_rebase_options *rebase,
-             struct qcow2_error *err)
+static struct qcow2_job *
+rebase_file(const struct gate_file *file, const struct qcow2_options *options,
+            const struct qcow2_rebase_options *rebase,
+            struct qcow2_error *err)
 {
     struct qcow2_disk *top, *below = NULL;
 
-    if (check_options(rebase, err) == -1)
-        return NULL;
-    top = open_top(path, options, rebase->header_only, err);
+    top = open_top(file, options, rebase->header_only, err);
     if (!top)
         return NULL;
     if (rebase->backing && !rebase->header_only) {
-        below = open_below(path, top, options, rebase, err);
+        below = open_below(file, top, options, rebase, err);
         if (!below) {
             qcow2_close(top, NULL);
             error_prefix(err, "new backing file '%s'",
@@ -450,4 +444,19 @@ qcow2_rebase(const char *path, const struct qcow2_options *options,
         }
     }
     return rebase_new(top, below, rebase, err);
+}
+
+struct qcow2_job *
+qcow2_rebase(const char *path, const struct qcow2_options *options,
+             const struct qcow2_rebase_options *rebase,
+             struct qcow2_error *err)
+{
+    struct gate_file file;
+    struct qcow2_job *job;
+
+    if (check_options(rebase, err) == -1 || gate_trust(path, &file, err) == -1)
+        return NULL;
+    job = rebase_file(&file, options, rebase, err);
+    gate_file_free(&file);
+    return job;
 }

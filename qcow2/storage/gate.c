@@ -30,109 +30,84 @@ starts_with(const char *s, const char *prefix)
     return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
-/* Is path the directory dir or below it? Both are resolved. */
-static bool
-is_below(const char *path, const char *dir)
-{
-    size_t len = strlen(dir);
+/* --- Places ------------------------------------------------------------- */
 
-    if (strcmp(dir, "/") == 0)
-        return true;
-    return strncmp(path, dir, len) == 0
-           && (path[len] == '/' || path[len] == '\0');
+static enum gate_kind
+kind_of(const struct stat *st)
+{
+    return S_ISBLK(st->st_mode) ? GATE_DEVICE : GATE_FILE;
 }
 
-static char *
-join(const char *dir, const char *name, struct qcow2_error *err)
+/* The place of what a walk found. */
+static void
+place_found(const struct path_walk *w, struct gate_place *place)
 {
-    char *path;
-
-    if (asprintf(&path, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, name)
-        == -1) {
-        error_nomem(err);
-        return NULL;
-    }
-    return path;
+    *place = (struct gate_place){ .kind = kind_of(&w->st) };
+    place->start = dir_get(w->start);
+    /* Found by a descriptor: its name is not what was walked along. */
+    if (w->jumped)
+        place->start = (dir_put(place->start), dir_get(w->dir));
+    if (place->kind == GATE_FILE)
+        place->home = dir_get(w->dir);
+    if (place->kind == GATE_FILE && !place->home)
+        place->kind = GATE_UNNAMED;
 }
 
-/* The directory that path lies in, resolved. */
-static char *
-resolve_dir(const char *path, struct qcow2_error *err)
+int
+gate_place_of(const char *path, struct gate_place *place,
+              struct qcow2_error *err)
 {
-    const char *slash = strrchr(path, '/');
-    CLEANUP_FREE char *dir = NULL;
-    char *real;
+    struct path_walk w;
+    int r;
 
-    if (io_nbd_is_uri(path)) {
-        error_set(err, EPERM, "names in an image that comes over NBD are "
-                  "not relative to anything");
-        return NULL;
+    *place = (struct gate_place){ .kind = GATE_REMOTE };
+    if (io_nbd_is_uri(path))
+        return 0;
+    r = path_walk_to_dir(&w, NULL, path, true);
+    if (r == 0 && path_walk_last(&w) == 0) {
+        place_found(&w, place);
+    } else if (r == 0) {
+        place->kind = GATE_FILE;
+        place->start = dir_get(w.start);
+        place->home = dir_get(w.start);
+    } else {
+        error_set_errno(err, errno, "'%s'", ESCAPED(path));
     }
-    if (!slash)
-        dir = strdup(".");
-    else
-        dir = strndup(path, slash == path ? 1 : slash - path);
-    if (!dir) {
-        error_nomem(err);
-        return NULL;
-    }
-    real = realpath(dir, NULL);
-    if (!real)
-        error_set_errno(err, errno, "'%s'", ESCAPED(dir));
-    return real;
+    path_walk_end(&w);
+    return r;
 }
 
-/* The directory where names in the image at path start. */
-static char *
-resolve_image_dir(const char *path, struct qcow2_error *err)
+void
+gate_place_of_fd(int fd, struct gate_place *place)
 {
-    CLEANUP_FREE char *real = NULL;
-
-    /* A descriptor's own name says nothing: take the name of its file. */
-    if (starts_with(path, "/dev/fd/") || starts_with(path, "/proc/")) {
-        real = realpath(path, NULL);
-        if (!real) {
-            error_set_errno(err, errno, "'%s'", ESCAPED(path));
-            return NULL;
-        }
-        path = real;
-    }
-    return resolve_dir(path, err);
-}
-
-/* Fills *file for a path; follows links to find out what it is. */
-static int
-resolve(const char *path, struct gate_file *file, struct qcow2_error *err)
-{
-    const char *slash = strrchr(path, '/');
-    CLEANUP_FREE char *dir = NULL;
+    struct dir *dir = path_dir_of_fd(fd);
     struct stat st;
 
-    memset(file, 0, sizeof *file);
-    file->real = realpath(path, NULL);
-    if (!file->real || stat(file->real, &st) == -1) {
-        error_set_errno(err, errno, "'%s'", ESCAPED(path));
-        goto fail;
-    }
-    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-        error_set(err, EPERM, "'%s' is neither a regular file nor a block "
-                  "device", ESCAPED(file->real));
-        goto fail;
-    }
-    dir = resolve_dir(path, err);
-    if (!dir)
-        goto fail;
-    file->path = join(dir, slash ? slash + 1 : path, err);
-    if (!file->path)
-        goto fail;
-    file->dev = st.st_dev;
-    file->ino = st.st_ino;
-    return 0;
-
-fail:
-    gate_file_free(file);
-    return -1;
+    *place = (struct gate_place){ .kind = GATE_UNNAMED, .start = dir };
+    if (!dir || fstat(fd, &st) == -1)
+        return;
+    place->kind = kind_of(&st);
+    if (place->kind == GATE_FILE)
+        place->home = dir_get(dir);
 }
+
+void
+gate_place_copy(struct gate_place *to, const struct gate_place *from)
+{
+    *to = *from;
+    dir_get(to->start);
+    dir_get(to->home);
+}
+
+void
+gate_place_free(struct gate_place *place)
+{
+    dir_put(place->start);
+    dir_put(place->home);
+    *place = (struct gate_place){ .kind = GATE_REMOTE };
+}
+
+/* --- Names -------------------------------------------------------------- */
 
 static int
 check_plain_path(const char *name, struct qcow2_error *err)
@@ -149,9 +124,8 @@ check_plain_path(const char *name, struct qcow2_error *err)
 
 /* Fills *file for a URI. */
 static int
-resolve_uri(const char *uri, struct gate_file *file, struct qcow2_error *err)
+take_uri(const char *uri, struct gate_file *file, struct qcow2_error *err)
 {
-    memset(file, 0, sizeof *file);
     file->path = strdup(uri);
     return file->path ? 0 : error_nomem(err);
 }
@@ -178,162 +152,419 @@ uri_begins_with(const char *uri, const char *prefix)
 }
 
 static int
-check_uri(const char *uri, const char *const *allow, size_t nr_allow,
+check_uri(const char *uri, const struct gate_allow *allow,
           struct qcow2_error *err)
 {
-    for (size_t i = 0; i < nr_allow; i++)
-        if (io_nbd_is_uri(allow[i]) && uri_begins_with(uri, allow[i]))
+    for (size_t i = 0; allow && i < allow->nr; i++)
+        if (io_nbd_is_uri(allow->names[i])
+            && uri_begins_with(uri, allow->names[i]))
             return 0;
     return error_set(err, EPERM, "refused: '%s' is not a local file; "
                      "allow=URI allows what begins with a URI, backing=FILE "
                      "names another file", ESCAPED(uri));
 }
 
-/* 1: yes, 0: no. dir may be NULL. */
-static int
-is_allowed(const char *real, const char *dir, const char *const *allow,
-           size_t nr_allow, struct qcow2_error *err)
+int
+gate_allow_init(struct gate_allow *allow, const char *const *names,
+                size_t nr, struct qcow2_error *err)
 {
-    if (dir && is_below(real, dir))
-        return 1;
-    for (size_t i = 0; i < nr_allow; i++) {
-        CLEANUP_FREE char *allowed = NULL;
-
-        if (io_nbd_is_uri(allow[i]))
-            continue;
-        allowed = realpath(allow[i], NULL);
-        if (!allowed)
-            return error_set_errno(err, errno, "allow=%s", allow[i]);
-        if (is_below(real, allowed))
-            return 1;
-    }
+    *allow = (struct gate_allow){ .names = names, .nr = nr };
+    for (size_t i = 0; i < nr; i++)
+        if (has_protocol(names[i]) && !io_nbd_is_uri(names[i]))
+            return error_set(err, ENOTSUP, "allow=%s: only local "
+                             "directories and NBD URIs are supported",
+                             ESCAPED(names[i]));
     return 0;
 }
 
-int
-gate_resolve(const char *image_path, const char *name,
-             const char *const *allow, size_t nr_allow,
-             struct gate_file *file, struct qcow2_error *err)
+void
+gate_allow_free(struct gate_allow *allow)
 {
-    CLEANUP_FREE char *dir = NULL;
-    CLEANUP_FREE char *joined = NULL;
+    for (size_t i = 0; allow->dirs && i < allow->nr; i++)
+        dir_put(allow->dirs[i]);
+    free(allow->dirs);
+    *allow = (struct gate_allow){ .nr = 0 };
+}
+
+/* The directory that the i-th one of allow names, which is the user's word;
+ * NULL, with *err set, if there is none. */
+static struct dir *
+allowed_dir(struct gate_allow *allow, size_t i, struct qcow2_error *err)
+{
+    int fd;
+
+    if (!allow->dirs)
+        allow->dirs = calloc(allow->nr, sizeof allow->dirs[0]);
+    if (!allow->dirs) {
+        error_nomem(err);
+        return NULL;
+    }
+    if (!allow->dirs[i]) {
+        fd = open(allow->names[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+        allow->dirs[i] = dir_new(fd);
+    }
+    if (!allow->dirs[i])
+        error_set_errno(err, errno, "allow=%s", ESCAPED(allow->names[i]));
+    return allow->dirs[i];
+}
+
+/* --- Finding files ------------------------------------------------------ */
+
+/* Is what was found in dir or below it? 1: yes, 0: no. */
+static int
+is_below(const struct path_walk *w, const struct dir *dir,
+         struct qcow2_error *err)
+{
+    int r = dir ? path_walk_is_below(w, dir) : 0;
+
+    return r == -1 ? error_set_errno(err, errno, "'%s'", ESCAPED(w->name))
+                   : r;
+}
+
+static int
+is_allowed(const struct path_walk *w, const struct gate_place *from,
+           struct gate_allow *allow, struct qcow2_error *err)
+{
+    int r = is_below(w, from->home, err);
+
+    for (size_t i = 0; r == 0 && allow && i < allow->nr; i++) {
+        struct dir *dir;
+
+        if (io_nbd_is_uri(allow->names[i]))
+            continue;
+        dir = allowed_dir(allow, i, err);
+        r = dir ? is_below(w, dir, err) : -1;
+    }
+    return r;
+}
+
+static int
+refuse(const struct gate_place *from, const char *path,
+       struct qcow2_error *err)
+{
+    CLEANUP_FREE char *home = from->home ? path_of_fd(from->home->fd) : NULL;
+
+    switch (from->kind) {
+    case GATE_FILE:
+        return error_set(err, EPERM, "refused: '%s' lies outside the "
+                         "directory of the image, '%s'; allow=DIR allows a "
+                         "directory, backing=FILE the file", ESCAPED(path),
+                         ESCAPED(home ? home : "?"));
+    case GATE_DEVICE:
+        return error_set(err, EPERM, "refused: '%s': an image on a block "
+                         "device has no directory of its own; allow=DIR "
+                         "allows a directory, backing=FILE the file",
+                         ESCAPED(path));
+    case GATE_REMOTE:
+    case GATE_UNNAMED:
+        break;
+    }
+    return error_set(err, EPERM, "refused: '%s': the image lies in no "
+                     "directory; allow=DIR allows one, backing=FILE the file",
+                     ESCAPED(path));
+}
+
+static int
+check_kind(const struct stat *st, const char *path, struct qcow2_error *err)
+{
+    if (S_ISREG(st->st_mode) || S_ISBLK(st->st_mode))
+        return 0;
+    return error_set(err, EPERM, "'%s' is neither a regular file nor a block "
+                     "device", ESCAPED(path));
+}
+
+/* Takes what a walk found. path is for messages. */
+static int
+take_found(struct path_walk *w, const char *path, struct gate_file *file,
+           struct qcow2_error *err)
+{
+    place_found(w, &file->place);
+    file->dir = dir_get(w->dir);
+    file->path = strdup(path);
+    file->name = strdup(w->name);
+    file->dev = w->st.st_dev;
+    file->ino = w->st.st_ino;
+    if (!file->path || !file->name) {
+        gate_file_free(file);
+        return error_nomem(err);
+    }
+    file->fd = w->fd;
+    w->fd = -1;
+    return 0;
+}
+
+/* name, with the directory it starts at where that can be told. */
+static char *
+full_name(const struct dir *start, const char *name)
+{
+    CLEANUP_FREE char *dir = start ? path_of_fd(start->fd) : NULL;
+    char *full;
+
+    if (name[0] == '/' || !dir)
+        return strdup(name);
+    if (asprintf(&full, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, name)
+        == -1)
+        return NULL;
+    return full;
+}
+
+/* Walks to what name leads to. */
+static int
+walk(struct path_walk *w, struct dir *start, const char *name,
+     struct qcow2_error *err)
+{
+    CLEANUP_FREE char *full = NULL;
+
+    if (path_walk_to_dir(w, start, name, false) == 0
+        && path_walk_last(w) == 0)
+        return 0;
+    full = full_name(start, name);
+    return error_set_errno(err, errno, "'%s'", ESCAPED(full ? full : name));
+}
+
+static int
+check_start(const struct gate_place *from, const char *name,
+            struct qcow2_error *err)
+{
+    if (name[0] == '/' || from->start)
+        return 0;
+    if (from->kind == GATE_REMOTE)
+        return error_set(err, EPERM, "names in an image that comes over NBD "
+                         "are not relative to anything");
+    return error_set(err, EPERM, "the file of the image has no name, so names "
+                     "in it are not relative to anything");
+}
+
+/* allow_all: whatever it is. */
+static int
+resolve(const struct gate_place *from, const char *name,
+        struct gate_allow *allow, bool allow_all, struct gate_file *file,
+        struct qcow2_error *err)
+{
+    CLEANUP_FREE char *path = NULL;
+    struct path_walk w;
     int r;
 
-    memset(file, 0, sizeof *file);
-    if (gate_check_allow(allow, nr_allow, err) == -1)
+    if (check_start(from, name, err) == -1)
         return -1;
+    r = walk(&w, from->start, name, err);
+    if (r == 0) {
+        path = path_of_fd(w.fd);
+        if (!path)
+            path = full_name(from->start, name);
+        r = path ? check_kind(&w.st, path, err) : error_nomem(err);
+    }
+    if (r == 0 && !allow_all) {
+        r = is_allowed(&w, from, allow, err);
+        r = r == 1 ? 0 : r == 0 ? refuse(from, path, err) : -1;
+    }
+    if (r == 0)
+        r = take_found(&w, path, file, err);
+    path_walk_end(&w);
+    return r;
+}
+
+int
+gate_resolve(const struct gate_place *from, const char *name,
+             struct gate_allow *allow, struct gate_file *file,
+             struct qcow2_error *err)
+{
+    *file = (struct gate_file)GATE_FILE_INIT;
     if (io_nbd_is_uri(name))
-        return check_uri(name, allow, nr_allow, err) == -1
-                       || resolve_uri(name, file, err) == -1 ? -1 : 0;
+        return check_uri(name, allow, err) == -1 ? -1
+                                                 : take_uri(name, file, err);
     if (check_plain_path(name, err) == -1)
         return -1;
-    dir = resolve_image_dir(image_path, err);
-    /* An image without a name (a deleted file's descriptor) has none. */
-    if (!dir && name[0] != '/')
-        return -1;
-    if (name[0] != '/') {
-        joined = join(dir, name, err);
-        if (!joined)
-            return -1;
-        name = joined;
-    }
-    if (resolve(name, file, err) == -1)
-        return -1;
-    r = is_allowed(file->real, dir, allow, nr_allow, err);
-    if (r == 1)
-        return 0;
-    if (r == 0)
-        error_set(err, EPERM, "refused: '%s' lies outside the directory of "
-                  "the image, '%s'; allow=DIR allows a directory, "
-                  "backing=FILE the file", ESCAPED(file->real),
-                  ESCAPED(dir ? dir : "(none)"));
-    gate_file_free(file);
-    return -1;
+    return resolve(from, name, allow, false, file, err);
+}
+
+int
+gate_find_in(struct dir *dir, const char *name, struct gate_file *file,
+             struct qcow2_error *err)
+{
+    const struct gate_place from = {
+        .kind = GATE_FILE, .start = dir, .home = dir,
+    };
+
+    *file = (struct gate_file)GATE_FILE_INIT;
+    return resolve(&from, name, NULL, false, file, err);
 }
 
 int
 gate_trust(const char *path, struct gate_file *file, struct qcow2_error *err)
 {
-    memset(file, 0, sizeof *file);
+    struct path_walk w;
+    int r = 0;
+
+    *file = (struct gate_file)GATE_FILE_INIT;
     if (io_nbd_is_uri(path))
-        return resolve_uri(path, file, err);
+        return take_uri(path, file, err);
     if (strstr(path, "://"))
         return error_set(err, ENOTSUP, "'%s': only local files and NBD URIs "
-                         "are supported", path);
-    return resolve(path, file, err);
+                         "are supported", ESCAPED(path));
+    if (path_walk_to_dir(&w, NULL, path, true) == -1
+        || path_walk_last(&w) == -1)
+        r = error_set_errno(err, errno, "%s: cannot open", ESCAPED(path));
+    if (r == 0)
+        r = take_found(&w, path, file, err);
+    path_walk_end(&w);
+    return r;
 }
 
 int
-gate_trust_name(const char *image_path, const char *name,
+gate_trust_name(const struct gate_place *from, const char *name,
                 struct gate_file *file, struct qcow2_error *err)
 {
-    const char *const allow[] = { "/", name };
-
-    return gate_resolve(image_path, name, allow,
-                        io_nbd_is_uri(name) ? 2 : 1, file, err);
+    *file = (struct gate_file)GATE_FILE_INIT;
+    if (io_nbd_is_uri(name))
+        return take_uri(name, file, err);
+    if (check_plain_path(name, err) == -1)
+        return -1;
+    return resolve(from, name, NULL, true, file, err);
 }
 
 static struct io *
-open_resolved(const struct gate_file *file, bool readonly, enum io_lock lock,
-              struct qcow2_error *err)
+open_file(const struct gate_file *file, bool readonly, enum io_lock lock,
+          struct qcow2_error *err)
 {
-    struct io *io = NULL;
-    struct stat st;
-    int fd;
-
-    if (!file->real)
+    if (file->fd == -1)
         return io_nbd_open(file->path, readonly, err);
-    /* Between the decision and now somebody may have put something else
-     * there: a link to elsewhere, or a pipe that would block us. */
-    fd = open(file->real, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC
-                          | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    if (fd == -1) {
-        error_set_errno(err, errno, "'%s'%s", ESCAPED(file->real),
-                        errno == EMFILE ? " (ulimit -n raises the limit)"
-                                        : "");
-        return NULL;
-    }
-    if (fstat(fd, &st) == -1)
-        error_set_errno(err, errno, "'%s'", ESCAPED(file->real));
-    else if (st.st_dev != file->dev || st.st_ino != file->ino)
-        error_set(err, EPERM, "refused: '%s' was replaced while it was being "
-                  "opened", ESCAPED(file->real));
-    else
-        io = io_file_open(ESCAPED(file->real), fd, readonly, lock, err);
-    close(fd);
-    return io;
+    return io_file_open_held(file->path, file->fd,
+                             file->dir ? file->dir->fd : -1, file->name,
+                             readonly, lock, err);
 }
 
 struct io *
 gate_open(const struct gate_file *file, enum io_lock lock,
           struct qcow2_error *err)
 {
-    return open_resolved(file, true, lock, err);
+    return open_file(file, true, lock, err);
 }
 
 struct io *
 gate_open_writable(const struct gate_file *file, enum io_lock lock,
                    struct qcow2_error *err)
 {
-    return open_resolved(file, false, lock, err);
+    return open_file(file, false, lock, err);
 }
 
 void
 gate_file_free(struct gate_file *file)
 {
+    if (file->path && file->fd != -1)
+        close(file->fd);
     free(file->path);
-    free(file->real);
-    memset(file, 0, sizeof *file);
+    free(file->name);
+    dir_put(file->dir);
+    gate_place_free(&file->place);
+    *file = (struct gate_file)GATE_FILE_INIT;
 }
 
+/* --- Making files ------------------------------------------------------- */
+
 int
-gate_check_allow(const char *const *allow, size_t nr_allow,
+gate_target_find(const char *path, struct gate_target *t,
                  struct qcow2_error *err)
 {
-    for (size_t i = 0; i < nr_allow; i++)
-        if (has_protocol(allow[i]) && !io_nbd_is_uri(allow[i]))
-            return error_set(err, ENOTSUP, "allow=%s: only local "
-                             "directories and NBD URIs are supported",
-                             allow[i]);
-    return 0;
+    struct path_walk w;
+    int r;
+
+    *t = (struct gate_target)GATE_TARGET_INIT;
+    t->path = path;
+    r = path_walk_to_dir(&w, NULL, path, true);
+    if (r == 0) {
+        t->dir = dir_get(w.start);
+        strcpy(t->name, w.last);
+        r = path_walk_last(&w);
+    }
+    if (r == 0)
+        r = take_found(&w, path, &t->file, err);
+    else if (t->dir && errno == ENOENT)
+        r = 0;
+    else
+        error_set_errno(err, errno, "%s: cannot open", ESCAPED(path));
+    path_walk_end(&w);
+    if (r == -1)
+        gate_target_free(t);
+    return r;
+}
+
+static struct io *
+make_file(struct gate_target *t, mode_t mode, struct qcow2_error *err)
+{
+    struct io *io;
+    int fd = openat(t->dir->fd, t->name,
+                    O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+
+    if (fd == -1) {
+        error_set_errno(err, errno, "%s: cannot create", ESCAPED(t->path));
+        return NULL;
+    }
+    io = io_file_take(t->path, fd, IO_LOCK_WRITE, err);
+    if (!io)
+        return NULL;
+    t->created = true;
+    t->dev = io->dev;
+    t->ino = io->ino;
+    return io;
+}
+
+/* What the file holds is dropped only once nobody else uses it; for good, so
+ * that no power cut shows it with what is written next. */
+static struct io *
+empty_file(struct gate_target *t, struct qcow2_error *err)
+{
+    struct io *io = gate_open_writable(&t->file, IO_LOCK_WRITE, err);
+
+    if (io && io->can_grow
+        && (io_truncate(io, 0, err) == -1 || io_flush(io, err) == -1)) {
+        io_close(io);
+        return NULL;
+    }
+    return io;
+}
+
+struct io *
+gate_target_open(struct gate_target *t, bool overwrite, mode_t mode,
+                 struct qcow2_error *err)
+{
+    if (t->file.fd == -1)
+        return make_file(t, mode, err);
+    if (overwrite)
+        return empty_file(t, err);
+    error_set_errno(err, EEXIST, "%s: cannot create", ESCAPED(t->path));
+    return NULL;
+}
+
+void
+gate_target_place(const struct gate_target *t, struct gate_place *place)
+{
+    if (t->file.fd != -1) {
+        gate_place_copy(place, &t->file.place);
+        return;
+    }
+    *place = (struct gate_place){
+        .kind = GATE_FILE, .start = dir_get(t->dir), .home = dir_get(t->dir),
+    };
+}
+
+/* The kernel removes names, not files: what is exchanged at this moment is
+ * removed in the directory that was named, and nowhere else. */
+void
+gate_target_remove(const struct gate_target *t)
+{
+    struct stat st;
+
+    if (t->created
+        && fstatat(t->dir->fd, t->name, &st, AT_SYMLINK_NOFOLLOW) == 0
+        && st.st_dev == t->dev && st.st_ino == t->ino)
+        unlinkat(t->dir->fd, t->name, 0);
+}
+
+void
+gate_target_free(struct gate_target *t)
+{
+    dir_put(t->dir);
+    gate_file_free(&t->file);
+    *t = (struct gate_target)GATE_TARGET_INIT;
 }

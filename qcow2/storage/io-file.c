@@ -516,14 +516,16 @@ check_kind(const char *name, const struct stat *st, struct qcow2_error *err)
                      "device", name, kind);
 }
 
+/* errno says why the file was not opened. */
 static int
-open_error(const struct file *f, const char *path, struct qcow2_error *err)
+open_error(const struct file *f, bool is_block, struct qcow2_error *err)
 {
     int errnum = errno;
-    struct stat st;
 
-    if (stat(path, &st) == 0 && check_kind(f->io.name, &st, err) < 0)
-        return -1;
+    if (is_block && errnum == EBUSY)
+        return error_set(err, EBUSY, "%s: cannot open for writing: the block "
+                         "device is mounted, or in use by something else "
+                         "that writes to it", f->io.name);
     if (!f->io.readonly
         && (errnum == EACCES || errnum == EPERM || errnum == EROFS
             || errnum == ETXTBSY)) {
@@ -531,7 +533,9 @@ open_error(const struct file *f, const char *path, struct qcow2_error *err)
                         f->io.name);
         return error_hint(err, QCOW2_HINT_READONLY);
     }
-    return error_set_errno(err, errnum, "%s: cannot open", f->io.name);
+    return error_set_errno(err, errnum, "%s: cannot open%s", f->io.name,
+                           errnum == EMFILE ? " (ulimit -n raises the limit)"
+                                            : "");
 }
 
 static int
@@ -598,67 +602,111 @@ file_set_up(struct file *f, enum io_lock lock, struct qcow2_error *err)
     f->io.can_grow = f->io.reads_zero_past_end = !f->is_block;
     f->io.dev = st.st_dev;
     f->io.ino = st.st_ino;
+    f->io.mode = f->is_block ? 0 : st.st_mode & 0666;
     return io_lock_take(f->fd, f->io.name, lock, err);
+}
+
+/* A device may have several nodes, each with locks of its own; the kernel's
+ * claim is on the device. Only a writer claims, so that readers can share. A
+ * descriptor that was passed to us is claimed by its owner, if at all. */
+static int
+claim_flag(const struct file *f, bool is_block, enum io_lock lock)
+{
+    return is_block && !f->io.readonly && lock == IO_LOCK_WRITE ? O_EXCL : 0;
+}
+
+/* Opens what held_fd holds; by its name only where there is no /proc, and
+ * then it must be the same still. */
+static int
+open_held(struct file *f, int held_fd, int dir_fd, const char *name,
+          enum io_lock lock, struct qcow2_error *err)
+{
+    struct stat held, st;
+    char path[32];
+    bool is_block;
+    int flags;
+
+    if (fstat(held_fd, &held) < 0)
+        return error_set_errno(err, errno, "%s", f->io.name);
+    if (check_kind(f->io.name, &held, err) < 0)
+        return -1;
+    is_block = S_ISBLK(held.st_mode);
+    flags = access_mode(f) | claim_flag(f, is_block, lock);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", held_fd);
+    f->fd = open(path, flags);
+    if (f->fd < 0 && errno == ENOENT && dir_fd >= 0)
+        f->fd = openat(dir_fd, name, flags | O_NOFOLLOW);
+    if (f->fd < 0)
+        return open_error(f, is_block, err);
+    if (fstat(f->fd, &st) < 0)
+        return error_set_errno(err, errno, "%s", f->io.name);
+    if (st.st_dev != held.st_dev || st.st_ino != held.st_ino)
+        return error_set(err, EPERM, "refused: '%s' was replaced while it "
+                         "was being opened", f->io.name);
+    return 0;
+}
+
+struct io *
+io_file_open_held(const char *path, int held_fd, int dir_fd,
+                  const char *name, bool readonly, enum io_lock lock,
+                  struct qcow2_error *err)
+{
+    struct file *f = file_new(path, readonly, err);
+
+    if (!f)
+        return NULL;
+    if (open_held(f, held_fd, dir_fd, name, lock, err) < 0
+        || file_set_up(f, lock, err) < 0) {
+        io_close(&f->io);
+        return NULL;
+    }
+    return &f->io;
 }
 
 struct io *
 io_file_open(const char *path, int fd, bool readonly, enum io_lock lock,
              struct qcow2_error *err)
 {
-    struct file *f = file_new(path, readonly, err);
+    struct file *f;
+    struct io *io;
+    int held;
 
+    if (fd < 0) {
+        held = open(path, O_PATH | O_CLOEXEC);
+        if (held < 0) {
+            error_set_errno(err, errno, "%s: cannot open", ESCAPED(path));
+            return NULL;
+        }
+        io = io_file_open_held(path, held, AT_FDCWD, path, readonly, lock,
+                               err);
+        close(held);
+        return io;
+    }
+    f = file_new(path, readonly, err);
     if (!f)
         return NULL;
-    if (fd >= 0) {
-        if (open_descriptor(f, fd, err) < 0)
-            goto fail;
-    } else {
-        f->fd = open(path, access_mode(f));
-        if (f->fd < 0) {
-            open_error(f, path, err);
-            goto fail;
-        }
+    if (open_descriptor(f, fd, err) < 0
+        || file_set_up(f, lock, err) < 0) {
+        io_close(&f->io);
+        return NULL;
     }
-    if (file_set_up(f, lock, err) < 0)
-        goto fail;
     return &f->io;
-
-fail:
-    io_close(&f->io);
-    return NULL;
 }
 
-/* What an existing file holds is dropped only once nobody else uses it; for
- * good, so that no power cut shows it with what is written next. */
 struct io *
-io_file_create(const char *path, bool overwrite, struct qcow2_error *err)
+io_file_take(const char *path, int fd, enum io_lock lock,
+             struct qcow2_error *err)
 {
     struct file *f = file_new(path, false, err);
-    bool created;
 
-    if (!f)
+    if (!f) {
+        close(fd);
         return NULL;
-    f->fd = open(path, access_mode(f) | O_CREAT | O_EXCL, 0644);
-    created = f->fd >= 0;
-    if (!created && errno == EEXIST && overwrite)
-        f->fd = open(path, access_mode(f));
-    if (f->fd < 0) {
-        if (errno == EEXIST)
-            error_set_errno(err, EEXIST, "%s: cannot create", f->io.name);
-        else
-            open_error(f, path, err);
-        goto fail;
     }
-    if (file_set_up(f, IO_LOCK_WRITE, err) < 0)
-        goto fail;
-    if (!created && !f->is_block
-        && (io_truncate(&f->io, 0, err) < 0 || io_flush(&f->io, err) < 0))
-        goto fail;
+    f->fd = fd;
+    if (file_set_up(f, lock, err) < 0) {
+        io_close(&f->io);
+        return NULL;
+    }
     return &f->io;
-
-fail:
-    if (created)
-        unlink(path);
-    io_close(&f->io);
-    return NULL;
 }

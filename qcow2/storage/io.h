@@ -89,6 +89,8 @@ struct io {
                                * true of files, not of block devices */
     uint64_t dev, ino; /* identity; both 0 when there is none */
     bool lost;         /* atomic: requests fail until it is opened anew */
+    mode_t mode;       /* of a regular file: who may read and write it;
+                        * else 0 */
 
     /* io.c: a flush with nothing to do is none. Atomic. */
     uint64_t nr_changes; /* requests that changed the file and returned */
@@ -130,13 +132,24 @@ enum io_lock {
 
 /* Opens a regular file or block device. Where fd is not -1 it is used (a
  * duplicate of it; the caller keeps his) and path is only for messages.
- * EBUSY when locked by somebody else; the text names the holder if known.
+ * EBUSY when locked by somebody else; the text names the holder if known. A
+ * block device that is opened for writing by its name and with a lock is also
+ * claimed (O_EXCL): by whatever node, a mount, or another claim, it can be had
+ * once.
  */
 struct io *io_file_open(const char *path, int fd, bool readonly,
                         enum io_lock lock, struct qcow2_error *err);
 
-/* Creates path (must not exist unless overwrite), with IO_LOCK_WRITE. */
-struct io *io_file_create(const char *path, bool overwrite,
-                          struct qcow2_error *err);
+/* The same for the file that held_fd (O_PATH) holds, which has this name in
+ * dir_fd, or none (-1). name is for messages.
+ */
+struct io *io_file_open_held(const char *path, int held_fd, int dir_fd,
+                             const char *name, bool readonly,
+                             enum io_lock lock, struct qcow2_error *err);
+
+/* The same for a file that was just created: takes over fd, which is open for
+ * reading and writing, also on failure. */
+struct io *io_file_take(const char *path, int fd, enum io_lock lock,
+                        struct qcow2_error *err);
 
 #endif /* QCOW2_IO_H */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* cmd-create.c: new images. */
 #include <string.h>
-#include <unistd.h>
 
 #include "image-args.h"
 #include "verbs.h"
@@ -23,20 +22,13 @@ static int
 create(const char *path, const struct image_args *image,
        struct qcow2_error *err)
 {
-    const struct qcow2_create_options *c = &image->create;
-    bool existed = access(path, F_OK) == 0;
+    struct qcow2_create_options c = image->create;
 
     if (image->format == QCOW2_FORMAT_RAW)
-        return qcow2_create_raw(path, c->size, image->prealloc, c->overwrite,
+        return qcow2_create_raw(path, c.size, image->prealloc, c.overwrite,
                                 err);
-    if (qcow2_create(path, c, err) == -1)
-        return -1;
-    if (image_args_preallocate(image, path, err) == -1) {
-        if (!existed)
-            unlink(path);
-        return -1;
-    }
-    return 0;
+    c.prealloc = image->prealloc;
+    return qcow2_create(path, &c, err);
 }
 
 /* As others print it: the size that was asked for. */

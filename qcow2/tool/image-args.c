@@ -208,27 +208,6 @@ image_args_check(const struct image_args *i, const struct args *a)
                     "preallocate: it would be hidden");
 }
 
-int
-image_args_preallocate(const struct image_args *i, const char *path,
-                       struct qcow2_error *err)
-{
-    struct qcow2_options o = QCOW2_OPTIONS_INIT;
-    struct qcow2_disk *disk;
-    int r;
-
-    if (i->format != QCOW2_FORMAT_QCOW2
-        || i->prealloc == QCOW2_PREALLOC_OFF)
-        return 0;
-    o.format = QCOW2_FORMAT_QCOW2;
-    disk = qcow2_open(path, &o, err);
-    if (!disk)
-        return -1;
-    r = qcow2_preallocate(disk, qcow2_get_size(disk), 0, i->prealloc, err);
-    if (qcow2_close(disk, r == 0 ? err : NULL) == -1)
-        r = -1;
-    return r;
-}
-
 static const char *
 prealloc_name(enum qcow2_preallocation mode)
 {

@@ -29,10 +29,6 @@ void image_args_free(struct image_args *i);
 /* Ends the program if the options contradict each other. */
 void image_args_check(const struct image_args *i, const struct args *a);
 
-/* Preallocates the new image at path as i says. */
-int image_args_preallocate(const struct image_args *i, const char *path,
-                           struct qcow2_error *err);
-
 /* Prints "Formatting …": what is made. */
 void image_args_show(const struct image_args *i, const char *path,
                      uint64_t size);

@@ -30,7 +30,6 @@ copy(struct transfer *c, struct qcow2_disk **sources)
     struct qcow2_convert_options *o = &c->convert;
     struct qcow2_options open = QCOW2_OPTIONS_INIT;
     struct qcow2_error err;
-    int status;
 
     open.allow = c->disk.options.allow;
     open.nr_allow = c->disk.options.nr_allow;
@@ -41,13 +40,9 @@ copy(struct transfer *c, struct qcow2_disk **sources)
     o->create.nr_allow = open.nr_allow;
     o->prealloc = c->image.prealloc;
     o->has_backing = c->image.create.backing;
-    status = job_finish(qcow2_convert(sources, c->nr_sources, c->target, o,
-                                      &err),
-                        c->progress, c->quiet, &err);
-    if (status == EXIT_SUCCESS
-        && image_args_preallocate(&c->image, c->target, &err) == -1)
-        status = report_error(&err);
-    return status;
+    return job_finish(qcow2_convert(sources, c->nr_sources, c->target, o,
+                                    &err),
+                      c->progress, c->quiet, &err);
 }
 
 int

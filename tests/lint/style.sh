@@ -23,7 +23,10 @@ awk '
         complain("no licence")
     }
     FNR == 2 && !/^\/\* ./ { complain("does not say what the file is") }
-    FNR == 801 { complain("longer than 800 lines") }
+    # The public interface is one file by design, and half of it comments.
+    FNR == (FILENAME ~ /qcow2\/qcow2\.h$/ ? 1001 : 801) {
+        complain("longer than " FNR - 1 " lines")
+    }
     /\t/ { complain("a tab") }
     /[ \r]$/ { complain("ends in a blank") }
     /^{$/ { start = FNR }

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "storage/gate.h"
+
 static char dir_name[512];
 
 static void
@@ -92,4 +94,17 @@ tmpdir_read_file(const char *path, size_t *nr_bytes)
     fclose(f);
     *nr_bytes = size;
     return bytes;
+}
+
+struct io *
+tmpdir_create_io(const char *path, bool overwrite, struct qcow2_error *err)
+{
+    struct gate_target target;
+    struct io *io;
+
+    if (gate_target_find(path, &target, err) == -1)
+        return NULL;
+    io = gate_target_open(&target, overwrite, 0644, err);
+    gate_target_free(&target);
+    return io;
 }

@@ -114,11 +114,11 @@ test_layers_are_read_through_a_chain(void **state)
 static void
 test_names_in_a_linked_layer_start_where_the_link_is(void **state)
 {
-    const char *allow[] = { tmpdir_path("b") };
+    const char *allow[] = { tmpdir_path("b"), tmpdir_path("a") };
     struct qcow2_options options = readonly;
     struct qcow2_disk *disk;
 
-    /* As in QEMU. */
+    /* As in QEMU; but the link's directory is not the file's own. */
     (void)state;
     make_text("a/base", "right");
     make_text("b/base", "wrong");
@@ -127,6 +127,8 @@ test_names_in_a_linked_layer_start_where_the_link_is(void **state)
     make("a/top", "size 1M; backing link qcow2");
     options.allow = allow;
     options.nr_allow = 1;
+    expect_refused(tmpdir_path("a/top"), &options, EPERM, "outside");
+    options.nr_allow = 2;
     disk = open_with(tmpdir_path("a/top"), &options);
     expect_byte(disk, 0, 'r');
     qcow2_close(disk, NULL);

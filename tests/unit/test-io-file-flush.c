@@ -85,11 +85,11 @@ what_is_overwritten_is_gone_for_good(void **state)
     (void)state;
     io_close(open_file(0, 0));
     nr_calls = 0;
-    io = io_file_create(tmpdir_path("file"), true, &err);
+    io = tmpdir_create_io(tmpdir_path("file"), true, &err);
     EXPECT(io, "%s", err.text);
     assert_int_equal(nr_calls, 1);
     io_close(io);
-    io = io_file_create(tmpdir_path("new"), true, &err);
+    io = tmpdir_create_io(tmpdir_path("new"), true, &err);
     EXPECT(io, "%s", err.text);
     assert_int_equal(nr_calls, 1);
     io_close(io);

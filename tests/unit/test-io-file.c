@@ -620,20 +620,20 @@ creation_makes_an_empty_file(void **state)
 {
     const char *path = tmpdir_path("new");
     struct qcow2_error err;
-    struct io *io = io_file_create(path, false, &err);
+    struct io *io = tmpdir_create_io(path, false, &err);
 
     (void)state;
     EXPECT(io, "%s", err.text);
     assert_int_equal(size_of(io), 0);
     write_pattern(io, 0, 100, 1);
     io_close(io);
-    assert_null(io_file_create(path, false, &err));
+    assert_null(tmpdir_create_io(path, false, &err));
     assert_int_equal(err.errnum, EEXIST);
     io = open_file(path, true);
     expect_pattern(io, 0, 100, 1);
     io_close(io);
 
-    io = io_file_create(path, true, &err);
+    io = tmpdir_create_io(path, true, &err);
     EXPECT(io, "%s", err.text);
     assert_int_equal(size_of(io), 0);
     io_close(io);
@@ -649,7 +649,7 @@ creation_leaves_alone_what_is_in_use(void **state)
     io_close(open_pattern(1000));
     user = io_file_open(tmpdir_path("file"), -1, true, IO_LOCK_READ, &err);
     EXPECT(user, "%s", err.text);
-    assert_null(io_file_create(tmpdir_path("file"), true, &err));
+    assert_null(tmpdir_create_io(tmpdir_path("file"), true, &err));
     assert_int_equal(err.errnum, EBUSY);
     expect_pattern(user, 0, 1000, 1);
     io_close(user);
@@ -661,11 +661,11 @@ creation_fails_where_no_file_can_be(void **state)
     struct qcow2_error err;
 
     (void)state;
-    assert_null(io_file_create(tmpdir(), true, &err));
+    assert_null(tmpdir_create_io(tmpdir(), true, &err));
     assert_int_equal(err.errnum, EINVAL);
-    assert_null(io_file_create(tmpdir_path("no/where"), true, &err));
+    assert_null(tmpdir_create_io(tmpdir_path("no/where"), true, &err));
     assert_int_equal(err.errnum, ENOENT);
-    assert_null(io_file_create("/dev/null", true, &err));
+    assert_null(tmpdir_create_io("/dev/null", true, &err));
     assert_int_equal(err.errnum, EINVAL);
 }
 
@@ -743,7 +743,7 @@ a_block_device_ends_at_its_end(void **state)
     if (io) {
         try_device(io);
         io_close(io);
-        io = io_file_create(dev, true, &err);
+        io = tmpdir_create_io(dev, true, &err);
         if (io)
             expect_pattern(io, 0, 4096, 1);
     }
