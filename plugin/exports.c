@@ -179,33 +179,40 @@ exports_describe_snapshot(char text[EXPORT_TEXT_SIZE],
 }
 
 /* The snapshot that a client gets by this word, if it gets exactly one. */
-static bool
-find_snapshot(const struct qcow2_disk *disk, const char *word,
-              struct qcow2_snapshot *out)
+static const struct qcow2_snapshot *
+find_snapshot(const struct qcow2_snapshot_list *list, const char *word)
 {
-    struct qcow2_snapshot s;
+    const struct qcow2_snapshot *found = NULL;
     size_t nr_found = 0;
 
     for (int by_id = 0; by_id <= 1 && nr_found == 0; by_id++)
-        for (size_t i = 0; i < qcow2_get_nr_snapshots(disk); i++) {
-            qcow2_get_snapshot(disk, i, &s);
-            if (strcmp(by_id ? s.id : s.name, word) == 0) {
-                *out = s;
+        for (size_t i = 0; i < list->nr; i++) {
+            const struct qcow2_snapshot *s = &list->snapshots[i];
+
+            if (strcmp(by_id ? s->id : s->name, word) == 0) {
+                found = s;
                 nr_found++;
             }
         }
-    return nr_found == 1;
+    return nr_found == 1 ? found : NULL;
 }
 
 const char *
 exports_describe(char text[EXPORT_TEXT_SIZE], const struct qcow2_disk *disk,
                  const char *snapshot)
 {
-    struct qcow2_snapshot s;
+    const struct qcow2_snapshot *s;
+    struct qcow2_snapshot_list list;
+    const char *described = NULL;
 
     if (!snapshot)
         return exports_describe_disk(text, qcow2_get_format(disk),
                                      qcow2_get_size(disk));
-    return find_snapshot(disk, snapshot, &s)
-           ? exports_describe_snapshot(text, &s) : NULL;
+    if (qcow2_get_snapshots(disk, &list, NULL) == -1)
+        return NULL;
+    s = find_snapshot(&list, snapshot);
+    if (s)
+        described = exports_describe_snapshot(text, s);
+    qcow2_snapshot_list_free(&list);
+    return described;
 }

@@ -274,9 +274,9 @@ QCOW2_PUBLIC int qcow2_map(struct qcow2_disk *disk, uint64_t nr_bytes,
 QCOW2_PUBLIC int qcow2_prefetch(struct qcow2_disk *disk, uint64_t nr_bytes,
                                 uint64_t guest_off, struct qcow2_error *err);
 
-/* One internal snapshot (specification, "Snapshots"). id and name are
- * valid until the disk is closed or its snapshots change; bytes that are
- * not printable are possible in both.
+/* One internal snapshot (specification, "Snapshots"). id and name live as
+ * long as the list or the info that has them; bytes that are not printable
+ * are possible in both.
  */
 struct qcow2_snapshot {
     const char *id;
@@ -289,10 +289,21 @@ struct qcow2_snapshot {
     uint64_t icount;         /* UINT64_MAX if unknown */
 };
 
-/* Number of internal snapshots, and the i-th one (0 <= i < number). */
+/* Number of internal snapshots: others may change it at any time. */
 QCOW2_PUBLIC size_t qcow2_get_nr_snapshots(const struct qcow2_disk *disk);
-QCOW2_PUBLIC void qcow2_get_snapshot(const struct qcow2_disk *disk, size_t i,
-                                     struct qcow2_snapshot *out);
+
+/* A copy of the image's list of internal snapshots as it is at one moment, in
+ * the order of the image. ENOMEM. The caller frees it, whatever became of the
+ * disk; none of a list of zeroes is fine.
+ */
+struct qcow2_snapshot_list {
+    size_t nr;
+    struct qcow2_snapshot *snapshots;
+};
+QCOW2_PUBLIC int qcow2_get_snapshots(const struct qcow2_disk *disk,
+                                     struct qcow2_snapshot_list *out,
+                                     struct qcow2_error *err);
+QCOW2_PUBLIC void qcow2_snapshot_list_free(struct qcow2_snapshot_list *list);
 
 /* Does nbr of host file bytes at start look like a disk format other than
  * raw? Returns its name ("qcow2", "vmdk", …) or NULL.
@@ -574,9 +585,8 @@ qcow2_measure(struct qcow2_disk *source,
 
 /* --- What a disk is made of -------------------------------------------- */
 
-/* One file of a disk's chain. Strings are valid until the disk is closed;
- * names from images may hold bytes that are not printable. qcow2_get_info
- * tells more.
+/* One file of a disk's chain. Names from images may hold bytes that are not
+ * printable. qcow2_get_info tells more.
  */
 struct qcow2_layer {
     enum qcow2_format format;
@@ -585,8 +595,9 @@ struct qcow2_layer {
     uint64_t allocated; /* bytes it takes from its file system; 0 where that
                          * cannot be known (NBD) */
     size_t nr_snapshots;
-    const char *backing;        /* as stored; NULL: none */
-    const char *backing_format; /* as declared; NULL: not declared */
+    char backing[1024];         /* as stored; empty: none */
+    char backing_format[64];    /* as declared, the start of it; empty: not
+                                 * declared */
 };
 
 /* Layer 0 is the disk itself. */

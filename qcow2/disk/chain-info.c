@@ -3,6 +3,7 @@
  * contributes.
  */
 #include <errno.h>
+#include <stdio.h>
 
 #include "base/checked.h"
 #include "base/cleanup.h"
@@ -26,12 +27,28 @@ check_layer(const struct qcow2_disk *disk, unsigned layer,
                      layer, disk->chain->nr_layers);
 }
 
+static void
+describe_image(const struct image *img, struct qcow2_layer *out)
+{
+    const struct header *h = &img->hdr;
+
+    out->format = QCOW2_FORMAT_QCOW2;
+    out->nr_snapshots = img->snaptab.nr;
+    snprintf(out->backing, sizeof out->backing, "%s",
+             h->backing_file ? h->backing_file : "");
+    snprintf(out->backing_format, sizeof out->backing_format, "%s",
+             h->backing_format ? h->backing_format : "");
+}
+
 int
 qcow2_get_layer(const struct qcow2_disk *disk, unsigned layer,
                 struct qcow2_layer *out, struct qcow2_error *err)
 {
     struct qcow2_error error;
     struct source *s;
+    /* Of all layers only the disk's own file changes. */
+    RDLOCK_SCOPE_IF(disk->file->image ? disk_image_lock(disk)
+                                      : disk_request_lock(disk));
 
     if (check_layer(disk, layer, err) == -1)
         return -1;
@@ -39,14 +56,8 @@ qcow2_get_layer(const struct qcow2_disk *disk, unsigned layer,
     *out = (struct qcow2_layer){
         .format = QCOW2_FORMAT_RAW, .size = s->size,
     };
-    if (s->ops == &map_source_ops) {
-        const struct image *img = ((struct view *)s)->img;
-
-        out->format = QCOW2_FORMAT_QCOW2;
-        out->nr_snapshots = img->snaptab.nr;
-        out->backing = img->hdr.backing_file;
-        out->backing_format = img->hdr.backing_format;
-    }
+    if (s->ops == &map_source_ops)
+        describe_image(((struct view *)s)->img, out);
     if (io_get_size(s->io, &out->file_size, err) == -1)
         return -1;
     if (io_get_allocated(s->io, &out->allocated, &error) == 0)

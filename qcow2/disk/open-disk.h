@@ -35,4 +35,13 @@ struct qcow2_disk {
     enum qcow2_detect_zeroes detect_zeroes;
 };
 
+/* What requests to the disk share with each other, and operations on the
+ * whole disk take alone. NULL: there are none, as it never changes.
+ */
+pthread_rwlock_t *disk_request_lock(const struct qcow2_disk *disk);
+
+/* The same for what disks of snapshots show of the image, too: its header and
+ * its list of snapshots. NULL: raw. */
+pthread_rwlock_t *disk_image_lock(const struct qcow2_disk *disk);
+
 #endif /* QCOW2_OPEN_DISK_H */

@@ -29,10 +29,8 @@ writable_image(const struct qcow2_disk *disk)
     return disk->readonly ? NULL : disk->file->image;
 }
 
-/* What requests share with each other, and operations on the whole disk take
- * alone. NULL: there are none, as this disk never changes. */
-static pthread_rwlock_t *
-request_lock(const struct qcow2_disk *disk)
+pthread_rwlock_t *
+disk_request_lock(const struct qcow2_disk *disk)
 {
     if (disk->readonly)
         return NULL;
@@ -40,10 +38,16 @@ request_lock(const struct qcow2_disk *disk)
                              : &disk->file->raw->rwlock;
 }
 
+pthread_rwlock_t *
+disk_image_lock(const struct qcow2_disk *disk)
+{
+    return disk->file->image ? &disk->file->image->rwlock : NULL;
+}
+
 uint64_t
 qcow2_get_size(const struct qcow2_disk *disk)
 {
-    RDLOCK_SCOPE_IF(request_lock(disk));
+    RDLOCK_SCOPE_IF(disk_request_lock(disk));
 
     return disk->chain->layers[0]->size;
 }
@@ -57,6 +61,8 @@ qcow2_is_readonly(const struct qcow2_disk *disk)
 bool
 qcow2_can_fast_zero(const struct qcow2_disk *disk)
 {
+    RDLOCK_SCOPE_IF(disk_image_lock(disk));
+
     return disk->file->image ? zero_is_fast(disk->file->image) : true;
 }
 
@@ -71,30 +77,6 @@ enum qcow2_format
 qcow2_get_format(const struct qcow2_disk *disk)
 {
     return disk->file->image ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_RAW;
-}
-
-size_t
-qcow2_get_nr_snapshots(const struct qcow2_disk *disk)
-{
-    return disk->file->image ? disk->file->image->snaptab.nr : 0;
-}
-
-void
-qcow2_get_snapshot(const struct qcow2_disk *disk, size_t i,
-                   struct qcow2_snapshot *out)
-{
-    const struct snapshot *s = &disk->file->image->snaptab.snapshots[i];
-
-    *out = (struct qcow2_snapshot){
-        .id = s->id,
-        .name = s->name,
-        .disk_size = s->disk_size,
-        .vm_state_size = s->vm_state_size,
-        .date_sec = s->date_sec,
-        .date_nsec = s->date_nsec,
-        .vm_clock_nsec = s->vm_clock_nsec,
-        .icount = s->icount,
-    };
 }
 
 bool
@@ -113,7 +95,7 @@ qcow2_has_feature(const char *name)
     return false;
 }
 
-/* With request_lock held. */
+/* With disk_request_lock held. */
 static int
 check_range(const struct qcow2_disk *disk, uint64_t nr_bytes,
             uint64_t guest_off, struct qcow2_error *err)
@@ -132,7 +114,7 @@ qcow2_pread(struct qcow2_disk *disk, void *buf, size_t nr_bytes,
             uint64_t guest_off, struct qcow2_error *err)
 {
     struct image *img = writable_image(disk);
-    RDLOCK_SCOPE_IF(request_lock(disk));
+    RDLOCK_SCOPE_IF(disk_request_lock(disk));
 
     if (check_range(disk, nr_bytes, guest_off, err) == -1)
         return -1;
@@ -285,7 +267,7 @@ change(struct qcow2_disk *disk, const struct change *c,
 
     if (disk->readonly)
         return error_set(err, EROFS, "the disk is read-only");
-    RDLOCK_SCOPE(request_lock(disk));
+    RDLOCK_SCOPE(disk_request_lock(disk));
     if (check_range(disk, c->nr_bytes, c->guest_off, err) == -1
         || (img && image_begin_write(img, err) == -1))
         return -1;
@@ -333,7 +315,7 @@ qcow2_flush(struct qcow2_disk *disk, struct qcow2_error *err)
 {
     if (disk->readonly)
         return 0;
-    RDLOCK_SCOPE(request_lock(disk));
+    RDLOCK_SCOPE(disk_request_lock(disk));
     return flush(disk, err);
 }
 
@@ -342,7 +324,7 @@ qcow2_map(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
           qcow2_extent_fn *fn, void *opaque, struct qcow2_error *err)
 {
     struct image *img = writable_image(disk);
-    RDLOCK_SCOPE_IF(request_lock(disk));
+    RDLOCK_SCOPE_IF(disk_request_lock(disk));
 
     if (check_range(disk, nr_bytes, guest_off, err) == -1)
         return -1;

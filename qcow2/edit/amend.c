@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/open-disk.h"
+#include "edit/form.h"
 #include "edit/snapshot.h"
 #include "format/header.h"
 #include "meta/alloc.h"
@@ -167,23 +168,6 @@ note_old(struct image *img, struct widths *w, struct qcow2_error *err)
     return 0;
 }
 
-static int
-change_header(struct image *img, const void *what, struct qcow2_error *err)
-{
-    return header_switch(img->io, &img->hdr, what, err);
-}
-
-static int
-switch_form(struct image *img, const struct header_form *form,
-            struct qcow2_error *err)
-{
-    struct header_sector sector;
-
-    if (header_prepare(img->io, &img->hdr, form, &sector, err) == -1)
-        return -1;
-    return flush_switch(img, change_header, &sector, err);
-}
-
 /* Memory is about the old refcounts still: reads them anew. */
 static int
 settle_widths(struct image *img, struct widths *w, struct qcow2_error *err)
@@ -212,7 +196,7 @@ change_widths(struct image *img, struct header_form *form,
         && write_table(img, &w, err) == 0) {
         form->reftable_offset = w.first << img->cluster_bits;
         form->reftable_clusters = w.table_clusters;
-        r = switch_form(img, form, err);
+        r = form_switch(img, form, err);
         if (r == 0)
             r = settle_widths(img, &w, err);
     }
@@ -267,11 +251,12 @@ static int
 check_downgrade(struct image *img, const struct header_form *form,
                 struct qcow2_error *err)
 {
+    uint64_t incompatible = image_incompatible(img);
     const char *why = NULL;
 
     if (form->refcount_order != 4)
         why = "refcounts must be 16 bits wide (refcount_bits=16)";
-    else if (img->hdr.incompatible & ~INCOMPAT_DIRTY)
+    else if (incompatible & ~INCOMPAT_DIRTY)
         why = "it uses features that version 2 does not have";
     else if (img->snaptab.nr > 0)
         why = "its snapshots may need features of version 3: delete them "
@@ -326,7 +311,7 @@ change_form(struct image *img, unsigned version, unsigned refcount_order,
     form.version = version;
     form.compatible = compatible;
     if (refcount_order == form.refcount_order)
-        return switch_form(img, &form, err);
+        return form_switch(img, &form, err);
     form.refcount_order = refcount_order;
     return change_widths(img, &form, err);
 }

@@ -57,7 +57,7 @@ snapshot_end(struct image *img, int r, bool unsettled,
     /* An error that is there already is the one to tell. */
     struct qcow2_error *e = r == -1 ? NULL : err;
 
-    if (unsettled && img->hdr.incompatible & INCOMPAT_DIRTY)
+    if (unsettled && image_incompatible(img) & INCOMPAT_DIRTY)
         img->unsettled = true; /* later ones must not clear it */
     if (flush_all(img, e) == -1
         || (!unsettled && flush_dirty_bit(img, false, e) == -1))

@@ -218,9 +218,16 @@ int
 header_switch(struct io *io, struct header *h,
               const struct header_sector *sector, struct qcow2_error *err)
 {
+    struct header_sector s = *sector;
     struct header fresh;
+    struct disk_header d;
 
-    if (io_pwrite(io, sector->bytes, sizeof sector->bytes, 0, err) == -1
+    /* The image may have been marked corrupt since it was prepared. */
+    memcpy(&d, s.bytes, sizeof d);
+    if (be32_get(d.version) >= 3)
+        d.incompatible_features = be64_make(h->incompatible);
+    memcpy(s.bytes, &d, sizeof d);
+    if (io_pwrite(io, s.bytes, sizeof s.bytes, 0, err) == -1
         || header_read(io, &fresh, err) == -1)
         return -1;
     header_free(h);

@@ -18,6 +18,7 @@
 #include "base/escape.h"
 #include "disk/open-disk.h"
 #include "disk/open.h"
+#include "edit/form.h"
 #include "format/header.h"
 #include "job/copy.h"
 #include "job/job.h"
@@ -238,26 +239,18 @@ begin(struct rebase *r, struct qcow2_error *err)
 }
 
 static int
-change_backing(struct image *img, const void *what, struct qcow2_error *err)
-{
-    return header_switch(img->io, &img->hdr, what, err);
-}
-
-static int
 write_header(struct rebase *r, struct qcow2_error *err)
 {
     struct image *img = r->img;
     struct header_form form = header_form_of(&img->hdr);
-    struct header_sector sector;
     WRLOCK_SCOPE(&img->rwlock);
 
     form.backing_file = r->name;
     form.backing_format = r->format;
     /* Nothing is dirty then, so that no flush changes the header. */
-    if (flush_all(img, err) == -1
-        || header_prepare(img->io, &img->hdr, &form, &sector, err) == -1)
+    if (flush_all(img, err) == -1)
         return -1;
-    return flush_switch(img, change_backing, &sector, err);
+    return form_switch(img, &form, err);
 }
 
 static int

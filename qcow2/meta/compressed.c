@@ -53,7 +53,7 @@ static int
 decode(struct image *img, struct workspace *w, const struct compressed_part *p,
        const void *in, void *out, struct qcow2_error *err)
 {
-    if (compress_decode(w->context, img->hdr.compression_type, in,
+    if (compress_decode(w->context, img->compression_type, in,
                         p->compressed_len, out, img->cluster_size) == -1)
         return decode_failed(img, p->host_off, err);
     return 0;
@@ -176,7 +176,7 @@ read_start(struct image *img, const struct compressed_part *p,
     r = io_pread(img->io, w->in, p->compressed_len, p->host_off, err);
     if (r == -1)
         read_failed(img, err);
-    else if (compress_decode_start(w->context, img->hdr.compression_type,
+    else if (compress_decode_start(w->context, img->compression_type,
                                    w->in, p->compressed_len, w->out,
                                    img->cluster_size, p->skip + p->nr_bytes)
              == -1)
@@ -198,7 +198,7 @@ read_part(struct view *v, const struct compressed_part *p,
                                  p->host_off);
 
     if (!b && use == CLUSTER_FIRST
-        && compress_can_stop_early(img->hdr.compression_type,
+        && compress_can_stop_early(img->compression_type,
                                    img->cluster_size, p->skip + p->nr_bytes))
         return read_start(img, p, err);
     if (!b && use == CLUSTER_NEXT)

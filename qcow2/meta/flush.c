@@ -375,7 +375,9 @@ switch_header(struct image *img, flush_change_fn *change, const void *what,
     if (change(img, what, err) == -1 || io_flush(img->io, err) == -1) {
         /* Which header is there is unknown: a version 2 header has something
          * else where the dirty bit would be set. */
+        pthread_mutex_lock(&img->feature_lock);
         img->hdr.version = min_u64(img->hdr.version, before);
+        pthread_mutex_unlock(&img->feature_lock);
         image_fail(img);
         return error_prefix(err, "%s: header", img->name);
     }

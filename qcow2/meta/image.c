@@ -21,6 +21,7 @@ set_geometry(struct image *img)
 {
     img->geo = img->hdr.geo;
     img->cluster_bits = img->geo.cluster_bits;
+    img->compression_type = img->hdr.compression_type;
     img->cluster_size = UINT32_C(1) << img->cluster_bits;
     img->slice_size = UINT32_C(1) << img->geo.slice_bytes_bits;
 }
@@ -43,6 +44,7 @@ load_l1(struct view *v, struct image *img, uint64_t l1_off,
     v->src.io = img->io;
     v->src.size = size;
     v->img = img;
+    v->version = img->hdr.version;
     v->l1_off = l1_off;
     v->l1_entries = l1_entries;
     v->l1 = calloc(l1_entries ? l1_entries : 1, sizeof *v->l1);
@@ -331,6 +333,14 @@ image_begin_write(struct image *img, struct qcow2_error *err)
         __atomic_store_n(&img->begun, true, __ATOMIC_RELEASE);
     }
     return 0;
+}
+
+uint64_t
+image_incompatible(struct image *img)
+{
+    LOCK_SCOPE(&img->feature_lock);
+
+    return img->hdr.incompatible;
 }
 
 /* Moves from IMAGE_OK to `state`; says whether this call did it. */

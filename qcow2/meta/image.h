@@ -21,8 +21,10 @@
  *     cache shards   leaves: nothing is taken under them, no I/O
  *   8 a cache's chunk_lock: the one that is, under a shard
  *
- * image.feature_lock is a leaf with I/O under it: one header write, at most
- * twice in an image's life, which may come while any of them is held.
+ * image.feature_lock is a leaf with I/O under it, the writing of a header:
+ * of a feature bit, at most twice in an image's life, which may come while
+ * any of them is held, or by none, as readers of snapshots find damage too;
+ * and of a new form (amend, rebase).
  *
  * flush.lock (the ticket counter) is a leaf too; the flush itself runs with
  * none of the above but 1 shared, and takes alloc.grow, so requests may call
@@ -58,6 +60,10 @@ struct view {
     struct source src;          /* first: a view is a source */
     struct image *img;
     struct view *next;          /* in image.snapshot_views */
+    unsigned version;           /* of its L2 entries. Readers of a snapshot
+                                 * hold no lock that an amendment takes:
+                                 * their view keeps the version that it was
+                                 * opened with, whose entries it has */
     uint64_t vm_state_size;     /* of a snapshot */
     uint64_t l1_off;            /* host offset of the table */
     uint32_t l1_entries;
@@ -143,12 +149,14 @@ struct image {
     uint32_t cluster_size;
     unsigned cluster_bits;
     uint32_t slice_size;        /* bytes of a cached slice */
+    unsigned compression_type;  /* never changes, as hdr does */
 
     struct cache *meta;         /* slices; the pool's */
     struct clusters *clusters;  /* the pool's */
 
     pthread_rwlock_t rwlock;
-    pthread_mutex_t feature_lock; /* of hdr.incompatible and its place */
+    pthread_mutex_t feature_lock; /* of hdr.incompatible, hdr.version and
+                                   * their place in the file */
     pthread_mutex_t begin;
     bool begun;                 /* atomic: the first write was prepared */
     struct range_lock ranges;
@@ -206,6 +214,9 @@ int image_replace_active(struct image *img, uint64_t *l1,
  * EIO when the image takes no writes.
  */
 int image_begin_write(struct image *img, struct qcow2_error *err);
+
+/* The incompatible features, which readers that find damage may add to. */
+uint64_t image_incompatible(struct image *img);
 
 /* Fails (EIO) unless state is IMAGE_OK. */
 int image_check_state(struct image *img, struct qcow2_error *err);

@@ -203,7 +203,7 @@ note_row(struct view *v, uint64_t window, const be64 *slice)
     struct image *img = v->img;
     uint64_t first = be64_get(slice[0]), step = row_step(img, first);
     struct l2_entry e = entry_decode_l2(first, img->cluster_bits,
-                                        img->hdr.version);
+                                        v->version);
 
     if (e.kind == MAP_COMPRESSED || e.flaws)
         return false;
@@ -360,7 +360,7 @@ fill_mapping(struct view *v, uint64_t entry, uint64_t run_nr, bool own_table,
     struct image *img = v->img;
     uint32_t in_cluster = guest_off & (img->cluster_size - 1);
     struct l2_entry e = entry_decode_l2(entry, img->cluster_bits,
-                                        img->hdr.version);
+                                        v->version);
 
     if (e.flaws & ~ENTRY_COPIED_COMPRESSED)
         return image_damaged(img, err, "the L2 entry of guest offset 0x%llx "
@@ -629,7 +629,7 @@ free_old(struct image *img, struct old_run *run, uint64_t old,
          uint64_t kept_host_off)
 {
     struct l2_entry e = entry_decode_l2(old, img->cluster_bits,
-                                        img->hdr.version);
+                                        img->active.version);
     uint64_t first = e.host_off >> img->cluster_bits, last = first;
 
     if (e.host_off == 0 || e.host_off == kept_host_off
@@ -656,7 +656,7 @@ new_entry(const struct image *img, uint64_t old, enum map_change change,
     case MAP_TO_ZERO:
         return entry_make_zero(0);
     case MAP_TO_ZERO_KEEP:
-        e = entry_decode_l2(old, img->cluster_bits, img->hdr.version);
+        e = entry_decode_l2(old, img->cluster_bits, img->active.version);
         return e.kind == MAP_COMPRESSED || e.host_off == 0
                    ? entry_make_zero(0) : old | L2_ZERO;
     case MAP_TO_UNALLOCATED:

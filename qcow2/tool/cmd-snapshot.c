@@ -174,13 +174,17 @@ change(const struct request *q)
 static uint64_t
 find_state_size(struct qcow2_disk *disk, const char *name)
 {
-    long index = disk_find_snapshot(disk, name);
-    struct qcow2_snapshot s;
+    struct qcow2_snapshot_list list;
+    uint64_t nr_bytes = 0;
+    long index;
 
-    if (index < 0)
+    if (qcow2_get_snapshots(disk, &list, NULL) == -1)
         return 0;
-    qcow2_get_snapshot(disk, index, &s);
-    return s.vm_state_size;
+    index = disk_find_snapshot(&list, name);
+    if (index >= 0)
+        nr_bytes = list.snapshots[index].vm_state_size;
+    qcow2_snapshot_list_free(&list);
+    return nr_bytes;
 }
 
 /* What is stored of a state is in the image's file, each cluster once. */

@@ -75,15 +75,15 @@ disk_close(struct qcow2_disk *disk, int status)
 
 /* The only snapshot whose id (or name) this is; -1: none, or several. */
 static long
-find_only(struct qcow2_disk *disk, const char *text, bool by_id)
+find_only(const struct qcow2_snapshot_list *list, const char *text,
+          bool by_id)
 {
     long found = -1;
 
-    for (size_t i = 0; i < qcow2_get_nr_snapshots(disk); i++) {
-        struct qcow2_snapshot s;
+    for (size_t i = 0; i < list->nr; i++) {
+        const struct qcow2_snapshot *s = &list->snapshots[i];
 
-        qcow2_get_snapshot(disk, i, &s);
-        if (strcmp(by_id ? s.id : s.name, text) != 0)
+        if (strcmp(by_id ? s->id : s->name, text) != 0)
             continue;
         if (found >= 0)
             return -1;
@@ -93,11 +93,11 @@ find_only(struct qcow2_disk *disk, const char *text, bool by_id)
 }
 
 long
-disk_find_snapshot(struct qcow2_disk *disk, const char *name)
+disk_find_snapshot(const struct qcow2_snapshot_list *list, const char *name)
 {
-    long found = find_only(disk, name, false);
+    long found = find_only(list, name, false);
 
-    return found >= 0 ? found : find_only(disk, name, true);
+    return found >= 0 ? found : find_only(list, name, true);
 }
 
 /* Takes "PREFIXvalue" up to a comma or the end from *text. NULL: it does not
@@ -122,17 +122,18 @@ take_part(const char **text, const char *prefix)
  * (either may be NULL) by. NULL: there is none, or no such word.
  */
 static const char *
-find_word(struct qcow2_disk *disk, const char *id, const char *name,
-          struct qcow2_snapshot *s)
+find_word(const struct qcow2_snapshot_list *list, const char *id,
+          const char *name)
 {
-    for (size_t i = 0; i < qcow2_get_nr_snapshots(disk); i++) {
-        qcow2_get_snapshot(disk, i, s);
+    for (size_t i = 0; i < list->nr; i++) {
+        const struct qcow2_snapshot *s = &list->snapshots[i];
+
         if ((id && strcmp(id, s->id) != 0)
             || (name && strcmp(name, s->name) != 0))
             continue;
-        if (disk_find_snapshot(disk, s->name) == (long)i)
+        if (disk_find_snapshot(list, s->name) == (long)i)
             return s->name;
-        if (disk_find_snapshot(disk, s->id) == (long)i)
+        if (disk_find_snapshot(list, s->id) == (long)i)
             return s->id;
     }
     return NULL;
@@ -144,23 +145,26 @@ open_snapshot(struct qcow2_disk *disk, const char *text)
     const char *rest = text, *word = text;
     CLEANUP_FREE char *id = take_part(&rest, "snapshot.id=");
     CLEANUP_FREE char *name = take_part(&rest, "snapshot.name=");
-    struct qcow2_disk *view;
-    struct qcow2_snapshot s;
+    struct qcow2_snapshot_list list;
+    struct qcow2_disk *view = NULL;
     struct qcow2_error err;
 
-    if ((id || name) && !*rest) {
-        word = find_word(disk, id, name, &s);
-        if (!word) {
-            CLEANUP_FREE char *escaped = text_escape(text);
-
-            report("there is no snapshot, or more than one, with %s",
-                   escaped);
-            return NULL;
-        }
-    }
-    view = qcow2_open_snapshot(disk, word, &err);
-    if (!view)
+    if (qcow2_get_snapshots(disk, &list, &err) == -1) {
         report_error(&err);
+        return NULL;
+    }
+    if ((id || name) && !*rest)
+        word = find_word(&list, id, name);
+    if (word) {
+        view = qcow2_open_snapshot(disk, word, &err);
+        if (!view)
+            report_error(&err);
+    } else {
+        CLEANUP_FREE char *escaped = text_escape(text);
+
+        report("there is no snapshot, or more than one, with %s", escaped);
+    }
+    qcow2_snapshot_list_free(&list);
     return view;
 }
 
@@ -209,7 +213,8 @@ disk_layer_names(struct qcow2_disk *disk, const char *path,
             names[i] = check_memory(strdup(d->options.backing));
             continue;
         }
-        if (qcow2_get_layer(disk, i - 1, &above, NULL) == 0 && above.backing)
+        if (qcow2_get_layer(disk, i - 1, &above, NULL) == 0
+            && above.backing[0])
             name = above.backing;
         names[i] = join_name(names[i - 1], name);
     }

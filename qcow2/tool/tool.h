@@ -210,7 +210,8 @@ int disk_close(struct qcow2_disk *disk, int status);
 /* Index of the snapshot that qcow2_open_snapshot finds under this name, or
  * -1.
  */
-long disk_find_snapshot(struct qcow2_disk *disk, const char *name);
+long disk_find_snapshot(const struct qcow2_snapshot_list *list,
+                        const char *name);
 
 /* Paths of all layers, from the disk itself down, as those above name them.
  * Neither fails.

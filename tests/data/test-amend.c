@@ -296,6 +296,42 @@ a_failure_leaves_nothing_behind_that_shows(void **state)
     }
 }
 
+/* A reader may find damage after the new header was prepared. */
+static void
+a_switch_keeps_the_image_marked_corrupt(void **state)
+{
+    struct builder *b = builder_new();
+    struct header_sector sector;
+    const unsigned char *bytes;
+    struct header_form form;
+    struct qcow2_error err;
+    struct header h;
+    size_t nr_bytes;
+    struct mem *m;
+    struct io *io;
+
+    (void)state;
+    builder_add(b, "size 1M; data 0 1");
+    bytes = builder_bytes(b, &nr_bytes);
+    m = mem_new(bytes, nr_bytes);
+    io = io_mem_open(m, false);
+    EXPECT_OK(header_read(io, &h, &err), &err);
+    form = header_form_of(&h);
+    form.compatible |= COMPAT_LAZY_REFCOUNTS;
+    EXPECT_OK(header_prepare(io, &h, &form, &sector, &err), &err);
+    EXPECT_OK(header_write_incompatible(io, &h, INCOMPAT_CORRUPT, &err),
+              &err);
+    EXPECT_OK(header_switch(io, &h, &sector, &err), &err);
+    header_free(&h);
+    EXPECT_OK(header_read(io, &h, &err), &err);
+    assert_int_equal(h.incompatible, INCOMPAT_CORRUPT);
+    assert_int_equal(h.compatible, COMPAT_LAZY_REFCOUNTS);
+    header_free(&h);
+    io_close(io);
+    mem_free(m);
+    builder_free(b);
+}
+
 int
 main(void)
 {
@@ -306,6 +342,7 @@ main(void)
         cmocka_unit_test(snapshots_survive_wider_refcounts),
         cmocka_unit_test(refusals_change_nothing),
         cmocka_unit_test(a_failure_leaves_nothing_behind_that_shows),
+        cmocka_unit_test(a_switch_keeps_the_image_marked_corrupt),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -77,7 +77,7 @@ layers_own_show_and_add(void **state)
                && strcmp(layer.backing_format, "qcow2") == 0, "layer 0");
         EXPECT_OK(qcow2_get_layer(disk, 2, &layer, &err), &err);
         EXPECT(layer.format == QCOW2_FORMAT_RAW && layer.size == 512 * k
-               && layer.allocated == 64 * k && !layer.backing, "layer 2");
+               && layer.allocated == 64 * k && !layer.backing[0], "layer 2");
         EXPECT(qcow2_get_layer(disk, 3, &layer, &err) == -1
                && err.errnum == EINVAL, "%s", err.text);
         qcow2_close(disk, NULL);

@@ -23,6 +23,7 @@
 #include "meta/image.h"
 #include "request/request.h"
 #include "rng.h"
+#include "snapshots.h"
 
 enum { C = 512, NR_CLUSTERS = 200, SIZE = NR_CLUSTERS * C };
 enum { FIRST_SEED = 100, SECOND_SEED = 200, ELSEWHERE_SEED = 300 };
@@ -401,7 +402,7 @@ expect_snapshot(struct trial *t)
 
     if (qcow2_get_nr_snapshots(t->first.disk) == 0)
         return;
-    qcow2_get_snapshot(t->first.disk, 0, &info);
+    snapshot_get(t->first.disk, 0, &info);
     if (strcmp(info.name, "s") != 0)
         return;
     s = qcow2_open_snapshot(t->first.disk, "s", &err);

@@ -13,6 +13,7 @@
 #include "io-mem.h"
 #include "oracle.h"
 #include "play.h"
+#include "snapshots.h"
 #include "tmpdir.h"
 
 enum backing { NO_BACKING, OTHER_QCOW2, SHORT_RAW, LONG_RAW, NR_BACKINGS };
@@ -212,7 +213,7 @@ verify_snapshots(struct trial *t)
         struct qcow2_snapshot info;
         struct qcow2_disk *s;
 
-        qcow2_get_snapshot(t->play.disk, i, &info);
+        snapshot_get(t->play.disk, i, &info);
         s = qcow2_open_snapshot(t->play.disk, info.name, &err);
         EXPECT(s, "snapshot %s: %s", info.name, err.text);
         memcpy(want, t->below, t->g.size);

@@ -11,6 +11,7 @@
 #include "expect.h"
 #include "oracle.h"
 #include "rig.h"
+#include "snapshots.h"
 #include "tmpdir.h"
 
 static const struct qcow2_snapshot_create_options plain = { 0 };
@@ -158,7 +159,7 @@ expect_snapshot(struct rig *r, size_t i, const char *id, const char *name)
     struct qcow2_snapshot s;
 
     EXPECT(i < qcow2_get_nr_snapshots(r->play.disk), "no snapshot %zu", i);
-    qcow2_get_snapshot(r->play.disk, i, &s);
+    snapshot_get(r->play.disk, i, &s);
     EXPECT(strcmp(s.id, id) == 0 && strcmp(s.name, name) == 0,
            "snapshot %zu is %s '%s', should be %s '%s'", i, s.id, s.name, id,
            name);
@@ -201,9 +202,9 @@ new_ids_are_new_whatever_ids_there_are(void **state)
             struct qcow2_snapshot new, other;
 
             create(&r, "new");
-            qcow2_get_snapshot(r.play.disk, n, &new);
+            snapshot_get(r.play.disk, n, &new);
             for (size_t k = 0; k < n; k++) {
-                qcow2_get_snapshot(r.play.disk, k, &other);
+                snapshot_get(r.play.disk, k, &other);
                 EXPECT(strcmp(new.id, other.id) != 0, "two have the id %s",
                        new.id);
             }
@@ -221,7 +222,7 @@ expect_deleted(struct rig *r, const char *what, const char *id_left)
     for (size_t i = 0; i < qcow2_get_nr_snapshots(r->play.disk); i++) {
         struct qcow2_snapshot s;
 
-        qcow2_get_snapshot(r->play.disk, i, &s);
+        snapshot_get(r->play.disk, i, &s);
         if (strcmp(s.id, id_left) == 0)
             return;
     }
@@ -298,7 +299,7 @@ dates_and_clocks_are_stored_as_given(void **state)
     start(&r, "size 1M; data 0 1");
     EXPECT_OK(qcow2_snapshot_create(r.play.disk, "a", &o, &err), &err);
     create(&r, "b");
-    qcow2_get_snapshot(r.play.disk, 0, &s);
+    snapshot_get(r.play.disk, 0, &s);
     assert_int_equal(s.date_sec, o.date_sec);
     assert_int_equal(s.date_nsec, o.date_nsec);
     assert_int_equal(s.vm_clock_nsec, o.vm_clock_nsec);

@@ -9,6 +9,7 @@
 #include "expect.h"
 #include "oracle.h"
 #include "rig.h"
+#include "snapshots.h"
 #include "tmpdir.h"
 
 /* A stream that ends, or fails, somewhere. */
@@ -123,7 +124,7 @@ states_of_any_length_are_read_as_they_were_stored(void **state)
         struct qcow2_disk *s;
 
         EXPECT_OK(save(&r, "s", &in, &err), &err);
-        qcow2_get_snapshot(r.play.disk, 1, &info);
+        snapshot_get(r.play.disk, 1, &info);
         assert_int_equal(info.vm_state_size, lengths[i]);
         assert_int_equal(info.disk_size, 3 << 20);
         s = open_snapshot(&r, "s");

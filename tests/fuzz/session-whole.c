@@ -12,6 +12,7 @@
 #include "bounds.h"
 #include "rng.h"
 #include "session.h"
+#include "snapshots.h"
 
 enum {
     MAX_MODEL_BYTES = 2 << 20, /* of the disk, and of each snapshot */
@@ -46,7 +47,7 @@ open_saved(struct session *s, unsigned i, struct qcow2_error *err)
 {
     struct qcow2_snapshot info;
 
-    qcow2_get_snapshot(s->disk, i, &info);
+    snapshot_get(s->disk, i, &info);
     return qcow2_open_snapshot(s->disk, info.name, err);
 }
 
@@ -140,7 +141,7 @@ do_apply_or_delete(struct session *s, bool apply, const struct command *op,
     if (nr == 0)
         return;
     i = op->a & A_BEHIND ? nr - 1 - i % nr : i % nr;
-    qcow2_get_snapshot(s->disk, i, &info);
+    snapshot_get(s->disk, i, &info);
     name = strdup(info.name); /* valid only until they change */
     r = apply ? qcow2_snapshot_apply(s->disk, name, err)
               : qcow2_snapshot_delete(s->disk, name, err);
@@ -248,7 +249,7 @@ session_look(struct session *s, unsigned i)
 
     if (nr == 0)
         return;
-    qcow2_get_snapshot(s->disk, i % nr, &info);
+    snapshot_get(s->disk, i % nr, &info);
     n = min_u64(info.vm_state_size, MAX_READ_BYTES);
     disk = open_saved(s, i % nr, NULL);
     if (!disk)

@@ -24,7 +24,7 @@ look_at(struct sparse *file, const struct qcow2_options *options)
     struct qcow2_error err = { 0 };
     struct qcow2_disk *disk = disk_open_io(io, "/nonexistent/fuzzed", options,
                                            &err);
-    struct qcow2_snapshot snapshot;
+    struct qcow2_snapshot_list list;
     struct qcow2_layer layer;
 
     if (!disk) {
@@ -33,14 +33,14 @@ look_at(struct sparse *file, const struct qcow2_options *options)
         sparse_free(before);
         return;
     }
-    for (size_t i = 0; i < qcow2_get_nr_snapshots(disk); i++)
-        qcow2_get_snapshot(disk, i, &snapshot);
+    MUST(qcow2_get_snapshots(disk, &list, NULL) == 0, "no list");
+    MUST(list.nr == qcow2_get_nr_snapshots(disk), "a list cut short");
     for (unsigned i = 0; i < qcow2_get_nr_layers(disk); i++)
         qcow2_get_layer(disk, i, &layer, NULL);
-    if (qcow2_get_nr_snapshots(disk) > 0) {
-        qcow2_get_snapshot(disk, 0, &snapshot);
-        qcow2_close(qcow2_open_snapshot(disk, snapshot.id, NULL), NULL);
-    }
+    if (list.nr > 0)
+        qcow2_close(qcow2_open_snapshot(disk, list.snapshots[0].id, NULL),
+                    NULL);
+    qcow2_snapshot_list_free(&list);
     MUST(qcow2_close(disk, NULL) == 0 || !options->readonly, "close");
     if (options->readonly)
         MUST(sparse_same(file, before), "reading changed the file");

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "expect.h"
+#include "snapshots.h"
 
 enum { MAX_SAVED = 12 };
 
@@ -110,7 +111,7 @@ read_saved(struct contents *c, struct qcow2_disk *disk, size_t i)
     struct qcow2_error err;
     struct saved s = { .size = 0 };
 
-    qcow2_get_snapshot(disk, i, &info);
+    snapshot_get(disk, i, &info);
     snprintf(s.id, sizeof s.id, "%s", info.id);
     snprintf(s.name, sizeof s.name, "%s", info.name);
     s.size = info.disk_size;

@@ -8,6 +8,7 @@
 #include "expect.h"
 #include "jobs.h"
 #include "rng.h"
+#include "snapshots.h"
 #include "states.h"
 #include "tmpdir.h"
 
@@ -74,7 +75,7 @@ expect_snapshots(struct qcow2_disk *disk, const struct builder *b,
         struct qcow2_disk *s;
         struct qcow2_error err;
 
-        qcow2_get_snapshot(disk, i, &info);
+        snapshot_get(disk, i, &info);
         s = qcow2_open_snapshot(disk, info.id, &err);
         EXPECT(s, "%s", err.text);
         if (below) {

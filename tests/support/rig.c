@@ -8,6 +8,7 @@
 #include "disk/open.h"
 #include "expect.h"
 #include "oracle.h"
+#include "snapshots.h"
 #include "tmpdir.h"
 
 static void *
@@ -132,7 +133,7 @@ rig_expect_snapshots(struct rig *r, struct qcow2_disk *disk)
         unsigned char *want = must_have(calloc(2, size));
         unsigned char *got = want + size;
 
-        qcow2_get_snapshot(disk, i, &info);
+        snapshot_get(disk, i, &info);
         s = qcow2_open_snapshot(disk, info.name, &err);
         EXPECT(s, "snapshot %s: %s", info.name, err.text);
         memcpy(want, r->below, size);

@@ -6,6 +6,7 @@
 
 #include "disk/open.h"
 #include "expect.h"
+#include "snapshots.h"
 
 /* A disk or snapshot. */
 struct content {
@@ -72,7 +73,7 @@ saved_read(struct mem *image)
         struct qcow2_snapshot info;
         struct qcow2_disk *snapshot;
 
-        qcow2_get_snapshot(disk, i, &info);
+        snapshot_get(disk, i, &info);
         snapshot = qcow2_open_snapshot(disk, info.name, &err);
         if (!snapshot) /* its entry is damaged */
             continue;

@@ -8,6 +8,7 @@
 #include "expect.h"
 #include "io-mem.h"
 #include "rng.h"
+#include "snapshots.h"
 #include "tmpdir.h"
 
 static const struct qcow2_options defaults = { .fd = -1 };
@@ -54,6 +55,36 @@ expect_clean(struct mem *m)
            a.nr_corruptions, a.nr_leaks, a.first);
 }
 
+/* Others may change it, and close the disk. */
+static void
+test_a_list_stays_as_it_was(void **state)
+{
+    static const struct qcow2_snapshot_create_options plain;
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    struct mem *m = mem_of("size 1M; data 0 1; snapshot 7 first;"
+                           "data 0 2; snapshot 8 second vmstate=2");
+    struct qcow2_disk *disk = open_mem(m, &options);
+    struct qcow2_snapshot_list list;
+    struct qcow2_error err;
+
+    (void)state;
+    EXPECT_OK(qcow2_get_snapshots(disk, &list, &err), &err);
+    EXPECT_OK(qcow2_snapshot_delete(disk, "second", &err), &err);
+    EXPECT_OK(qcow2_snapshot_delete(disk, "first", &err), &err);
+    EXPECT_OK(qcow2_snapshot_create(disk, "third", &plain, &err), &err);
+    EXPECT_OK(qcow2_snapshot_create(disk, "fourth", &plain, &err), &err);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    mem_free(m);
+    assert_int_equal(list.nr, 2);
+    assert_string_equal(list.snapshots[0].id, "7");
+    assert_string_equal(list.snapshots[0].name, "first");
+    assert_string_equal(list.snapshots[1].id, "8");
+    assert_string_equal(list.snapshots[1].name, "second");
+    assert_int_equal(list.snapshots[1].vm_state_size, 2 * 65536);
+    qcow2_snapshot_list_free(&list);
+    assert_int_equal(list.nr, 0);
+}
+
 static void
 test_snapshots_are_listed(void **state)
 {
@@ -64,7 +95,7 @@ test_snapshots_are_listed(void **state)
 
     (void)state;
     assert_int_equal(qcow2_get_nr_snapshots(disk), 2);
-    qcow2_get_snapshot(disk, 1, &s);
+    snapshot_get(disk, 1, &s);
     assert_string_equal(s.id, "8");
     assert_string_equal(s.name, "second");
     assert_int_equal(s.disk_size, 1 << 20);
@@ -195,6 +226,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshots_are_listed),
+        cmocka_unit_test(test_a_list_stays_as_it_was),
         cmocka_unit_test(test_snapshot_is_a_readonly_disk_of_its_own_size),
         cmocka_unit_test(test_disk_may_be_closed_before_its_snapshot),
         cmocka_unit_test(test_snapshot_shows_the_backing_file),
