@@ -296,7 +296,7 @@ zero_clusters(struct image *img, uint64_t guest_off, uint64_t *nr_bytes,
                                    : 0;
     if (*nr_bytes > 0)
         return 0;
-    if (source_chain_is_zero(&img->chain, guest_off,
+    if (source_chain_is_zero(&img->chain, 0, guest_off,
                              guest_off + img->cluster_size, &zero, err) == -1)
         return -1;
     *nr_bytes = zero ? img->cluster_size : 0;

@@ -77,14 +77,15 @@ source_chain_lookup(const struct source_chain *chain, unsigned first,
 }
 
 int
-source_chain_is_zero(const struct source_chain *chain, uint64_t from,
-                     uint64_t to, bool *zero, struct qcow2_error *err)
+source_chain_is_zero(const struct source_chain *chain, unsigned first,
+                     uint64_t from, uint64_t to, bool *zero,
+                     struct qcow2_error *err)
 {
     *zero = true;
     while (from < to && *zero) {
         struct mapping m;
 
-        if (source_chain_lookup(chain, 0, from, to - from, &m, NULL, err)
+        if (source_chain_lookup(chain, first, from, to - from, &m, NULL, err)
             == -1)
             return -1;
         *zero = m.kind == MAP_ZERO;

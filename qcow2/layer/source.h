@@ -114,9 +114,11 @@ int source_chain_walk(const struct source_chain *chain, unsigned first,
                       struct mapping *m, unsigned *depth,
                       struct qcow2_error *err);
 
-/* Does [from, to) read as zeroes, as far as tables tell? */
-int source_chain_is_zero(const struct source_chain *chain, uint64_t from,
-                         uint64_t to, bool *zero, struct qcow2_error *err);
+/* Does [from, to) read as zeroes from layer `first` on, as far as tables tell?
+ */
+int source_chain_is_zero(const struct source_chain *chain, unsigned first,
+                         uint64_t from, uint64_t to, bool *zero,
+                         struct qcow2_error *err);
 
 /* Frees what the chain itself holds; layers are the owner's. */
 void source_chain_clear(struct source_chain *chain);

@@ -22,6 +22,7 @@ enum { SMALL_BYTES = 16384 };
 struct cow {
     uint64_t start, from, to, end;
     const void *buf;
+    unsigned first; /* layer that has what is there now: 1 if not layer 0 */
     struct alloc_run run;
     bool allocated; /* run is new, not the preallocated place it has */
 };
@@ -38,46 +39,74 @@ is_preallocated(const struct mapping *m)
     return m->kind == MAP_ZERO && m->copied;
 }
 
-/* How far from start on, at most to end, clusters must be allocated. The
- * first of them is known to. */
+/* How far, at most to c->end, clusters must be allocated: those of m, which c
+ * begins with, and what follows. Finds out which layer has their content.
+ */
 static int
-find_end(struct image *img, uint64_t start, uint64_t *end,
+find_end(struct image *img, struct cow *c, const struct mapping *m,
          struct qcow2_error *err)
 {
-    uint64_t pos = start;
+    uint64_t pos = c->start + m->nr_bytes;
 
-    while (pos < *end) {
-        struct mapping m;
+    c->first = m->kind == MAP_UNALLOCATED;
+    while (pos < c->end) {
+        struct mapping next;
 
-        if (map_lookup(&img->active, pos, *end - pos, &m, err) == -1)
+        if (map_lookup(&img->active, pos, c->end - pos, &next, err) == -1)
             return -1;
-        if (is_in_place(&m) || is_preallocated(&m))
+        if (is_in_place(&next) || is_preallocated(&next))
             break;
-        pos += m.nr_bytes;
+        if (next.kind != MAP_UNALLOCATED)
+            c->first = 0;
+        pos += next.nr_bytes;
     }
-    *end = pos;
+    c->end = pos;
     return 0;
 }
 
-/* Reads what [from, to) holds now into space, unless the new place reads as
- * zeroes anyway and so shall it: then *needed is false. */
+/* Reads [from, to), inside the disk and not empty, into space, unless it reads
+ * as zeroes and so do the new clusters: then *needed is false.
+ */
+static int
+read_inside(struct image *img, const struct cow *c, uint64_t from,
+            uint64_t to, unsigned char *space, bool *needed,
+            struct qcow2_error *err)
+{
+    struct mapping m;
+    bool zero;
+
+    if (source_chain_lookup(&img->chain, c->first, from, to - from, &m, NULL,
+                            err) == -1)
+        return -1;
+    /* Mostly it is one run, and the lookup was all there is to look up. */
+    if (m.nr_bytes == to - from && m.kind != MAP_COMPRESSED) {
+        *needed = m.kind != MAP_ZERO || !c->run.reads_zero;
+        return *needed ? read_mapping(&m, space, err) : 0;
+    }
+    if (source_chain_is_zero(&img->chain, c->first, from, to, &zero, err)
+        == -1)
+        return -1;
+    *needed = !zero || !c->run.reads_zero;
+    return *needed ? read_chain(&img->chain, c->first, space, to - from, from,
+                                err) : 0;
+}
+
+/* Reads what [from, to) holds now, or shall hold past the disk's end; needed
+ * as for read_inside.
+ */
 static int
 read_old(struct image *img, const struct cow *c, uint64_t from, uint64_t to,
          unsigned char *space, bool *needed, struct qcow2_error *err)
 {
     uint64_t inside = max_u64(from, min_u64(to, img->active.src.size));
-    bool zero;
 
-    *needed = false;
-    if (from == to)
-        return 0;
-    if (source_chain_is_zero(&img->chain, from, to, &zero, err) == -1)
+    *needed = from < to && !c->run.reads_zero;
+    if (from < inside
+        && read_inside(img, c, from, inside, space, needed, err) == -1)
         return -1;
-    if (zero && c->run.reads_zero)
-        return 0;
-    *needed = true;
-    memset(space + (inside - from), 0, to - inside);
-    return read_chain(&img->chain, 0, space, inside - from, from, err);
+    if (*needed)
+        memset(space + (inside - from), 0, to - inside);
+    return 0;
 }
 
 /* One merged write of the data and what surrounds it in the first and the
@@ -126,7 +155,7 @@ place_run(struct image *img, struct cow *c, const struct mapping *m,
         if (overlap_check(img, m->host_off, m->nr_bytes, err) == -1)
             return -1;
     } else {
-        if (find_end(img, c->start, &c->end, err) == -1
+        if (find_end(img, c, m, err) == -1
             || alloc_clusters(img, (c->end - c->start) >> img->cluster_bits,
                               &c->run, err) == -1)
             return -1;

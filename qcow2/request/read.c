@@ -9,7 +9,7 @@
 /* Compressed clusters handed down at once. */
 enum { MAX_PARTS = 64 };
 
-static int
+int
 read_mapping(const struct mapping *m, void *buf, struct qcow2_error *err)
 {
     switch (m->kind) {

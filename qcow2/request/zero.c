@@ -199,7 +199,7 @@ is_zero(struct image *img, uint64_t from, uint64_t to, bool *zero,
         int ret;
 
         range_lock_shared(&img->ranges, &r, from, from + piece);
-        ret = source_chain_is_zero(&img->chain, from, from + piece, zero,
+        ret = source_chain_is_zero(&img->chain, 0, from, from + piece, zero,
                                    err);
         range_unlock(&img->ranges, &r);
         if (ret == -1)

@@ -16,23 +16,26 @@ budget ()
         | tr -d ,
 }
 
-# instructions IMAGE read|write COUNT
+# instructions IMAGE read|write|first-write COUNT: of a copy of IMAGE when it
+# is written for the first time.
 instructions ()
 {
+    cp "$1" run.qcow2
+    set -- run.qcow2 "${@:2}"
     valgrind --tool=callgrind --callgrind-out-file="$tmp/callgrind" \
         "$abs_top_builddir/tests/bench/requests" "$@" 2>&1 \
         | sed -nE 's/^==.* Collected *: *//p'
 }
 
-# costs WHAT IMAGE read|write
+# costs WHAT IMAGE read|write|first-write [COUNT]
 costs ()
 {
-    local few many cost limit
+    local few many cost limit count="${4:-20000}"
     limit="$(budget "$1")"
     [ -n "$limit" ] || fail "DESIGN.md has no budget for '$1'"
-    few="$(instructions "$2" "$3" 20000)"
-    many="$(instructions "$2" "$3" 40000)"
-    cost=$(((many - few) / 20000))
+    few="$(instructions "$2" "$3" "$count")"
+    many="$(instructions "$2" "$3" $((2 * count)))"
+    cost=$(((many - few) / count))
     echo "$1: $cost instructions, at most $limit"
     [ "$cost" -gt 0 ] && [ "$cost" -le "$limit" ] \
         || fail "$1: $cost instructions, more than $limit"
@@ -47,3 +50,5 @@ done
 costs "read" 0.qcow2 read
 costs "read through a chain of 8" 7.qcow2 read
 costs "overwrite" 0.qcow2 write
+qemu-img create -q -f qcow2 -b 0.qcow2 -F qcow2 -o cluster_size=8k cow.qcow2
+costs "copy-on-write" cow.qcow2 first-write 4000

@@ -17,13 +17,11 @@ stop(const char *what)
     exit(1);
 }
 
-/* Every offset once before any comes again. */
+/* Every multiple of `step` once before any comes again. */
 static uint64_t
-nth_offset(uint64_t n, uint64_t size)
+nth_offset(uint64_t n, uint64_t size, uint64_t step)
 {
-    uint64_t nr = size / REQUEST_BYTES;
-
-    return n * 7919 % nr * REQUEST_BYTES;
+    return n * 7919 % (size / step) * step;
 }
 
 int
@@ -34,23 +32,25 @@ main(int argc, char **argv)
     struct qcow2_error err;
     struct qcow2_disk *disk;
     bool writes;
-    uint64_t count, size;
+    uint64_t count, size, step = REQUEST_BYTES;
 
 #ifndef __OPTIMIZE__
     fprintf(stderr, "requests: built without optimization\n");
     return 77;
 #endif
     if (argc != 4)
-        stop("usage: requests IMAGE read|write COUNT");
-    writes = strcmp(argv[2], "write") == 0;
+        stop("usage: requests IMAGE read|write|first-write COUNT");
+    writes = strcmp(argv[2], "read") != 0;
     count = strtoull(argv[3], NULL, 10);
     options.readonly = !writes;
     disk = qcow2_open(argv[1], &options, &err);
     if (!disk)
         stop(err.text);
     size = qcow2_get_size(disk);
+    if (strcmp(argv[2], "first-write") == 0)
+        step = qcow2_get_cluster_size(disk);
     for (uint64_t i = 0; i < count; i++) {
-        uint64_t guest_off = nth_offset(i, size);
+        uint64_t guest_off = nth_offset(i, size, step);
         int r = writes ? qcow2_pwrite(disk, buf, sizeof buf, guest_off, 0,
                                       &err)
                        : qcow2_pread(disk, buf, sizeof buf, guest_off, &err);

@@ -109,7 +109,7 @@ a_failure_is_the_callers(void **state)
     s->fakes[1].fails[4] = true;
     EXPECT(source_chain_lookup(&s->chain, 0, 3 * B, B, &m, NULL, &err) == -1
            && err.errnum == EIO, "block 3");
-    EXPECT(source_chain_is_zero(&s->chain, 0, 4 * B, &zero, &err) == -1,
+    EXPECT(source_chain_is_zero(&s->chain, 0, 0, 4 * B, &zero, &err) == -1,
            "is zero");
     expect_found(s, 0, 4 * B, B, MAP_DATA, 0, B);
 }
@@ -123,15 +123,15 @@ zero_is_zero_in_all_of_a_range(void **state)
 
     fake_fill(&s->fakes[0], 0, 10, MAP_ZERO);
     fake_fill(&s->fakes[2], 0, 12, MAP_DATA);
-    EXPECT_OK(source_chain_is_zero(&s->chain, 0, 10 * B, &zero, &err), &err);
+    EXPECT_OK(source_chain_is_zero(&s->chain, 0, 0, 10 * B, &zero, &err), &err);
     EXPECT(zero, "zero clusters");
-    EXPECT_OK(source_chain_is_zero(&s->chain, 0, 10 * B + 1, &zero, &err),
+    EXPECT_OK(source_chain_is_zero(&s->chain, 0, 0, 10 * B + 1, &zero, &err),
               &err);
     EXPECT(!zero, "data below");
-    EXPECT_OK(source_chain_is_zero(&s->chain, 12 * B, 200 * B, &zero, &err),
+    EXPECT_OK(source_chain_is_zero(&s->chain, 0, 12 * B, 200 * B, &zero, &err),
               &err);
     EXPECT(zero, "nothing, and past the end");
-    EXPECT_OK(source_chain_is_zero(&s->chain, 5, 5, &zero, &err), &err);
+    EXPECT_OK(source_chain_is_zero(&s->chain, 0, 5, 5, &zero, &err), &err);
     EXPECT(zero, "no bytes");
 }
 
