@@ -64,6 +64,11 @@ struct check {
     struct counts stored;       /* its refcount plus 1, if it differs */
     struct counts l2;           /* how often a cluster is an L2 table */
     struct counts l2_active;    /* of the active disk */
+    struct counts shared;       /* metadata that something else uses, too */
+    struct counts moved;        /* of these, how many references from L2
+                                 * entries go to a copy */
+    struct counts copies;       /* the cluster of the copy, once there is one */
+    uint64_t *new_reftable;     /* of refcounts just rebuilt, or NULL */
     unsigned char *table;       /* buffer of cluster_size */
 
     /* Some entry made no sense: what it should have pointed to seems to be
@@ -227,10 +232,36 @@ void repair_drop_pending(struct check *c);
 int repair_entries(struct check *c, bool set_copied,
                    struct qcow2_error *err);
 
+/* repair-unshare.c: guest data in a cluster that is metadata, too, get a copy
+ * of their own: as far as the entries lie in tables that are only tables.
+ *
+ *   plan       counts the entries, before anything is written
+ *   reserve    places copies from a cluster on, and counts what they will be
+ *              referred to; the originals stay counted
+ *   write      makes them
+ *   switch     once new refcounts are durable: has entries point to copies
+ *   cluster    where the copy of a cluster is; 0: there is none
+ */
+int repair_unshare_plan(struct check *c, struct qcow2_error *err);
+int repair_unshare_reserve(struct check *c, uint64_t first,
+                           struct qcow2_error *err);
+int repair_unshare_write(struct check *c, struct qcow2_error *err);
+uint64_t repair_unshare_cluster(struct check *c, uint64_t cluster);
+uint64_t repair_unshare_nr(struct check *c);
+
+/* repair-entries.c: points entries to copies. Then, once the originals are
+ * only metadata, corrects entries in these. */
+int repair_entries_unshare(struct check *c, struct qcow2_error *err);
+int repair_entries_unshared(struct check *c, struct qcow2_error *err);
+
 /* repair-rebuild.c: first, the old refcount table and refblocks count as
  * references no more. Then, writes a new table with new refblocks behind the
  * end of the file, and switches the header to it. */
 int repair_drop_refcounts(struct check *c, struct qcow2_error *err);
 int repair_rebuild(struct check *c, struct qcow2_error *err);
+
+/* Takes the references that moved to copies from the refcounts just rebuilt.
+ */
+int repair_rebuild_lower(struct check *c, struct qcow2_error *err);
 
 #endif /* QCOW2_CHECK_PRIVATE_H */

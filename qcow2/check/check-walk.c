@@ -348,21 +348,28 @@ count_l2_table(struct check *c, uint64_t cluster, struct qcow2_error *err)
 
 /* Metadata that must not be used by anything else (an L2 table may be by
  * several L1 entries). */
-static void
-expect_alone(struct check *c, uint64_t cluster, enum problem problem)
+static int
+expect_alone(struct check *c, uint64_t cluster, enum problem problem,
+             struct qcow2_error *err)
 {
     if (counts_get(&c->refs, cluster)
-        > max_u64(1, counts_get(&c->l2, cluster)))
-        check_report(c, problem, scale_up(cluster, c->cluster_bits), 0, 0);
+        <= max_u64(1, counts_get(&c->l2, cluster)))
+        return 0;
+    check_report(c, problem, scale_up(cluster, c->cluster_bits), 0, 0);
+    if (problem != PROBLEM_METADATA_SHARED || c->quiet)
+        return 0;
+    return counts_set(&c->shared, cluster, 1, err);
 }
 
 static int
 sweep_alone(struct check *c, uint64_t start, uint64_t end, uint64_t weight,
             struct qcow2_error *err)
 {
-    (void)weight, (void)err;
+    (void)weight;
     for (; start < end; start += c->cluster_size)
-        expect_alone(c, start >> c->cluster_bits, PROBLEM_METADATA_SHARED);
+        if (expect_alone(c, start >> c->cluster_bits,
+                         PROBLEM_METADATA_SHARED, err) == -1)
+            return -1;
     return 0;
 }
 
@@ -383,14 +390,18 @@ find_shared_metadata(struct check *c, struct qcow2_error *err)
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         for (uint64_t at = others[i].start; at < others[i].end;
              at += c->cluster_size)
-            expect_alone(c, at >> c->cluster_bits, PROBLEM_METADATA_SHARED);
+            if (expect_alone(c, at >> c->cluster_bits,
+                             PROBLEM_METADATA_SHARED, err) == -1)
+                return -1;
     if (check_sweep(c, l1, c->nr_l1, sweep_alone, err) == -1)
         return -1;
     for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++)
-        expect_alone(c, i, PROBLEM_METADATA_SHARED);
+        if (expect_alone(c, i, PROBLEM_METADATA_SHARED, err) == -1)
+            return -1;
     for (uint32_t i = 0; i < h->reftable_clusters; i++)
-        expect_alone(c, (h->reftable_offset >> c->cluster_bits) + i,
-                     PROBLEM_REFTABLE_SHARED);
+        if (expect_alone(c, (h->reftable_offset >> c->cluster_bits) + i,
+                         PROBLEM_REFTABLE_SHARED, err) == -1)
+            return -1;
     c->rebuild |= c->nr[PROBLEM_REFTABLE_SHARED] > 0;
     return 0;
 }

@@ -248,6 +248,10 @@ check_end(struct check *c)
     counts_free(&c->stored);
     counts_free(&c->l2);
     counts_free(&c->l2_active);
+    counts_free(&c->shared);
+    counts_free(&c->moved);
+    counts_free(&c->copies);
+    free(c->new_reftable);
     repair_drop_pending(c);
     free(c->bitmap_tables);
     free(c->reftable);

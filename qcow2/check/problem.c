@@ -106,7 +106,7 @@ const struct problem_kind problem_kinds[NR_PROBLEMS] = {
         "L2 entry at {at}: compressed data at {hex} is past the end of the "
         "file"),
     [PROBLEM_METADATA_SHARED] = CORRUPTION(
-        REMEDY_NONE, "metadata-shared",
+        REMEDY_COPY, "metadata-shared",
         "metadata cluster at {at}: something else uses it too"),
     [PROBLEM_BITMAP_DIRECTORY] = CORRUPTION(
         REMEDY_NONE, "bitmap-directory",
@@ -137,6 +137,7 @@ problem_is_damage(enum problem problem)
     case REMEDY_NONE:
     case REMEDY_REBUILD:
     case REMEDY_ENTRY:
+    case REMEDY_COPY:
     case REMEDY_BITMAPS:
     case REMEDY_SNAPSHOTS:
         return true;
@@ -165,6 +166,9 @@ problem_remedy(enum remedy remedy)
         return "write all refcounts anew, at the end of the file";
     case REMEDY_ENTRY:
         return "put the entry right; it reads as before";
+    case REMEDY_COPY:
+        return "copy guest data that lie there to a place of their own, "
+               "where only their entries point to them";
     case REMEDY_BITMAPS:
         return "drop all bitmaps, by clearing their feature bit";
     case REMEDY_SNAPSHOTS:

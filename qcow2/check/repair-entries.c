@@ -12,6 +12,7 @@ struct fix {
     bool is_l1;
     bool is_active;     /* COPIED means something */
     bool set_copied;    /* or clear it, and remove flaws */
+    bool unshare;       /* or point entries to copies, and nothing else */
 };
 
 static uint64_t
@@ -24,6 +25,9 @@ fix_copied(struct check *c, const struct fix *f, uint64_t entry,
 
     if (!f->is_active || host_off == 0 || host_off >= c->file_size)
         return entry;
+    /* What is being moved away from is alone only at the end. */
+    if (!f->set_copied && repair_unshare_cluster(c, cluster) != 0)
+        return entry_with_copied(entry, false);
     if (!f->set_copied)
         return alone ? entry : entry_with_copied(entry, false);
     /* Who mends leaks only touches what leaked. */
@@ -45,12 +49,30 @@ fix_l1_entry(struct check *c, const struct fix *f, uint64_t entry)
     return fix_copied(c, f, entry, e.host_off);
 }
 
+/* COPIED comes later, with that of all others. */
+static uint64_t
+unshare_entry(struct check *c, uint64_t entry, const struct l2_entry *e)
+{
+    uint64_t cluster = e->host_off >> c->cluster_bits, copy;
+
+    if (e->kind == MAP_COMPRESSED || e->host_off == 0
+        || e->flaws & ENTRY_MISALIGNED)
+        return entry;
+    copy = repair_unshare_cluster(c, cluster);
+    if (copy == 0)
+        return entry;
+    entry &= ~(L2_OFFSET_MASK | ENTRY_COPIED);
+    return entry | scale_up(copy, c->cluster_bits);
+}
+
 static uint64_t
 fix_l2_entry(struct check *c, const struct fix *f, uint64_t entry)
 {
     struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
                                         c->hdr->version);
 
+    if (f->unshare)
+        return unshare_entry(c, entry, &e);
     if (e.kind == MAP_COMPRESSED)
         return f->set_copied ? entry : entry_with_copied(entry, false);
     if (!f->set_copied) {
@@ -65,19 +87,29 @@ fix_l2_entry(struct check *c, const struct fix *f, uint64_t entry)
 static uint64_t
 fix_entry(struct check *c, const struct fix *f, uint64_t entry)
 {
-    return f->is_l1 ? fix_l1_entry(c, f, entry) : fix_l2_entry(c, f, entry);
+    if (f->is_l1)
+        return f->unshare ? entry : fix_l1_entry(c, f, entry);
+    return fix_l2_entry(c, f, entry);
 }
 
-/* What the table holds when COPIED is set: a plan has not written what is
- * done before. */
+/* What the table holds when this pass comes to it: a plan has not written
+ * what is done before. */
 static void
-plan_first_pass(struct check *c, const struct fix *f, be64 *table, size_t nr)
+plan_earlier_passes(struct check *c, const struct fix *f, be64 *table,
+                    size_t nr)
 {
-    struct fix first = *f;
+    struct fix clear = *f, unshare = *f;
 
-    first.set_copied = false;
-    for (size_t i = 0; i < nr; i++)
-        table[i] = be64_make(fix_entry(c, &first, be64_get(table[i])));
+    clear.set_copied = clear.unshare = false;
+    unshare.set_copied = false;
+    unshare.unshare = true;
+    for (size_t i = 0; i < nr; i++) {
+        uint64_t entry = fix_entry(c, &clear, be64_get(table[i]));
+
+        if (f->set_copied)
+            entry = fix_entry(c, &unshare, entry);
+        table[i] = be64_make(entry);
+    }
 }
 
 /* Entries [from, to) of the table in c->table, which begins at start. */
@@ -85,7 +117,8 @@ static int
 write_entries(struct check *c, const struct fix *f, uint64_t start,
               uint64_t from, uint64_t to, struct qcow2_error *err)
 {
-    const char *why = f->set_copied ? "set COPIED" : f->is_l1
+    const char *why = f->set_copied ? "set COPIED"
+                      : f->unshare ? "point L2 entries to copies" : f->is_l1
                       ? "correct L1 entries" : "correct L2 entries";
 
     if (from >= to)
@@ -112,9 +145,9 @@ fix_cluster(struct check *c, const struct fix *f, uint64_t start,
         return -1;
     if (is_hole)
         return 0;
-    if (f->set_copied && c->options.plan
+    if ((f->set_copied || f->unshare) && c->options.plan
         && c->options.repair == QCOW2_REPAIR_ALL)
-        plan_first_pass(c, f, table, (end - start) / sizeof *table);
+        plan_earlier_passes(c, f, table, (end - start) / sizeof *table);
     for (uint64_t i = 0; i < (end - start) / sizeof *table; i++) {
         uint64_t old = be64_get(table[i]);
         uint64_t entry = fix_entry(c, f, old);
@@ -205,4 +238,54 @@ repair_entries(struct check *c, bool set_copied, struct qcow2_error *err)
            == -1)
         return -1;
     return fix_l2_tables(c, set_copied, err);
+}
+
+int
+repair_entries_unshare(struct check *c, struct qcow2_error *err)
+{
+    const struct fix f = { .unshare = true };
+
+    for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++) {
+        uint64_t at = scale_up(i, c->cluster_bits);
+
+        if (fix_cluster(c, &f, at, at + c->cluster_size, err) == -1)
+            return -1;
+    }
+    return 0;
+}
+
+/* Corrects the part of an L1 table that lies in clusters moved away from. */
+static int
+fix_unshared_l1(struct check *c, const struct span *l1, bool is_active,
+                struct qcow2_error *err)
+{
+    const struct fix f = { .is_l1 = true, .is_active = is_active };
+
+    for (uint64_t i = 0; counts_next(&c->moved, &i, UINT64_MAX); i++) {
+        uint64_t at = scale_up(i, c->cluster_bits);
+        uint64_t start = max_u64(at, l1->start);
+        uint64_t end = min_u64(at + c->cluster_size, l1->end);
+
+        if (start < end && fix_cluster(c, &f, start, end, err) == -1)
+            return -1;
+    }
+    return 0;
+}
+
+int
+repair_entries_unshared(struct check *c, struct qcow2_error *err)
+{
+    if (fix_unshared_l1(c, &c->l1[0], true, err) == -1)
+        return -1;
+    for (uint64_t i = 0; counts_next(&c->moved, &i, UINT64_MAX); i++) {
+        const struct fix f = {
+            .is_active = counts_get(&c->l2_active, i) > 0,
+        };
+        uint64_t at = scale_up(i, c->cluster_bits);
+
+        if (counts_get(&c->l2, i) > 0
+            && fix_cluster(c, &f, at, at + c->cluster_size, err) == -1)
+            return -1;
+    }
+    return 0;
 }

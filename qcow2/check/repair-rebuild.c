@@ -16,12 +16,13 @@
 
 enum { MAX_ENTRIES = MAX_REFTABLE_BYTES / 8 };
 
-/* Where the new snapshot table lies, if there is one; the new refcount table
- * and its refblocks follow it. */
+/* Where the new snapshot table lies, if there is one; copies of data, the new
+ * refcount table and its refblocks follow it. */
 struct rebuild {
     uint64_t first;           /* host cluster */
     unsigned char *snapshots; /* the table */
     uint64_t snapshot_bytes, snapshot_clusters;
+    uint64_t nr_copies;       /* repair-unshare.c */
     uint64_t table_clusters;
     uint64_t nr_entries;
     uint64_t nr_blocks;
@@ -106,6 +107,13 @@ check_room(const struct check *c, const struct rebuild *r, uint64_t total,
     return 0;
 }
 
+/* Clusters from r->first on that lie before the refblocks. */
+static uint64_t
+before_blocks(const struct rebuild *r)
+{
+    return r->snapshot_clusters + r->nr_copies + r->table_clusters;
+}
+
 /* The new table and blocks must be counted in the new blocks too. */
 static int
 lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
@@ -113,7 +121,7 @@ lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
     uint64_t total;
 
     do {
-        total = r->snapshot_clusters + r->table_clusters + r->nr_blocks;
+        total = before_blocks(r) + r->nr_blocks;
         if (total > 0)
             for (uint64_t idx = r->first >> c->refblock_bits;
                  idx <= (r->first + total - 1) >> c->refblock_bits; idx++)
@@ -121,8 +129,7 @@ lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
                     return -1;
         r->table_clusters = div_round_up(r->nr_entries * 8,
                                          c->cluster_size);
-    } while (total != r->snapshot_clusters + r->table_clusters
-                      + r->nr_blocks);
+    } while (total != before_blocks(r) + r->nr_blocks);
     if (scale_up(r->table_clusters, c->cluster_bits) > MAX_REFTABLE_BYTES)
         return error_set(err, EFBIG, "a refcount table for this file would "
                          "have more than the limit of %d bytes",
@@ -132,7 +139,7 @@ lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
     for (uint64_t i = 0; i < total; i++)
         if (counts_add(&c->refs, r->first + i, 1, err) == -1)
             return -1;
-    return 0;
+    return repair_unshare_reserve(c, r->first + r->snapshot_clusters, err);
 }
 
 static void
@@ -155,8 +162,7 @@ static int
 write_blocks(struct check *c, const struct rebuild *r, be64 *table,
              struct qcow2_error *err)
 {
-    uint64_t place = scale_up(r->first + r->snapshot_clusters
-                                  + r->table_clusters, c->cluster_bits);
+    uint64_t place = scale_up(r->first + before_blocks(r), c->cluster_bits);
 
     for (uint64_t idx = 0; idx < r->nr_entries; idx++) {
         if (!r->needed[idx])
@@ -166,6 +172,7 @@ write_blocks(struct check *c, const struct rebuild *r, be64 *table,
                          place, err) == -1)
             return -1;
         table[idx] = be64_make(place);
+        c->new_reftable[idx] = place;
         place += c->cluster_size;
     }
     return 0;
@@ -212,11 +219,12 @@ static int
 write_new(struct check *c, const struct rebuild *r, struct qcow2_error *err)
 {
     uint64_t nr_bytes = scale_up(r->table_clusters, c->cluster_bits);
-    uint64_t host_off = scale_up(r->first + r->snapshot_clusters,
-                                 c->cluster_bits);
+    uint64_t host_off = scale_up(r->first + r->snapshot_clusters
+                                     + r->nr_copies, c->cluster_bits);
     CLEANUP_FREE be64 *table = calloc(1, nr_bytes);
 
-    if (!table)
+    c->new_reftable = calloc(r->nr_entries + 1, sizeof *c->new_reftable);
+    if (!table || !c->new_reftable)
         return error_nomem(err);
     if (r->snapshot_bytes > 0
         && repair_write(c, "new snapshot table", r->snapshots,
@@ -224,7 +232,8 @@ write_new(struct check *c, const struct rebuild *r, struct qcow2_error *err)
                                                     c->cluster_bits), err)
            == -1)
         return -1;
-    if (write_blocks(c, r, table, err) == -1
+    if (repair_unshare_write(c, err) == -1
+        || write_blocks(c, r, table, err) == -1
         || repair_write(c, "new refcount table", table, nr_bytes, host_off,
                         err) == -1
         || repair_barrier(c, err) == -1)
@@ -264,7 +273,9 @@ int
 repair_rebuild(struct check *c, struct qcow2_error *err)
 {
     CLEANUP_FREE uint8_t *needed = calloc(MAX_ENTRIES, 1);
-    struct rebuild r = { .needed = needed, .first = c->end };
+    struct rebuild r = {
+        .needed = needed, .first = c->end, .nr_copies = repair_unshare_nr(c),
+    };
     int ret;
 
     if (!needed)
@@ -283,4 +294,27 @@ repair_rebuild(struct check *c, struct qcow2_error *err)
         ret = write_new(c, &r, err);
     free(r.snapshots);
     return ret;
+}
+
+int
+repair_rebuild_lower(struct check *c, struct qcow2_error *err)
+{
+    unsigned order = c->hdr->refcount_order;
+
+    for (uint64_t i = 0; counts_next(&c->moved, &i, UINT64_MAX); i++) {
+        uint64_t first = round_down(i, UINT64_C(1) << c->refblock_bits);
+        uint64_t from = ((i - first) << order) / 8;
+        uint64_t to = div_round_up((i - first + 1) << order, 8);
+
+        if (counts_set(&c->refs, i,
+                       counts_get(&c->refs, i) - counts_get(&c->moved, i),
+                       err) == -1)
+            return -1;
+        fill_block(c, first);
+        if (repair_write(c, "lower refcounts", c->table + from, to - from,
+                         c->new_reftable[i >> c->refblock_bits] + from, err)
+            == -1)
+            return -1;
+    }
+    return repair_barrier(c, err);
 }

@@ -85,7 +85,8 @@ static bool
 any_lasting(const struct check *c)
 {
     for (unsigned i = 0; i < NR_PROBLEMS; i++)
-        if (problem_kinds[i].remedy == REMEDY_NONE && c->nr[i] > 0)
+        if ((problem_kinds[i].remedy == REMEDY_NONE
+             || problem_kinds[i].remedy == REMEDY_COPY) && c->nr[i] > 0)
             return true;
     return false;
 }
@@ -127,10 +128,27 @@ drop_bitmaps(struct check *c, struct qcow2_error *err)
     return repair_barrier(c, err);
 }
 
+/* Entries move to copies, which the new refcounts know of. Then the originals
+ * are only metadata: they get the refcounts, and the flags, of that. */
+static int
+move_to_copies(struct check *c, struct qcow2_error *err)
+{
+    if (repair_unshare_nr(c) == 0)
+        return 0;
+    if (repair_entries_unshare(c, err) == -1
+        || repair_barrier(c, err) == -1
+        || repair_rebuild_lower(c, err) == -1
+        || check_recount_lasting(c, err) == -1
+        || repair_entries_unshared(c, err) == -1)
+        return -1;
+    return repair_barrier(c, err);
+}
+
 static int
 repair_all(struct check *c, struct qcow2_error *err)
 {
-    if (drop_bitmaps(c, err) == -1)
+    if (drop_bitmaps(c, err) == -1
+        || repair_unshare_plan(c, err) == -1)
         return -1;
     if (c->rebuild
         && (repair_drop_refcounts(c, err) == -1
@@ -140,7 +158,8 @@ repair_all(struct check *c, struct qcow2_error *err)
         || repair_barrier(c, err) == -1)
         return -1;
     if (c->rebuild)
-        return repair_rebuild(c, err);
+        return repair_rebuild(c, err) == -1
+               || move_to_copies(c, err) == -1 ? -1 : 0;
     if (repair_refcounts(c, true, err) == -1)
         return -1;
     return repair_refcounts(c, false, err);
