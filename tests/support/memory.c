@@ -83,6 +83,9 @@ char *__real_strndup(const char *s, size_t n);
 char *__wrap_strndup(const char *s, size_t n);
 int __wrap_asprintf(char **text, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+/* What _FORTIFY_SOURCE makes of asprintf. */
+int __wrap___asprintf_chk(char **text, int flag, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 void *
 __wrap_malloc(size_t size)
@@ -126,6 +129,21 @@ __wrap_asprintf(char **text, const char *fmt, ...)
     va_list ap;
     int n;
 
+    if (must_fail())
+        return -1;
+    va_start(ap, fmt);
+    n = vasprintf(text, fmt, ap);
+    va_end(ap);
+    return n;
+}
+
+int
+__wrap___asprintf_chk(char **text, int flag, const char *fmt, ...)
+{
+    va_list ap;
+    int n;
+
+    (void)flag;
     if (must_fail())
         return -1;
     va_start(ap, fmt);
