@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/escape.h"
+#include "format/backing-json.h"
 #include "layer/resolve.h"
 #include "storage/io-nbd.h"
 #include "storage/gate.h"
@@ -51,7 +52,8 @@ path_above(const struct walk *w)
 
 /* What the file is that comes next. */
 struct naming {
-    const char *name;           /* NULL: there is none */
+    const char *name;           /* NULL: there is none; or plain */
+    char plain[MAX_BACKING_NAME_BYTES + 1]; /* what a json: name says */
     bool trusted;               /* the user said the name */
     enum qcow2_format format;   /* AUTO: nobody said it */
     bool format_trusted;        /* said, and of the file that is named */
@@ -81,11 +83,32 @@ find_format(const struct walk *w, const char *declared, struct naming *n,
     return 0;
 }
 
+/* Takes a name of "json:" that says a plain path for that path, and what it
+ * declares for the declaration.
+ */
+static int
+take_json(struct naming *n, const char **declared, struct qcow2_error *err)
+{
+    enum qcow2_format format;
+    const char *says;
+
+    if (n->trusted || !backing_json_parse(n->name, n->plain, &format))
+        return 0;
+    n->name = n->plain;
+    says = format == QCOW2_FORMAT_RAW ? "raw" : "qcow2";
+    if (*declared && strcmp(*declared, says) != 0)
+        return error_set(err, EIO, "its json: name says %s, but its declared "
+                         "format is '%s'", says, ESCAPED(*declared));
+    *declared = says;
+    return 0;
+}
+
 /* 1: *n is the backing file of w->above; 0: it has none. */
 static int
 find_next(const struct walk *w, struct naming *n, struct qcow2_error *err)
 {
     const struct header *hdr = w->disk_hdr;
+    const char *declared;
 
     *n = (struct naming){ .format = QCOW2_FORMAT_AUTO };
     if (!w->above && w->options->backing_none)
@@ -101,7 +124,10 @@ find_next(const struct walk *w, struct naming *n, struct qcow2_error *err)
     }
     if (!n->name)
         return 0;
-    return find_format(w, hdr->backing_format, n, err) == 0 ? 1 : -1;
+    declared = hdr->backing_format;
+    if (take_json(n, &declared, err) == -1)
+        return -1;
+    return find_format(w, declared, n, err) == 0 ? 1 : -1;
 }
 
 /* A guest may have written what the first bytes look like: they can object

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/escape.h"
 #include "disk/open.h"
+#include "format/backing-json.h"
 #include "format/header.h"
 #include "format/snaptab.h"
 #include "qcow2.h"
@@ -505,14 +506,20 @@ open_backing(const struct info *top, const struct info *above,
              struct gate_allow *allow,
              const struct qcow2_info_options *options, struct qcow2_error *err)
 {
-    enum qcow2_format format;
+    const char *name = above->pub.backing_file;
+    char plain[MAX_BACKING_NAME_BYTES + 1];
+    enum qcow2_format format, says;
     struct info *info = NULL;
     struct gate_file file;
     struct io *io;
 
-    if (declared_format(&above->pub, &format, err) == -1
-        || gate_resolve(&above->place, above->pub.backing_file, allow, &file,
-                        err) == -1)
+    if (declared_format(&above->pub, &format, err) == -1)
+        return NULL;
+    if (backing_json_parse(name, plain, &says)) {
+        name = plain;
+        format = format == QCOW2_FORMAT_AUTO ? says : format;
+    }
+    if (gate_resolve(&above->place, name, allow, &file, err) == -1)
         return NULL;
     if (check_loop(top, &file, err) == 0) {
         io = open_io(&file, options, err);
