@@ -74,7 +74,9 @@ powercut_begin(struct powercut *pc)
     pc->closed = UINT64_MAX;
     pc->log = crash_log_new(pc->rig.mem);
     remember(pc);
-    pc->rig.play.disk = rig_open_disk(&pc->rig, io_crash_open(pc->log));
+    pc->rig.play.disk = rig_open_disk(&pc->rig,
+                                      io_fault_new(io_crash_open(pc->log),
+                                                   &pc->rig.plan));
 }
 
 void

@@ -36,7 +36,8 @@ struct powercut {
 void powercut_init(struct powercut *pc, const struct scene *scene);
 void powercut_free(struct powercut *pc);
 
-/* Opens the disk on a new log; pc->rig.play plays on it. */
+/* Opens the disk on a new log, by way of rig.plan; pc->rig.play plays on it.
+ */
 void powercut_begin(struct powercut *pc);
 
 /* Closes the disk, then tries every state; fails the cmocka test. */
