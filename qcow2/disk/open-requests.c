@@ -237,13 +237,12 @@ change_bytes(struct qcow2_disk *disk, const struct change *c,
 {
     struct image *img = disk->file->image;
     struct qcow2_error error;
-    int r = try_change(disk, c, &error);
 
-    if (r == -1 && img && flush_for_space(img, &error))
-        r = try_change(disk, c, &error);
-    if (r == -1 && err)
-        *err = error;
-    return r;
+    if (!err)
+        err = &error;
+    if (try_change(disk, c, err) == 0)
+        return 0;
+    return img && flush_for_space(img, err) ? try_change(disk, c, err) : -1;
 }
 
 static int

@@ -223,7 +223,9 @@ metadata_without_refcount_is_not_cut_off(void **state)
 
     (void)state;
     open_rig(&r, "cluster 4K; size 8M; data 0-7 1; table 512;"
-             "poke refcount[@l2[1]/C] = 0");
+             "poke refcount[@l2[512]/C] = 0; poke refcount[@l1/C] = 0;"
+             "poke refcount[@reftable/C] = 0;"
+             "poke refcount[@refblock[0]/C] = 0");
     before = file_size(&r);
     rig_play(&r, OP_TRIM, 0, 8 * 4 * K, 0);
     rig_flush(&r);
