@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "plugin.h"
@@ -36,184 +37,207 @@ const char config_help[] =
     "sandbox=on|off             Restrict the server to what it needs (default\n"
     "                           as far as the system can do that).";
 
-/* The setters store value in what the table below points to. */
+/* A row of the table below. Setters store value where it points. */
+struct parameter {
+    const char *key;
+    int (*set)(const struct parameter *p, const char *value);
+    void *where;
+    bool is_source; /* says what to serve */
+};
+
 static int
-set_string(void *where, const char *value)
+refuse(const struct parameter *p, const char *value, const char *why)
 {
-    *(const char **)where = value;
+    nbdkit_error("%s=%s: %s", p->key, value, why);
+    return -1;
+}
+
+static int
+set_string(const struct parameter *p, const char *value)
+{
+    *(const char **)p->where = value;
+    return 0;
+}
+
+/* nbdkit_parse_bool would report the value without the parameter. */
+static int
+parse_bool(const char *value)
+{
+    static const char words[][6] = { "off", "no", "false", "0", "n", "f",
+                                     "on", "yes", "true", "1", "y", "t" };
+
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strcasecmp(value, words[i]) == 0)
+            return i >= sizeof words / sizeof words[0] / 2;
+    return -1;
+}
+
+static int
+set_bool(const struct parameter *p, const char *value)
+{
+    int on = parse_bool(value);
+
+    if (on == -1)
+        return refuse(p, value, "use on or off");
+    *(bool *)p->where = on;
     return 0;
 }
 
 static int
-set_bool(void *where, const char *value)
-{
-    int on = nbdkit_parse_bool(value);
-
-    *(bool *)where = on == 1;
-    return on == -1 ? -1 : 0;
-}
-
-static int
-set_size(void *where, const char *value)
+set_size(const struct parameter *p, const char *value)
 {
     int64_t nr_bytes = nbdkit_parse_size(value);
 
-    *(uint64_t *)where = nr_bytes;
-    return nr_bytes == -1 ? -1 : 0;
-}
-
-static int
-set_seconds(void *where, const char *value)
-{
-    unsigned seconds;
-
-    if (nbdkit_parse_unsigned("nbd-timeout", value, &seconds) == -1)
-        return -1;
-    if (seconds == 0 || seconds > 24 * 60 * 60) {
-        nbdkit_error("nbd-timeout=%s: specify 1 to 86400 seconds", value);
-        return -1;
-    }
-    *(unsigned *)where = seconds * 1000;
+    if (nr_bytes == -1)
+        return refuse(p, value, "use a size, as 64M");
+    *(uint64_t *)p->where = nr_bytes;
     return 0;
 }
 
 static int
-set_sandbox(void *where, const char *value)
+set_seconds(const struct parameter *p, const char *value)
 {
-    bool on = false;
-    int r = set_bool(&on, value);
+    unsigned seconds;
 
-    *(enum sandbox *)where = on ? SANDBOX_ON : SANDBOX_OFF;
-    return r;
+    if (nbdkit_parse_unsigned(p->key, value, &seconds) == -1)
+        return -1;
+    if (seconds == 0 || seconds > 24 * 60 * 60)
+        return refuse(p, value, "specify 1 to 86400 seconds");
+    *(unsigned *)p->where = seconds * 1000;
+    return 0;
+}
+
+static int
+set_sandbox(const struct parameter *p, const char *value)
+{
+    int on = parse_bool(value);
+
+    if (on == -1)
+        return refuse(p, value, "use on or off");
+    *(enum sandbox *)p->where = on ? SANDBOX_ON : SANDBOX_OFF;
+    return 0;
 }
 
 /* Takes over path, NULL after an error. */
 static int
-set_resolved(void *where, char *path)
+store_path(const char **where, char *path)
 {
-    const char *copy = path ? nbdkit_strdup_intern(path) : NULL;
-
+    *where = path ? nbdkit_strdup_intern(path) : NULL;
     free(path);
-    return copy ? set_string(where, copy) : -1;
+    return *where ? 0 : -1;
 }
 
 /* nbdkit changes directory later, so make paths absolute now. */
 static int
-set_path(void *where, const char *value)
+store_absolute(const char **where, const char *value)
 {
-    return set_resolved(where, strstr(value, "://")
-                               ? strdup(value) : nbdkit_absolute_path(value));
+    return store_path(where, strstr(value, "://")
+                             ? strdup(value) : nbdkit_absolute_path(value));
 }
 
 /* The directory that value names now; it stays the one that is meant. */
 static int
-open_dir(const char *value)
+open_dir(const struct parameter *p, const char *value)
 {
     int fd = open(value, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    if (fd == -1)
-        nbdkit_error("'%s' is not a directory", value);
-    return fd;
+    return fd == -1 ? refuse(p, value, "not a directory") : fd;
 }
 
 static int
-set_dir(void *where, const char *value)
+set_path(const struct parameter *p, const char *value)
 {
-    char *real;
+    if (!value[0])
+        return refuse(p, value, "the file name is empty");
+    return store_absolute(p->where, value);
+}
 
-    config.dir_fd = open_dir(value);
-    if (config.dir_fd == -1)
-        return -1;
-    real = realpath(value, NULL);
-    if (!real)
-        nbdkit_error("'%s': %m", value);
-    return set_resolved(where, real);
+static int
+set_dir(const struct parameter *p, const char *value)
+{
+    config.dir_fd = open_dir(p, value);
+    return config.dir_fd == -1 ? -1
+                               : store_path(p->where, realpath(value, NULL));
 }
 
 /* The engine opens it by the descriptor, if there is /proc. */
 static int
-set_allowed_dir(void *where, const char *value)
+store_allowed_dir(const struct parameter *p, const char **where,
+                  const char *value)
 {
-    int fd = open_dir(value);
-    const char *name;
+    int fd = open_dir(p, value);
 
     if (fd == -1)
         return -1;
-    name = nbdkit_printf_intern("/proc/self/fd/%d", fd);
-    if (name && access(name, F_OK) == 0)
-        return set_string(where, name);
+    *where = nbdkit_printf_intern("/proc/self/fd/%d", fd);
+    if (*where && access(*where, F_OK) == 0)
+        return 0;
     close(fd);
-    return name ? set_path(where, value) : -1;
+    return store_absolute(where, value);
 }
 
 static int
-set_allow(void *where, const char *value)
+set_allow(const struct parameter *p, const char *value)
 {
-    const char ***dirs = where;
+    const char ***dirs = p->where;
     const char **more = realloc(*dirs, (config.nr_allow + 1) * sizeof *more);
 
     if (!more)
-        return nbdkit_error("allow=%s: %m", value), -1;
+        return refuse(p, value, "out of memory");
     *dirs = more;
     more += config.nr_allow++;
-    return strstr(value, "://") ? set_path(more, value)
-                                : set_allowed_dir(more, value);
+    return strstr(value, "://") ? store_absolute(more, value)
+                                : store_allowed_dir(p, more, value);
 }
 
 static int
-set_fd(void *where, const char *value)
+set_fd(const struct parameter *p, const char *value)
 {
-    int *fd = where;
+    int *fd = p->where;
 
     if (nbdkit_parse_int("fd", value, fd) == -1)
         return -1;
-    if (*fd <= STDERR_FILENO) {
-        nbdkit_error("fd=%s: pass a descriptor above %d", value, STDERR_FILENO);
-        return -1;
-    }
+    if (*fd <= STDERR_FILENO)
+        return refuse(p, value, "use a descriptor above 2");
     config.file = nbdkit_printf_intern("/dev/fd/%d", *fd);
     return config.file ? 0 : -1;
 }
 
 static int
-set_backing(void *where, const char *value)
+set_backing(const struct parameter *p, const char *value)
 {
     config.backing_none = strcmp(value, "none") == 0;
-    return config.backing_none ? 0 : set_path(where, value);
+    return config.backing_none ? 0 : set_path(p, value);
 }
 
 static int
-set_format(void *where, const char *value)
+set_format(const struct parameter *p, const char *value)
 {
     bool is_raw = strcmp(value, "raw") == 0;
 
-    *(enum qcow2_format *)where =
+    if (!is_raw && strcmp(value, "qcow2") != 0)
+        return refuse(p, value, "use raw or qcow2");
+    *(enum qcow2_format *)p->where =
         is_raw ? QCOW2_FORMAT_RAW : QCOW2_FORMAT_QCOW2;
-    if (is_raw || strcmp(value, "qcow2") == 0)
-        return 0;
-    nbdkit_error("backing-format=%s: say raw or qcow2", value);
-    return -1;
+    return 0;
 }
 
 static int
-set_detect_zeroes(void *where, const char *value)
+set_detect_zeroes(const struct parameter *p, const char *value)
 {
-    bool unmap = strcmp(value, "unmap") == 0, on = false;
-    int r = unmap ? 0 : set_bool(&on, value);
+    bool unmap = strcmp(value, "unmap") == 0;
+    int on = unmap ? 1 : parse_bool(value);
 
-    *(enum qcow2_detect_zeroes *)where =
+    if (on == -1)
+        return refuse(p, value, "use off, on or unmap");
+    *(enum qcow2_detect_zeroes *)p->where =
         unmap ? QCOW2_DETECT_ZEROES_UNMAP
         : on  ? QCOW2_DETECT_ZEROES_ON
               : QCOW2_DETECT_ZEROES_OFF;
-    return r;
+    return 0;
 }
 
-static const struct parameter {
-    const char *key;
-    int (*set)(void *where, const char *value);
-    void *where;
-    bool is_source; /* says what to serve */
-} parameters[] = {
+static const struct parameter parameters[] = {
     { "file", set_path, &config.file, true },
     { "dir", set_dir, &config.dir, true },
     { "fd", set_fd, &config.fd, true },
@@ -245,7 +269,7 @@ config_set(const char *key, const char *value)
         nbdkit_error("give only one of file=, dir= and fd=, and only once");
         return -1;
     }
-    return p->set(p->where, value);
+    return p->set(p, value);
 }
 
 int

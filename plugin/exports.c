@@ -9,11 +9,13 @@
  */
 #include <config.h>
 
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "plugin.h"
@@ -130,6 +132,26 @@ use_file(const char *snapshot, struct export *out)
     return -1;
 }
 
+/* For the log, after find_in_dir has found nothing. */
+static void
+report_not_in_dir(const char *name)
+{
+    const char *shown = exports_is_printable(name) ? name : "(unprintable)";
+    struct stat link, st;
+
+    if (name[0] == '\0')
+        nbdkit_error("there is no default export with dir=: name a file");
+    else if (!strchr(name, '/')
+             && fstatat(config.dir_fd, name, &link, AT_SYMLINK_NOFOLLOW) == 0
+             && S_ISLNK(link.st_mode))
+        nbdkit_error("no export '%s': it is a symbolic link that leads %s",
+                     shown, fstatat(config.dir_fd, name, &st, 0) == 0
+                     ? "out of dir=, or to what is no file" : "to nothing");
+    else
+        nbdkit_error("no export '%s': there are FILE and FILE@SNAPSHOT, of "
+                     "files in dir=", shown);
+}
+
 int
 exports_find(const char *name, struct export *out)
 {
@@ -138,10 +160,11 @@ exports_find(const char *name, struct export *out)
         return 0;
     if (!config.dir && (name[0] == '\0' || name[0] == '@'))
         return use_file(name[0] == '@' ? name + 1 : config.snapshot, out);
-    nbdkit_error("no export '%s': there are %s",
-                 exports_is_printable(name) ? name : "(unprintable)",
-                 config.dir ? "FILE and FILE@SNAPSHOT, of files in dir="
-                            : "'' and '@SNAPSHOT'");
+    if (config.dir)
+        report_not_in_dir(name);
+    else
+        nbdkit_error("no export '%s': there are '' and '@SNAPSHOT'",
+                     exports_is_printable(name) ? name : "(unprintable)");
     return -1;
 }
 

@@ -10,8 +10,12 @@
 #include <config.h>
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "plugin.h"
 
@@ -90,6 +94,19 @@ fill_options(const struct export *export, struct qcow2_options *options)
     };
 }
 
+/* Is it a file that nothing but its name could make an image? */
+static bool
+is_raw(const struct export *export)
+{
+    char start[512];
+    int fd = open(export->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    ssize_t n = fd >= 0 ? pread(fd, start, sizeof start, 0) : 0;
+
+    if (fd >= 0)
+        close(fd);
+    return !config.dir && n > 0 && !qcow2_probe(start, n);
+}
+
 /* What may not be written is served read-only: a file without the right to
  * write it, an image marked corrupt, or (in a directory, where that is
  * usual) one that is somebody's backing file just now. *err is set if the
@@ -100,6 +117,7 @@ open_disk(const struct export *export, bool readonly, struct qcow2_error *err)
 {
     struct qcow2_options options;
     struct qcow2_disk *disk;
+    size_t nr;
 
     fill_options(export, &options);
     options.readonly = readonly || config.snapshot;
@@ -112,11 +130,13 @@ open_disk(const struct export *export, bool readonly, struct qcow2_error *err)
             || (err->errnum == EBUSY && config.dir))) {
         options.readonly = true;
         disk = qcow2_open(export->path, &options, NULL);
-        if (disk) {
-            err->hints &= ~QCOW2_HINT_READONLY;
-            report_error("serving it read-only: ", err);
-        }
+        if (disk)
+            nbdkit_debug("serving it read-only: %s", err->text);
     }
+    nr = strlen(err->text);
+    if (!disk && is_raw(export))
+        snprintf(err->text + nr, sizeof err->text - nr,
+                 "; 'nbdkit file' serves raw disks");
     return disk;
 }
 

@@ -160,6 +160,15 @@ plugin_open(int readonly)
     return open_export(nbdkit_export_name(), readonly);
 }
 
+/* A directory has none: opening '' says so. */
+static const char *
+plugin_default_export(int readonly, int is_tls)
+{
+    (void)readonly;
+    (void)is_tls;
+    return "";
+}
+
 static const char *
 plugin_export_description(void *handle)
 {
@@ -329,6 +338,7 @@ static struct nbdkit_plugin plugin = {
     .after_fork = plugin_after_fork,
     .cleanup = plugin_cleanup,
     .list_exports = exports_list,
+    .default_export = plugin_default_export,
     .open = plugin_open,
     .close = plugin_close,
     .export_description = plugin_export_description,

@@ -66,7 +66,7 @@ END
 
     # From now on it is read-only.
     sha256sum disk.qcow2 >before
-    start_nbdkit "$tmp/socket" disk.qcow2 2>log
+    start_nbdkit "$tmp/socket" -v disk.qcow2 2>log
     nbd_client <<END
 assert h.is_read_only()
 $meet

@@ -38,7 +38,7 @@ ln -s /dev/zero device
 ln -s nowhere dangling
 mkfifo pipe
 
-start_nbdkit "$tmp/socket" dir=.
+start_nbdkit "$tmp/socket" dir=. 2>../log
 nbd_client disk.qcow2 <<END
 for name, byte in (("disk.qcow2", 1), ("disk.qcow2@snap", 1),
                    ("disk.qcow2@1", 1), ("disk.qcow2@a@b", 1),
@@ -63,6 +63,16 @@ for name in ("", ".", "..", "/", "below", "below/inside.qcow2", ".hidden",
 END
 nbdinfo --list "$uri" | sed -n 's/^export="\(.*\)":$/\1/p' >list
 stop_nbdkit
+
+# says PATTERN: in the log
+says ()
+{
+    grep -Eq -- "error: $1" ../log || fail "no '$1' in: $(cat ../log)"
+}
+says 'there is no default export with dir=: name a file$'
+says "no export 'escape': .*link that leads out of dir="
+says "no export 'dangling': .*link that leads to nothing$"
+says "no export 'nothing': there are FILE"
 
 cat >expected <<END
 disk.qcow2

@@ -31,25 +31,35 @@ refused 'dir=' dir=dir backing=disk.qcow2
 refused 'dir=' dir=dir backing=none
 refused 'dir=' dir=dir backing-format=raw
 refused "unknown.*'sanpshot'" disk.qcow2 sanpshot=x
-refused "''" dir=
-refused "''" disk.qcow2 allow=
-refused 'nowhere' dir=nowhere
-refused 'file' dir=file
-refused 'nowhere' disk.qcow2 allow=nowhere
-refused 'file' disk.qcow2 allow=file
+# The message names the parameter.
+refused 'dir=: ' dir=
+refused 'allow=: ' disk.qcow2 allow=
+refused 'file=: .*empty' file=
+refused 'backing=: .*empty' disk.qcow2 backing=
+refused 'dir=nowhere: ' dir=nowhere
+refused 'dir=file: ' dir=file
+refused 'allow=nowhere: ' disk.qcow2 allow=nowhere
+refused 'allow=file: ' disk.qcow2 allow=file
 refused 'fd' fd=zero
 refused 'fd=1' fd=1
 refused 'fd=-2' fd=-2
 refused 'descriptor' fd=99
 refused 'vmdk.*|backing-format=' disk.qcow2 backing-format=vmdk
-refused 'maybe' disk.qcow2 discard=maybe
-refused 'maybe' disk.qcow2 lock=maybe
-refused 'maybe' disk.qcow2 detect-zeroes=maybe
-refused 'maybe' disk.qcow2 sandbox=maybe
-refused 'much' disk.qcow2 cache-size=much
+refused 'discard=maybe: .*on or off' disk.qcow2 discard=maybe
+refused 'lock=maybe: .*on or off' disk.qcow2 lock=maybe
+refused 'detect-zeroes=maybe: .*unmap' disk.qcow2 detect-zeroes=maybe
+refused 'sandbox=maybe: .*on or off' disk.qcow2 sandbox=maybe
+refused 'cache-size=much: ' disk.qcow2 cache-size=much
+
+# A raw disk is not for this plugin, and a broken image not for the other.
+truncate -s 1M raw.img
+refused 'raw.img: .*nbdkit file' raw.img
+printf 'QFI\373\0\0\0\7%100s' x >broken.qcow2
+refused 'broken.qcow2: .*version 7' broken.qcow2
+! grep -q 'nbdkit file' err || fail "it advises a plugin for raw disks"
 
 # These do.
-for parameter in discard=off discard=1 lock=yes detect-zeroes=on \
+for parameter in discard=off discard=1 discard=ON lock=yes detect-zeroes=on \
                  detect-zeroes=off sandbox=off detect-zeroes=unmap cache-size=0 \
                  cache-size=1 cache-size=1G backing=none backing-format=raw; do
     nbdkit_qcow2 -U - disk.qcow2 "$parameter" --run 'qemu-img info "$uri"'
