@@ -777,6 +777,7 @@ enum qcow2_repair {
 
 struct qcow2_check_options {
     enum qcow2_repair repair;
+    bool data;      /* decompress all compressed clusters, too */
     bool plan;      /* say by `write` what would be written; write nothing */
     bool no_lock;
 

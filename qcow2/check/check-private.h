@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "cache/counts.h"
+#include "format/entry.h"
 #include "check/problem.h"
 #include "format/header.h"
 #include "format/snaptab.h"
@@ -70,6 +71,7 @@ struct check {
     struct counts copies;       /* the cluster of the copy, once there is one */
     uint64_t *new_reftable;     /* of refcounts just rebuilt, or NULL */
     unsigned char *table;       /* buffer of cluster_size */
+    struct decompressor *decompressor; /* of check-data.c, or NULL */
 
     /* Some entry made no sense: what it should have pointed to seems to be
      * free and is not, so nothing is freed. */
@@ -192,6 +194,12 @@ uint64_t check_row(const struct check *c, const be64 *entries, uint64_t nr);
 /* check-metadata.c: passes all metadata that was found to
  * options.metadata. */
 int check_pass_metadata(struct check *c, struct qcow2_error *err);
+
+/* check-data.c: reports the entry at `at` if its compressed data, which lie
+ * inside the file, cannot be decompressed. */
+int check_compressed(struct check *c, const struct l2_entry *e, uint64_t at,
+                     struct qcow2_error *err);
+void check_free_decompressor(struct check *c);
 
 /* check-bitmaps.c */
 int check_count_bitmaps(struct check *c, struct qcow2_error *err);

@@ -313,6 +313,9 @@ count_l2_entry(struct check *c, struct walk *w, uint64_t entry, uint64_t n,
     note_allocated(c, w, &e, n);
     if (inside && check_refer(c, e.host_off, len, w->weight, err) == -1)
         return -1;
+    if (inside && e.kind == MAP_COMPRESSED && c->options.data
+        && check_compressed(c, &e, at, err) == -1)
+        return -1;
     if (!inside)
         check_report_past_end(c, e.kind == MAP_COMPRESSED
                                  ? PROBLEM_COMPRESSED_PAST_END

@@ -253,6 +253,7 @@ check_end(struct check *c)
     counts_free(&c->copies);
     free(c->new_reftable);
     repair_drop_pending(c);
+    check_free_decompressor(c);
     free(c->bitmap_tables);
     free(c->reftable);
     free(c->blocks);

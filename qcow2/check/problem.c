@@ -105,6 +105,10 @@ const struct problem_kind problem_kinds[NR_PROBLEMS] = {
         REMEDY_NONE, "compressed-past-end",
         "L2 entry at {at}: compressed data at {hex} is past the end of the "
         "file"),
+    [PROBLEM_COMPRESSED_DAMAGED] = CORRUPTION(
+        REMEDY_NONE, "compressed-damaged",
+        "L2 entry at {at}: the compressed data at {hex} cannot be "
+        "decompressed"),
     [PROBLEM_METADATA_SHARED] = CORRUPTION(
         REMEDY_COPY, "metadata-shared",
         "metadata cluster at {at}: something else uses it too"),

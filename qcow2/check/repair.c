@@ -80,13 +80,16 @@ repair_refcounts(struct check *c, bool raise, struct qcow2_error *err)
     return repair_barrier(c, err);
 }
 
-/* Is there anything that repair cannot mend? */
+/* Is there anything that repair cannot mend, and that writes could make
+ * worse? */
 static bool
 any_lasting(const struct check *c)
 {
     for (unsigned i = 0; i < NR_PROBLEMS; i++)
-        if ((problem_kinds[i].remedy == REMEDY_NONE
-             || problem_kinds[i].remedy == REMEDY_COPY) && c->nr[i] > 0)
+        if (i != PROBLEM_COMPRESSED_DAMAGED
+            && (problem_kinds[i].remedy == REMEDY_NONE
+                || problem_kinds[i].remedy == REMEDY_COPY)
+            && c->nr[i] > 0)
             return true;
     return false;
 }

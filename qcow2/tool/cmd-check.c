@@ -19,6 +19,7 @@ enum { CLEAN = 0, NOT_DONE = 1, CORRUPT = 2, LEAKS = 3, UNSUPPORTED = 63 };
 static const struct tool_option options[] = {
     OPTION_FORMAT,
     OPTION_OUTPUT,
+    { KEY_DATA, "data", NULL, "decompress all compressed clusters, too" },
     { 'r', NULL, "leaks|all", "repair: only what leaks, or all that is found; "
       "without it nothing is written" },
     { KEY_PLAN, "plan", NULL, "with -r: show each write, and do none" },
@@ -297,6 +298,9 @@ take(struct request *q, const struct args *a, int key)
             q->check.repair = QCOW2_REPAIR_ALL;
         else
             usage_error(a->verb, "-r must be leaks or all");
+        break;
+    case KEY_DATA:
+        q->check.data = true;
         break;
     case KEY_PLAN:
         q->check.plan = true;

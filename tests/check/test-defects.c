@@ -135,6 +135,7 @@ run(struct io *io, enum qcow2_repair repair, bool plan, struct told *told,
 {
     const struct qcow2_check_options options = {
         .repair = repair,
+        .data = true,
         .plan = plan,
         .problem = note_problem,
         .recheck = note_recheck,

@@ -127,3 +127,18 @@ expect_status 2 qcow2_img check bits.qcow2 2>found
 grep -q 'ERROR header-unusable: .*cluster_bits is 77' found
 expect_status 2 qcow2_img check -r all --output=json bits.qcow2 >out.json
 [ "$(json_value out.json corruptions)" = 1 ] || fail "not in JSON"
+
+# Compressed data are looked at when asked.
+qemu-img convert -c -O qcow2 disk.raw packed.qcow2
+python3 - <<'END'
+import struct
+with open("packed.qcow2", "r+b") as f:
+    f.seek(40)
+    f.seek(struct.unpack(">Q", f.read(8))[0])
+    f.seek(struct.unpack(">Q", f.read(8))[0] & (1 << 56) - 512)
+    f.seek(struct.unpack(">Q", f.read(8))[0] & (1 << 54) - 1)
+    f.write(b"\xff" * 16)
+END
+expect_status 0 qcow2_img check packed.qcow2 >/dev/null
+expect_status 2 qcow2_img check --data packed.qcow2 2>found
+grep -q 'ERROR compressed-damaged: ' found
