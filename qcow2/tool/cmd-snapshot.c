@@ -62,6 +62,7 @@ struct request {
     const char *name, *state, *path;
     bool json;
     struct disk_args disk;
+    struct qcow2_file *file; /* at path, if there is a file of VM state */
 };
 
 static int
@@ -116,17 +117,42 @@ create(struct qcow2_disk *disk, const char *name, const int *state_fd,
     return qcow2_snapshot_create(disk, name, &o, err);
 }
 
-/* Opens the file "-" as a standard stream. */
-static int
-open_state(const char *path, int flags, int standard)
+/* Is the file of VM state the image itself? Writing to it would destroy the
+ * image, and reading it would not end as long as there is space. */
+static bool
+is_image(const struct request *q, const struct stat *st)
 {
-    CLEANUP_FREE char *name = text_escape(path);
-    int fd = strcmp(path, "-") == 0 ? dup(standard)
-                                    : open(path, flags | O_CLOEXEC, 0666);
+    struct qcow2_file_id id = qcow2_file_get_id(q->file);
 
-    if (fd == -1)
+    return id.dev == st->st_dev && id.ino == st->st_ino;
+}
+
+/* Opens the file; "-" is a standard stream. A new one is for its owner alone:
+ * it holds the memory of a guest. One that is to be written is emptied. */
+static int
+open_state(const struct request *q, int flags, int standard)
+{
+    CLEANUP_FREE char *name = text_escape(q->state);
+    struct stat st;
+    int fd = strcmp(q->state, "-") == 0
+             ? dup(standard) : open(q->state, flags | O_CLOEXEC, 0600);
+
+    if (fd == -1) {
         report("%s: cannot open: %s", name, strerror(errno));
-    return fd;
+        return -1;
+    }
+    if (fstat(fd, &st) == -1) {
+        report("%s: %s", name, strerror(errno));
+    } else if (is_image(q, &st)) {
+        report("%s: the file of VM state cannot be the image itself", name);
+    } else if (standard == STDOUT_FILENO && S_ISREG(st.st_mode)
+               && strcmp(q->state, "-") != 0 && ftruncate(fd, 0) == -1) {
+        report("%s: cannot empty: %s", name, strerror(errno));
+    } else {
+        return fd;
+    }
+    close(fd);
+    return -1;
 }
 
 /* The backing file has no part in this: it need not be there. */
@@ -136,6 +162,7 @@ open_alone(const struct request *q, bool readonly)
     struct disk_args alone = q->disk;
 
     alone.options.backing_none = true;
+    alone.options.file = q->file;
     return disk_open(q->path, &alone, readonly);
 }
 
@@ -147,7 +174,7 @@ change(const struct request *q)
     struct qcow2_error err;
 
     if (q->action == SAVE_STATE) {
-        state_fd = open_state(q->state, O_RDONLY, STDIN_FILENO);
+        state_fd = open_state(q, O_RDONLY, STDIN_FILENO);
         if (state_fd == -1)
             return EXIT_FAILURE;
     }
@@ -218,7 +245,7 @@ load_from(const struct request *q, struct qcow2_disk *disk,
     }
     if (qcow2_map_vm_state(snapshot, 0, &n, &zero, &err) == -1)
         return report_error(&err);
-    fd = open_state(q->state, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
+    fd = open_state(q, O_WRONLY | O_CREAT, STDOUT_FILENO);
     if (fd == -1)
         return EXIT_FAILURE;
     status = write_state(disk, snapshot, nr_bytes, fd);
@@ -245,18 +272,6 @@ load_state(const struct request *q)
         status = load_from(q, disk, snapshot);
     qcow2_close(snapshot, NULL);
     return disk_close(disk, status);
-}
-
-/* Is the file of VM state the image itself? Opening it for writing would empty
- * the image, and reading it would not end as long as there is space. */
-static bool
-state_is_image(const struct request *q)
-{
-    struct stat state, image;
-
-    return q->state && stat(q->state, &state) == 0
-           && stat(q->path, &image) == 0 && state.st_dev == image.st_dev
-           && state.st_ino == image.st_ino;
 }
 
 /* Which action the words or letters ask for, and its operands. */
@@ -300,11 +315,31 @@ take_letter(struct request *q, const struct args *a, int key)
 }
 
 static int
+act(const struct request *q)
+{
+    switch (q->action) {
+    case NO_ACTION:
+        break;
+    case LIST:
+        return list(q);
+    case CREATE:
+    case APPLY:
+    case DELETE:
+    case SAVE_STATE:
+        return change(q);
+    case LOAD_STATE:
+        return load_state(q);
+    }
+    return EXIT_FAILURE;
+}
+
+static int
 run(const struct verb *verb, int argc, char **argv)
 {
     struct request q = { .disk = DISK_ARGS_INIT };
+    struct qcow2_error err;
     struct args a;
-    int key;
+    int key, status;
 
     args_start(&a, verb, argc, argv);
     while ((key = args_next(&a)) != -1) {
@@ -317,22 +352,14 @@ run(const struct verb *verb, int argc, char **argv)
     if (q.disk.options.no_lock && q.action != LIST
         && q.action != LOAD_STATE)
         usage_error(verb, "-U is for reading: changes need the locks");
-    if (state_is_image(&q))
-        usage_error(verb, "the file of VM state cannot be the image itself");
-    switch (q.action) {
-    case NO_ACTION:
-        break;
-    case LIST:
-        return list(&q);
-    case CREATE:
-    case APPLY:
-    case DELETE:
-    case SAVE_STATE:
-        return change(&q);
-    case LOAD_STATE:
-        return load_state(&q);
+    if (q.state) {
+        q.file = qcow2_find_file(q.path, &err);
+        if (!q.file)
+            return report_error(&err);
     }
-    return EXIT_FAILURE;
+    status = act(&q);
+    qcow2_file_free(q.file);
+    return status;
 }
 
 const struct verb verb_snapshot = {

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* test-io-device.c: a block device that is written is claimed, whichever of its
+ * nodes is opened. Skipped where there are no loop devices for us.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "expect.h"
+#include "oracle.h"
+#include "storage/gate.h"
+#include "tmpdir.h"
+
+static char device[64], other[512];
+
+/* Two nodes of one loop device. */
+static int
+set_up(void **state)
+{
+    struct stat st;
+    FILE *fp;
+    int fd;
+
+    (void)state;
+    device[0] = '\0';
+    if (geteuid() != 0
+        || oracle_run("truncate -s 1M '%s'", tmpdir_path("file")) != 0
+        || oracle_run("losetup -f --show '%s' >'%s' 2>/dev/null",
+                      tmpdir_path("file"), tmpdir_path("name")) != 0)
+        return 0;
+    fp = fopen(tmpdir_path("name"), "r");
+    if (!fp || !fgets(device, sizeof device, fp))
+        device[0] = '\0';
+    if (fp)
+        fclose(fp);
+    device[strcspn(device, "\n")] = '\0';
+    snprintf(other, sizeof other, "%s", tmpdir_path("node"));
+    if (stat(device, &st) == -1
+        || mknod(other, S_IFBLK | 0600, st.st_rdev) == -1
+        || (fd = open(other, O_RDONLY | O_CLOEXEC)) == -1)
+        return 0;
+    close(fd);
+    *state = device;
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    (void)state;
+    if (device[0])
+        oracle_run("losetup -d '%s'", device);
+    tmpdir_clear();
+    return 0;
+}
+
+static struct io *
+open_node(const char *node, bool readonly, enum io_lock lock,
+          struct qcow2_error *err)
+{
+    struct gate_file file;
+    struct io *io;
+
+    if (gate_trust(node, &file, err) == -1)
+        return NULL;
+    io = readonly ? gate_open(&file, lock, err)
+                  : gate_open_writable(&file, lock, err);
+    gate_file_free(&file);
+    return io;
+}
+
+static void
+test_two_nodes_of_a_device_have_one_writer(void **state)
+{
+    struct qcow2_error err;
+    struct io *writer, *again;
+
+    if (!*state)
+        skip();
+    writer = open_node(device, false, IO_LOCK_WRITE, &err);
+    EXPECT(writer, "%s", err.text);
+    assert_null(open_node(other, false, IO_LOCK_WRITE, &err));
+    assert_int_equal(err.errnum, EBUSY);
+    assert_non_null(strstr(err.text, "block device"));
+    /* Who takes no locks respects none. */
+    again = open_node(other, false, IO_LOCK_NONE, &err);
+    EXPECT(again, "%s", err.text);
+    io_close(again);
+    again = open_node(device, true, IO_LOCK_NONE, &err);
+    EXPECT(again, "%s", err.text);
+    io_close(again);
+    io_close(writer);
+    writer = open_node(other, false, IO_LOCK_WRITE, &err);
+    EXPECT(writer, "%s", err.text);
+    io_close(writer);
+}
+
+static void
+test_readers_share_a_device(void **state)
+{
+    struct qcow2_error err;
+    struct io *one, *two;
+
+    if (!*state)
+        skip();
+    one = open_node(device, true, IO_LOCK_READ, &err);
+    EXPECT(one, "%s", err.text);
+    two = open_node(other, true, IO_LOCK_READ, &err);
+    EXPECT(two, "%s", err.text);
+    io_close(one);
+    io_close(two);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_two_nodes_of_a_device_have_one_writer),
+        TEST(test_readers_share_a_device),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
