@@ -28,6 +28,7 @@ static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t state_changed = PTHREAD_COND_INITIALIZER;
 static struct open_image *table; /* those with users */
 static struct qcow2_pool *pool;
+static struct qcow2_failures *failures;
 
 /* nbdkit sets these by -D qcow2.TOPIC=1. */
 NBDKIT_DLL_PUBLIC int qcow2_debug_open, qcow2_debug_map;
@@ -38,7 +39,9 @@ images_init(void)
 {
     struct qcow2_error err;
 
-    pool = qcow2_pool_new(config.cache_bytes, &err);
+    failures = qcow2_failures_new(&err);
+    if (failures)
+        pool = qcow2_pool_new(config.cache_bytes, &err);
     if (!pool)
         report_error("", &err);
     return pool ? 0 : -1;
@@ -55,8 +58,10 @@ images_free(void)
     pthread_mutex_lock(&table_lock);
     in_use = table != NULL;
     pthread_mutex_unlock(&table_lock);
-    if (!in_use)
-        qcow2_pool_free(pool);
+    if (in_use)
+        return;
+    qcow2_pool_free(pool);
+    qcow2_failures_free(failures);
 }
 
 static void
@@ -86,6 +91,7 @@ fill_options(const struct export *export, struct qcow2_options *options)
         .detect_zeroes = config.detect_zeroes,
         .nbd_timeout_ms = config.nbd_timeout_ms,
         .pool = pool,
+        .failures = failures,
         .debug = debug,
         .debug_topics = (qcow2_debug_open ? QCOW2_DEBUG_OPEN : 0)
                         | (qcow2_debug_map ? QCOW2_DEBUG_MAP : 0)

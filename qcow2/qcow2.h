@@ -111,6 +111,19 @@ struct qcow2_file_id {
 QCOW2_PUBLIC struct qcow2_file_id
 qcow2_file_get_id(const struct qcow2_file *file);
 
+/* The files of which a flush has failed: one for a process, given to every
+ * call that takes it. After a failed flush the kernel may count as written
+ * what is not on the disk, so with it such a file never opens for writing
+ * again (EIO): it takes another process, once the storage works. It opens
+ * readonly, and reads as it is on the disk. NULL: nothing is remembered.
+ */
+struct qcow2_failures;
+QCOW2_PUBLIC struct qcow2_failures *
+qcow2_failures_new(struct qcow2_error *err);
+
+/* All that was opened with it must be closed. NULL is fine. */
+QCOW2_PUBLIC void qcow2_failures_free(struct qcow2_failures *failures);
+
 /* How to open a disk. All zero (with fd -1) is a sensible default:
  * QCOW2_OPTIONS_INIT. Strings are copied. */
 struct qcow2_options {
@@ -154,6 +167,7 @@ struct qcow2_options {
     unsigned nbd_timeout_ms;
 
     struct qcow2_pool *pool;  /* or NULL: a pool of its own */
+    struct qcow2_failures *failures; /* the process's, or NULL */
 
     qcow2_debug_fn *debug;    /* or NULL */
     unsigned debug_topics;
@@ -239,8 +253,8 @@ QCOW2_PUBLIC int qcow2_trim(struct qcow2_disk *disk, uint64_t nr_bytes,
                             struct qcow2_error *err);
 
 /* All requests of all threads that returned before this call are on stable
- * storage when it returns 0. After a failed flush the disk is failed:
- * writes and flushes fail until it is opened anew; reads go on. (But for
+ * storage when it returns 0. After a failed flush the disk is failed: writes
+ * and flushes fail, reads go on until what was not flushed is lost. (But for
  * ENOMEM: then nothing was tried, and another flush may succeed.)
  */
 QCOW2_PUBLIC int qcow2_flush(struct qcow2_disk *disk,
@@ -352,7 +366,7 @@ QCOW2_PUBLIC int qcow2_create(const char *path,
 /* A long operation, done in short steps so that it can be watched, paced
  * and canceled. A job is used by one thread at a time. Giving it up between
  * steps (qcow2_job_free) leaves every image valid, and doing the operation
- * again later completes it.
+ * again later (after a failed flush, in another process) completes it.
  */
 struct qcow2_job;
 
@@ -706,6 +720,7 @@ struct qcow2_info_options {
     const char *const *allow; /* as in qcow2_options */
     size_t nr_allow;
     unsigned nbd_timeout_ms;  /* as in qcow2_options */
+    struct qcow2_failures *failures; /* the process's, or NULL */
 };
 QCOW2_PUBLIC struct qcow2_info *
 qcow2_get_info(const char *path, const struct qcow2_info_options *options,
@@ -780,6 +795,7 @@ struct qcow2_check_options {
     bool data;      /* decompress all compressed clusters, too */
     bool plan;      /* say by `write` what would be written; write nothing */
     bool no_lock;
+    struct qcow2_failures *failures; /* the process's, or NULL */
 
     /* All may be NULL. problem: called for each problem found first, then,
      * if something was repaired, with recheck, for each that is left.

@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "check/check-private.h"
+#include "format/first-read.h"
 
 static bool
 found_any(const struct check *c)
@@ -165,7 +166,9 @@ qcow2_check(const char *path, const struct qcow2_check_options *options,
 
     if (!io)
         return -1;
-    r = check_io(io, options, result, err);
+    r = first_read_prepare(io, options->failures, options->no_lock, err);
+    if (r == 0)
+        r = check_io(io, options, result, err);
     io_close(io);
     return r;
 }

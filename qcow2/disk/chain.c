@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/escape.h"
 #include "format/backing-json.h"
+#include "format/first-read.h"
 #include "layer/resolve.h"
 #include "storage/io-nbd.h"
 #include "storage/gate.h"
@@ -238,7 +239,8 @@ open_layer(const struct walk *w, const struct naming *n,
     io = open_file(w, file, locked ? IO_LOCK_READ : IO_LOCK_NONE, err);
     if (!io)
         return NULL;
-    if (settle_format(w, n, io, &format, err) == -1) {
+    if (first_read_prepare(io, w->options->failures, !locked, err) == -1
+        || settle_format(w, n, io, &format, err) == -1) {
         io_close(io);
         return NULL;
     }
@@ -261,7 +263,9 @@ stop_at(const struct walk *w, const struct naming *n, struct gate_file *file,
     struct chain_stop *stop = w->stop;
     struct io *io = open_file(w, file, IO_LOCK_NONE, err);
 
-    if (!io || settle_format(w, n, io, &stop->format, err) == -1) {
+    if (!io
+        || first_read_prepare(io, w->options->failures, true, err) == -1
+        || settle_format(w, n, io, &stop->format, err) == -1) {
         io_close(io);
         gate_file_free(file);
         return -1;

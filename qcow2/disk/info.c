@@ -15,6 +15,7 @@
 #include "base/escape.h"
 #include "disk/open.h"
 #include "format/backing-json.h"
+#include "format/first-read.h"
 #include "format/header.h"
 #include "format/snaptab.h"
 #include "qcow2.h"
@@ -428,7 +429,8 @@ info_new(struct io *io, const char *path, const struct gate_place *place,
     gate_place_copy(&info->place, place);
     info->dev = io->dev;
     info->ino = io->ino;
-    if (io_get_size(io, &info->pub.file_size, err) == -1
+    if (first_read_prepare(io, options->failures, options->no_lock, err) == -1
+        || io_get_size(io, &info->pub.file_size, err) == -1
         || fill_allocated(info, io, err) == -1
         || settle_format(io, &format, err) == -1)
         goto out;

@@ -64,10 +64,9 @@ struct change {
 static int
 check_not_failed(struct raw_disk *raw, struct qcow2_error *err)
 {
-    if (!__atomic_load_n(&raw->failed, __ATOMIC_ACQUIRE))
+    if (!io_flush_has_failed(raw->source->io))
         return 0;
-    return error_set(err, EIO, "%s: writing failed before, so it takes no "
-                     "more writes until it is opened again",
+    return error_set(err, EIO, "%s: " IO_FLUSH_FAILED,
                      raw->source->io->name);
 }
 
@@ -178,11 +177,11 @@ raw_disk_flush(struct raw_disk *raw, struct qcow2_error *err)
 {
     LOCK_SCOPE(&raw->flush_lock);
 
-    if (check_not_failed(raw, err) == -1)
-        return -1;
     if (io_flush(raw->source->io, err) == 0)
         return 0;
-    __atomic_store_n(&raw->failed, true, __ATOMIC_RELEASE);
+    /* Nothing in memory refers to what was lost, and no mark would tell the
+     * next process if this one was killed: drop it at once. */
+    io_drop_cache(raw->source->io);
     return -1;
 }
 

@@ -28,7 +28,6 @@ struct raw_disk {
     /* One flush at a time: the system tells a lost write to one of those
      * who ask, and then the others must not succeed. */
     pthread_mutex_t flush_lock;
-    bool failed;                /* atomic: a flush failed */
 };
 
 /* Takes over io, also on failure. */

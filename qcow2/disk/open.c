@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "check/check.h"
 #include "disk/open-disk.h"
+#include "format/first-read.h"
 #include "meta/flush.h"
 #include "storage/gate.h"
 #include "storage/io-nbd.h"
@@ -121,7 +122,10 @@ file_open(struct io *io, const char *path, const struct gate_place *place,
     file->readonly = options->readonly;
     file->owns_pool = !options->pool;
     file->pool = options->pool ? options->pool : qcow2_pool_new(0, err);
-    if (!file->pool || find_format(io, options, &format, err) == -1) {
+    if (!file->pool
+        || first_read_prepare(io, options->failures, options->no_lock, err)
+           == -1
+        || find_format(io, options, &format, err) == -1) {
         io_close(io);
     } else if (format == QCOW2_FORMAT_QCOW2) {
         r = open_qcow2(file, io, path, place, options, stop, err);

@@ -297,6 +297,7 @@ open_base(struct qcow2_disk *top, const struct chain_stop *above,
     o.allow = options->allow;
     o.nr_allow = options->nr_allow;
     o.no_discard = options->no_discard;
+    o.failures = options->failures;
     o.debug = options->debug;
     o.debug_topics = options->debug_topics;
     o.debug_opaque = options->debug_opaque;

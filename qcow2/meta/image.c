@@ -294,6 +294,8 @@ image_check_state(struct image *img, struct qcow2_error *err)
                   "writes", img->name);
         return error_hint(err, QCOW2_HINT_REPAIR);
     case IMAGE_FAILED:
+        if (io_flush_has_failed(img->io))
+            return error_set(err, EIO, "%s: " IO_FLUSH_FAILED, img->name);
         return error_set(err, EIO,
                          "%s: writing failed before, so it takes no more "
                          "writes until it is opened again",

@@ -444,6 +444,25 @@ file_prefetch(struct io *io, uint64_t host_off, uint64_t nr_bytes)
 #endif
 }
 
+/* Pages that are dirty or on their way to the disk are not dropped, so wait
+ * for them first. What cannot be written then counts as clean, and is dropped
+ * as well.
+ */
+static void
+file_drop_cache(struct io *io)
+{
+#ifdef SYNC_FILE_RANGE_WRITE
+    sync_file_range(to_file(io)->fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE
+                                           | SYNC_FILE_RANGE_WRITE
+                                           | SYNC_FILE_RANGE_WAIT_AFTER);
+#endif
+#ifdef POSIX_FADV_DONTNEED
+    posix_fadvise(to_file(io)->fd, 0, 0, POSIX_FADV_DONTNEED);
+#else
+    (void)io;
+#endif
+}
+
 static void file_close(struct io *io);
 
 static const struct io_ops file_ops = {
@@ -458,6 +477,7 @@ static const struct io_ops file_ops = {
     .get_allocated = file_get_allocated,
     .extent = file_extent,
     .prefetch = file_prefetch,
+    .drop_cache = file_drop_cache,
 };
 
 /* Opening. */
@@ -588,6 +608,23 @@ open_descriptor(struct file *f, int fd, struct qcow2_error *err)
     return 0;
 }
 
+/* 0 where the file system or the kernel does not keep it. */
+static uint64_t
+birth_time(int fd)
+{
+#ifdef STATX_BTIME
+    struct statx stx;
+
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx) == 0
+        && stx.stx_mask & STATX_BTIME)
+        return stx.stx_btime.tv_sec * UINT64_C(1000000000)
+               + stx.stx_btime.tv_nsec;
+#else
+    (void)fd;
+#endif
+    return 0;
+}
+
 /* Everything between having a descriptor and reading the first byte. */
 static int
 file_set_up(struct file *f, enum io_lock lock, struct qcow2_error *err)
@@ -603,6 +640,8 @@ file_set_up(struct file *f, enum io_lock lock, struct qcow2_error *err)
     f->io.dev = st.st_dev;
     f->io.ino = st.st_ino;
     f->io.mode = f->is_block ? 0 : st.st_mode & 0666;
+    f->io.device = f->is_block ? st.st_rdev : 0;
+    f->io.born = birth_time(f->fd);
     return io_lock_take(f->fd, f->io.name, lock, err);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "storage/failures.h"
 
 static int
 refuse_readonly(const struct io *io, struct qcow2_error *err)
@@ -100,10 +101,15 @@ io_flush(struct io *io, struct qcow2_error *err)
     uint64_t nr = __atomic_load_n(&io->nr_changes, __ATOMIC_ACQUIRE) + 1;
     uint64_t durable = __atomic_load_n(&io->nr_durable, __ATOMIC_ACQUIRE);
 
+    if (io_flush_has_failed(io))
+        return error_set(err, EIO, "%s: " IO_FLUSH_FAILED, io->name);
     if (io->readonly || durable >= nr)
         return 0;
-    if (io->ops->flush(io, err) == -1)
+    if (io->ops->flush(io, err) == -1) {
+        __atomic_store_n(&io->flush_failed, true, __ATOMIC_RELEASE);
+        failures_record(io);
         return -1;
+    }
     while (durable < nr
            && !__atomic_compare_exchange_n(&io->nr_durable, &durable, nr,
                                            false, __ATOMIC_ACQ_REL,
@@ -182,8 +188,27 @@ io_prefetch(struct io *io, uint64_t host_off, uint64_t nr_bytes)
 }
 
 void
+io_drop_cache(struct io *io)
+{
+    if (io->ops->drop_cache)
+        io->ops->drop_cache(io);
+}
+
+bool
+io_flush_has_failed(const struct io *io)
+{
+    return __atomic_load_n(&io->flush_failed, __ATOMIC_ACQUIRE);
+}
+
+/* Whoever opens the file next shall find what is on the disk, also another
+ * program, so the cache is dropped while the file is still locked. */
+void
 io_close(struct io *io)
 {
-    if (io)
-        io->ops->close(io);
+    if (!io)
+        return;
+    if (io_flush_has_failed(io))
+        io_drop_cache(io);
+    failures_closing(io);
+    io->ops->close(io);
 }

@@ -10,7 +10,8 @@
  * returned before it was called survive a power cut. Before that any subset
  * of them may survive, in any order, torn at 512 bytes. io_flush reaches the
  * backend only if something was changed since the last flush that succeeded
- * began, and once at first.
+ * began, and once at first. After one that failed none is tried again: all
+ * fail, and the cache below is dropped when the backend is closed.
  */
 #ifndef QCOW2_IO_H
 #define QCOW2_IO_H
@@ -78,6 +79,12 @@ struct io_ops {
 
     /* Advice that the range will be read soon. May be NULL. */
     void (*prefetch)(struct io *io, uint64_t host_off, uint64_t nr_bytes);
+
+    /* Drops what a cache below the backend holds of the file, so that reads
+     * show what is stored: waits until nothing of it is being written, and
+     * keeps only what is still to be written. May be NULL: there is none.
+     */
+    void (*drop_cache)(struct io *io);
 };
 
 struct io {
@@ -91,11 +98,23 @@ struct io {
     bool lost;         /* atomic: requests fail until it is opened anew */
     mode_t mode;       /* of a regular file: who may read and write it;
                         * else 0 */
+    uint64_t device;   /* number of a block device, whatever its node; or 0 */
+    uint64_t born;     /* birth time in ns since the epoch; 0: unknown */
 
     /* io.c: a flush with nothing to do is none. Atomic. */
     uint64_t nr_changes; /* requests that changed the file and returned */
     uint64_t nr_durable; /* of them, and 1 more: what others did before */
+
+    /* A flush failed; it stays so. Atomic. */
+    bool flush_failed;
+    struct failure *failure; /* failures.h: where to record that; or NULL */
 };
+
+/* What messages say of a file of which a flush has failed. */
+#define IO_FLUSH_FAILED                                                \
+    "an earlier flush failed, so part of what was written may not be " \
+    "on the disk: this process writes no more to it; check the "       \
+    "storage, then restart the process"
 
 enum { IO_MAX_IOV = 16 };
 
@@ -119,6 +138,8 @@ int io_get_allocated(struct io *io, uint64_t *nr_bytes,
 int io_extent(struct io *io, uint64_t host_off, uint64_t *len,
               bool *is_hole, struct qcow2_error *err);
 void io_prefetch(struct io *io, uint64_t host_off, uint64_t nr_bytes);
+void io_drop_cache(struct io *io);
+bool io_flush_has_failed(const struct io *io);
 void io_close(struct io *io); /* NULL is fine */
 
 /* How a file is shared with other processes, on the same bytes as QEMU:

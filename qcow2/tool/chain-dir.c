@@ -41,7 +41,9 @@ static void
 add_file(struct forest *f, const char *name)
 {
     CLEANUP_FREE char *path = path_of(f, name);
-    struct qcow2_info_options o = { .no_lock = f->no_lock };
+    struct qcow2_info_options o = {
+        .no_lock = f->no_lock, .failures = failures,
+    };
     struct node *n;
     struct stat st;
 

@@ -209,6 +209,7 @@ check_format(const struct request *q)
     struct qcow2_info_options o = {
         .format = q->disk.options.format,
         .no_lock = q->disk.options.no_lock,
+        .failures = failures,
     };
     struct qcow2_error err;
     struct qcow2_info *info;
@@ -238,6 +239,7 @@ check(struct request *q)
     q->writes = check_memory(json_array());
     q->check.problem = on_problem;
     q->check.recheck = on_recheck;
+    q->check.failures = failures;
     q->check.write = on_write;
     if (q->undo) {
         q->check.settle = on_settle;

@@ -36,7 +36,9 @@ static int
 tell(const char *path, const struct image_args *image,
      struct qcow2_error *err)
 {
-    struct qcow2_info_options o = { .format = image->format };
+    struct qcow2_info_options o = {
+        .format = image->format, .failures = failures,
+    };
     uint64_t size = image->create.size;
 
     if (!image->has_size) {

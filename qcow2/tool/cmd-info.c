@@ -70,7 +70,7 @@ run(const struct verb *verb, int argc, char **argv)
     o = (struct qcow2_info_options){
         .format = disk.options.format, .no_lock = disk.options.no_lock,
         .chain = chain, .allow = disk.options.allow,
-        .nr_allow = disk.options.nr_allow,
+        .nr_allow = disk.options.nr_allow, .failures = failures,
     };
     info = qcow2_get_info(a.operands[0], &o, &err);
     disk_args_free(&disk);

@@ -107,6 +107,7 @@ measure_file(const char *path, const struct disk_args *disk_args,
     struct qcow2_info_options o = {
         .format = disk_args->options.format,
         .no_lock = disk_args->options.no_lock,
+        .failures = failures,
     };
     struct qcow2_info *info;
     struct qcow2_error err;

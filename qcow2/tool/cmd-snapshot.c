@@ -71,6 +71,7 @@ list(const struct request *q)
     struct qcow2_info_options o = {
         .format = q->disk.options.format,
         .no_lock = q->disk.options.no_lock,
+        .failures = failures,
     };
     struct qcow2_error err;
     struct qcow2_info *info = qcow2_get_info(q->path, &o, &err);

@@ -173,13 +173,17 @@ run(int argc, char **argv)
     return verb ? verb->run(verb, argc - 1, argv + 1) : EXIT_FAILURE;
 }
 
+struct qcow2_failures *failures;
+
 int
 main(int argc, char **argv)
 {
     int status;
 
     progress_init();
+    failures = check_memory(qcow2_failures_new(NULL));
     status = run(argc, argv);
+    qcow2_failures_free(failures);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         report("cannot write the output");
         status = EXIT_FAILURE;

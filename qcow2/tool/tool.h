@@ -187,7 +187,11 @@ struct disk_args {
     struct qcow2_options options;
     const char **allow;
 };
-#define DISK_ARGS_INIT { .options = { .fd = -1, .probe_raw = true } }
+#define DISK_ARGS_INIT \
+    { .options = { .fd = -1, .probe_raw = true, .failures = failures } }
+
+/* The files of which a flush failed, for all calls of the engine (main.c). */
+extern struct qcow2_failures *failures;
 
 /* Was the key one of the options that OPTION_FORMAT to OPTION_BACKING are? */
 bool disk_args_take(struct disk_args *d, const struct args *a, int key);

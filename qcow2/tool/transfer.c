@@ -33,6 +33,7 @@ copy(struct transfer *c, struct qcow2_disk **sources)
 
     open.allow = c->disk.options.allow;
     open.nr_allow = c->disk.options.nr_allow;
+    open.failures = failures;
     o->open = &open;
     o->format = c->image.format;
     o->create = c->image.create;

@@ -273,6 +273,7 @@ io_order_new(struct io *below, struct order_report *report)
 
     o->io = *below; /* what it is and can do */
     o->io.ops = &order_ops;
+    o->io.failure = NULL; /* below has it */
     o->io.name = must_have(strdup(below->name));
     o->below = below;
     o->report = report;

@@ -57,6 +57,10 @@ what_failed_is_not_tried_again(void **state)
         expect_case("errno %d", errors[i]);
         EXPECT(io_flush(io, &err) == -1, "the flush succeeds");
         EXPECT(err.errnum == errors[i], "errno %d: %s", err.errnum, err.text);
+        EXPECT(io_flush(io, &err) == -1 && err.errnum == EIO,
+               "the next flush succeeds");
+        EXPECT_OK(io_pwrite(io, "x", 1, 0, &err), &err);
+        EXPECT(io_flush(io, &err) == -1, "the one after a write does");
         EXPECT(nr_calls == 1, "%u calls", nr_calls);
         io_close(io);
     }

@@ -548,7 +548,7 @@ expect_failed_flush_is_sticky(enum qcow2_format format, struct mem *m)
     EXPECT_FAILS(qcow2_flush(disk, &err), &err, EIO, "");
     EXPECT_FAILS(qcow2_flush(disk, &err), &err, EIO, "");
     EXPECT_FAILS(qcow2_pwrite(disk, "x", 1, 0, 0, &err), &err, EIO,
-                 "opened again");
+                 "restart the process");
     EXPECT_FAILS(qcow2_zero(disk, 1, 0, 0, &err), &err, EIO, "");
     EXPECT_FAILS(qcow2_trim(disk, 4096, 0, 0, &err), &err, EIO, "");
     EXPECT_FAILS(qcow2_pwrite(disk, "x", 0, 0, QCOW2_FUA, &err), &err, EIO,
