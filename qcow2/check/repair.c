@@ -176,6 +176,12 @@ repair_run(struct check *c, struct qcow2_error *err)
     /* Without its L1 table all data of the disk would look free. */
     if (c->flaws & 1u << HEADER_L1)
         return 0;
+    /* What was counted may be in the page cache alone, if the process that
+     * wrote it was killed: no refcount may fall for it before it is durable
+     * (I3). */
+    if (c->options.repair != QCOW2_REPAIR_NONE && !c->options.plan
+        && io_flush(c->io, err) == -1)
+        return -1;
     switch (c->options.repair) {
     case QCOW2_REPAIR_NONE:
         return 0;
