@@ -379,6 +379,11 @@ switch_header(struct image *img, flush_change_fn *change, const void *what,
         img->hdr.version = min_u64(img->hdr.version, before);
         pthread_mutex_unlock(&img->feature_lock);
         image_fail(img);
+        /* Where no dirty bit could be set, the next process may take the
+         * header in the cache for one that needs nothing. All but the header
+         * is durable, so reads can do without the cache. */
+        if (img->hdr.version < 3 && io_flush_has_failed(img->io))
+            io_drop_cache(img->io);
         return error_prefix(err, "%s: header", img->name);
     }
     return 0;
