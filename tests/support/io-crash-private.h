@@ -20,7 +20,8 @@ struct op {
     uint64_t off, nr_bytes; /* truncate: off is the new size */
     unsigned char *data;    /* OP_WRITE */
     uint64_t begin, end;    /* end 0: has not returned */
-    bool failed;            /* without an effect */
+    bool failed;            /* without an effect; or lost, which shows only
+                             * when the cache is dropped */
 };
 
 /* What makes one cut differ from the one before. */
@@ -41,6 +42,16 @@ struct crash_log {
     struct event *events;
     unsigned nr_events, max_events;
     unsigned nr_marks;
+
+    unsigned nr_until_failure; /* flushes; 0: none fails */
+    enum crash_survival survival;
+    struct rng rng;
+    bool flush_failed;
+    bool cache_lies;        /* now has what was lost */
+    bool keep_cache;
 };
+
+/* All that ended before this is stable at the moment. */
+uint64_t crash_log_last_flush(const struct crash_log *log, uint64_t moment);
 
 #endif /* IO_CRASH_PRIVATE_H */

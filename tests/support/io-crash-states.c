@@ -615,9 +615,8 @@ crash_log_enumerate(struct crash_log *log,
 
 /* One state. */
 
-/* All that ended before this is stable at the moment. */
-static uint64_t
-last_flush_at(const struct crash_log *log, uint64_t moment)
+uint64_t
+crash_log_last_flush(const struct crash_log *log, uint64_t moment)
 {
     uint64_t begin = 0;
 
@@ -653,7 +652,7 @@ struct mem *
 crash_log_state_at(const struct crash_log *log, uint64_t moment,
                    enum crash_survival survival, struct rng *rng)
 {
-    uint64_t flushed = last_flush_at(log, moment);
+    uint64_t flushed = crash_log_last_flush(log, moment);
     struct cut cut = { .log = log };
     struct mem *m;
 

@@ -2,11 +2,14 @@
 /* io-crash.c: records operations; see io-crash.h. */
 #include "io-crash-private.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/error.h"
 
 static void *
 must_have(void *p)
@@ -134,14 +137,58 @@ crash_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
     return change(io, op, 0, err);
 }
 
+/* What of an operation is written although the flush fails. A part of its
+ * sectors: it becomes that part. */
+static void
+lose(struct crash_log *log, struct op *op)
+{
+    uint64_t dice = rng_below(&log->rng, 3), from, end, nr;
+
+    if (log->survival == CRASH_ALL)
+        return;
+    op->failed = log->survival == CRASH_NOTHING || dice == 0;
+    nr = div_round_up(op->off % 512 + op->nr_bytes, 512);
+    if (op->failed || dice == 1 || op->kind == OP_TRUNCATE || nr == 1)
+        return;
+    from = rng_below(&log->rng, nr);
+    end = from + 1 + rng_below(&log->rng, nr - from);
+    from = max_u64(op->off, (op->off / 512 + from) * 512);
+    end = min_u64(op->off + op->nr_bytes, (op->off / 512 + end) * 512);
+    if (op->kind == OP_WRITE)
+        memmove(op->data, op->data + (from - op->off), end - from);
+    op->off = from;
+    op->nr_bytes = end - from;
+}
+
+static int
+fail_flush(struct crash_log *log, struct qcow2_error *err)
+{
+    uint64_t flushed = crash_log_last_flush(log, UINT64_MAX);
+
+    for (unsigned i = 0; i < log->nr_ops; i++) {
+        struct op *op = &log->ops[i];
+
+        if (op->kind != OP_FLUSH && op->end > flushed && !op->failed)
+            lose(log, op);
+    }
+    log->flush_failed = log->cache_lies = true;
+    return error_set(err, EIO, "crash log: the flush fails");
+}
+
 static int
 crash_flush(struct io *io, struct qcow2_error *err)
 {
     struct crash_log *log = to_crash(io)->log;
     unsigned index;
+    int r = 0;
 
-    (void)err;
     pthread_mutex_lock(&log->lock);
+    if (log->nr_until_failure > 0 && --log->nr_until_failure == 0)
+        r = fail_flush(log, err);
+    if (r == -1) {
+        pthread_mutex_unlock(&log->lock);
+        return -1;
+    }
     index = add_op(log, (struct op){ .kind = OP_FLUSH });
     pthread_mutex_unlock(&log->lock);
     end_op(log, index);
@@ -195,6 +242,28 @@ crash_extent(struct io *io, uint64_t host_off, uint64_t *len, bool *is_hole,
 }
 
 static void
+crash_drop_cache(struct io *io)
+{
+    struct crash_log *log = to_crash(io)->log;
+    struct io *below = to_crash(io)->below;
+    const unsigned char *bytes;
+    uint64_t nr_bytes;
+    struct mem *m;
+    LOCK_SCOPE(&log->lock);
+
+    if (!log->cache_lies || log->keep_cache)
+        return;
+    m = crash_log_state_at(log, UINT64_MAX, CRASH_ALL, NULL);
+    bytes = mem_bytes(m, &nr_bytes);
+    below->readonly = false;
+    if ((below->can_grow && io_truncate(below, nr_bytes, NULL) == -1)
+        || io_pwrite(below, bytes, nr_bytes, 0, NULL) == -1)
+        abort();
+    mem_free(m);
+    log->cache_lies = false;
+}
+
+static void
 crash_close(struct io *io)
 {
     io_close(to_crash(io)->below);
@@ -213,6 +282,7 @@ static const struct io_ops crash_ops = {
     .get_size = crash_get_size,
     .get_allocated = crash_get_allocated,
     .extent = crash_extent,
+    .drop_cache = crash_drop_cache,
 };
 
 struct io *
@@ -224,6 +294,7 @@ io_crash_open(struct crash_log *log)
     ci->io = *ci->below; /* what it is and can do */
     ci->io.ops = &crash_ops;
     ci->io.name = must_have(strdup("crash log"));
+    ci->io.device = (uintptr_t)log; /* to be known by */
     ci->log = log;
     return &ci->io;
 }
@@ -238,6 +309,33 @@ crash_log_new(struct mem *start)
     log->now = mem_copy(start);
     log->clock = &log->seq;
     return log;
+}
+
+void
+crash_log_fail_flush(struct crash_log *log, unsigned nth,
+                     enum crash_survival survival, uint64_t seed)
+{
+    LOCK_SCOPE(&log->lock);
+
+    log->nr_until_failure = nth;
+    log->survival = survival;
+    rng_init(&log->rng, seed, nth);
+}
+
+bool
+crash_log_flush_failed(struct crash_log *log)
+{
+    LOCK_SCOPE(&log->lock);
+
+    return log->flush_failed;
+}
+
+void
+crash_log_keep_cache(struct crash_log *log, bool keep)
+{
+    LOCK_SCOPE(&log->lock);
+
+    log->keep_cache = keep;
 }
 
 void

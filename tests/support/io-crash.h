@@ -102,6 +102,21 @@ uint64_t crash_log_moment(struct crash_log *log);
 /* Of what is not stable. */
 enum crash_survival { CRASH_NOTHING, CRASH_ALL, CRASH_ANY };
 
+/* The nth flush from now on, counted from 1, fails as fdatasync does with a
+ * kernel's page cache: of what had returned and is not stable, that much is
+ * written, and the rest never is (CRASH_ANY: all, nothing or a part of each
+ * operation, by seed). But the file reads as if all was, and later flushes
+ * succeed without it, until the cache is dropped (io_drop_cache): then what
+ * was not written is gone. Not for operations in flight meanwhile.
+ */
+void crash_log_fail_flush(struct crash_log *log, unsigned nth,
+                          enum crash_survival survival, uint64_t seed);
+bool crash_log_flush_failed(struct crash_log *log);
+
+/* Whether dropping the cache has no effect: a process that was killed drops
+ * nothing. */
+void crash_log_keep_cache(struct crash_log *log, bool keep);
+
 /* What a cut at that moment may leave of the file; rng: for CRASH_ANY, which
  * tears, too. The caller frees it. */
 struct mem *crash_log_state_at(const struct crash_log *log, uint64_t moment,

@@ -8,6 +8,7 @@
 #include "disk/create.h"
 #include "disk/open.h"
 #include "expect.h"
+#include "format/first-read.h"
 #include "job/commit.h"
 #include "job/convert.h"
 #include "job/rebase.h"
@@ -238,6 +239,7 @@ job_open_io(struct job_trial *t, struct io *io, bool readonly, bool alone,
     options.readonly = readonly;
     options.backing_none = alone;
     options.pool = t->pool;
+    options.failures = t->failures;
     return disk_open_io(io, tmpdir_path("image"), &options, err);
 }
 
@@ -336,12 +338,14 @@ run_rebase(struct job_trial *t, struct io *io, struct qcow2_error *err)
 }
 
 static int
-run_repair(struct io *io, struct qcow2_error *err)
+run_repair(struct job_trial *t, struct io *io, struct qcow2_error *err)
 {
     const struct qcow2_check_options options = { .repair = QCOW2_REPAIR_ALL };
     struct qcow2_check_result result;
-    int r = check_io(io, &options, &result, err);
+    int r = first_read_prepare(io, t->failures, false, err);
 
+    if (r == 0)
+        r = check_io(io, &options, &result, err);
     io_close(io);
     return r;
 }
@@ -370,7 +374,7 @@ job_run(struct job_trial *t, struct io *const *io, struct qcow2_error *err)
     case JOB_REBASE_HEADER:
         return run_rebase(t, io[0], err);
     case JOB_REPAIR:
-        return run_repair(io[0], err);
+        return run_repair(t, io[0], err);
     case JOB_OPEN_DIRTY:
         return run_open(t, io[0], err);
     }

@@ -34,6 +34,7 @@ enum { MAX_JOB_FILES = 2 };
 struct job_trial {
     const struct job_scene *scene;
     struct qcow2_pool *pool;
+    struct qcow2_failures *failures; /* or NULL; the test's */
     struct builder *image, *below, *other;
     unsigned nr_files;
     struct mem *files[MAX_JOB_FILES]; /* as they are before; kept */
