@@ -18,7 +18,7 @@ static const struct tool_option options[] = {
     { 'c', NULL, NULL, "compress" },
     { 'S', NULL, "BYTES", "shortest run of zeroes in data that becomes a "
       "hole [4k]; 0: zeroes take space, too" },
-    { 'm', NULL, "N", "threads, 1 to 64 [8]" },
+    { 'm', NULL, "N", "threads, 1 to 64 [4; more with -c or over NBD]" },
     { 'W', NULL, NULL, "write in any order: faster" },
     { 'n', NULL, NULL, "the target is there: do not create it" },
     { KEY_TARGET_IS_ZERO, "target-is-zero", NULL,
