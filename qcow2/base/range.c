@@ -3,11 +3,19 @@
 #include "base/range.h"
 
 #include <assert.h>
+#include <stdlib.h>
 
-void
-range_lock_init(struct range_lock *rl, unsigned window_bits)
+#include "base/error.h"
+
+int
+range_lock_init(struct range_lock *rl, unsigned window_bits,
+                struct qcow2_error *err)
 {
     rl->window_bits = window_bits;
+    rl->shards = aligned_alloc(_Alignof(struct range_shard),
+                               RANGE_SHARDS * sizeof *rl->shards);
+    if (!rl->shards)
+        return error_nomem(err);
     for (unsigned i = 0; i < RANGE_SHARDS; i++) {
         struct range_shard *s = &rl->shards[i];
 
@@ -16,11 +24,14 @@ range_lock_init(struct range_lock *rl, unsigned window_bits)
         s->nr_waiting = 0;
         s->first = s->last = NULL;
     }
+    return 0;
 }
 
 void
 range_lock_destroy(struct range_lock *rl)
 {
+    if (!rl->shards)
+        return;
     for (unsigned i = 0; i < RANGE_SHARDS; i++) {
         struct range_shard *s = &rl->shards[i];
 
@@ -28,6 +39,8 @@ range_lock_destroy(struct range_lock *rl)
         pthread_cond_destroy(&s->released);
         pthread_mutex_destroy(&s->lock);
     }
+    free(rl->shards);
+    rl->shards = NULL;
 }
 
 static struct range_shard *

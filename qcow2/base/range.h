@@ -17,6 +17,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "qcow2.h"
+
 enum { RANGE_SHARDS = 32 };
 
 /* One held or waiting interval; lives on its owner's stack. */
@@ -35,11 +37,14 @@ struct range_shard {
 
 struct range_lock {
     unsigned window_bits;
-    struct range_shard shards[RANGE_SHARDS];
+    struct range_shard *shards; /* RANGE_SHARDS; NULL: cannot be locked */
 };
 
-/* 0 <= window_bits < 64. */
-void range_lock_init(struct range_lock *rl, unsigned window_bits);
+/* 0 <= window_bits < 64. Fails for want of memory only. */
+int range_lock_init(struct range_lock *rl, unsigned window_bits,
+                    struct qcow2_error *err);
+
+/* Also of one that was zeroed and never initialised. */
 void range_lock_destroy(struct range_lock *rl);
 
 /* Waits until [start, end) can be held, and holds it. start < end. */

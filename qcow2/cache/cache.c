@@ -38,9 +38,28 @@ struct cache {
     struct chunk *chunks;       /* that have free blocks */
     uint64_t max_bytes;
     uint64_t used_bytes;        /* atomic */
+    uint64_t beside_bytes;      /* atomic; of cache_take_beside */
     uint32_t bucket_mask;
     struct shard shards[NR_SHARDS];
 };
+
+bool
+cache_take_beside(struct cache *c, uint64_t nr_bytes)
+{
+    uint64_t all = __atomic_add_fetch(&c->beside_bytes, nr_bytes,
+                                      __ATOMIC_RELAXED);
+
+    if (all <= CACHE_MAX_BESIDE_BYTES)
+        return true;
+    cache_give_back_beside(c, nr_bytes);
+    return false;
+}
+
+void
+cache_give_back_beside(struct cache *c, uint64_t nr_bytes)
+{
+    __atomic_fetch_sub(&c->beside_bytes, nr_bytes, __ATOMIC_RELAXED);
+}
 
 static uint64_t
 hash_of(const void *owner, uint64_t key)

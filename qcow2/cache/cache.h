@@ -55,6 +55,14 @@ struct cache *cache_new(uint64_t max_bytes, struct qcow2_error *err);
 void cache_free(struct cache *c);
 
 uint64_t cache_max_bytes(const struct cache *c);
+
+/* Notes that a user of the cache takes memory of its own for the same
+ * purpose. False: all of them together would take more than they may, and
+ * nothing was noted. Giving back ends it.
+ */
+enum { CACHE_MAX_BESIDE_BYTES = 64 << 20 };
+bool cache_take_beside(struct cache *c, uint64_t nr_bytes);
+void cache_give_back_beside(struct cache *c, uint64_t nr_bytes);
 uint64_t cache_used_bytes(struct cache *c);
 
 /* The block (owner, key), pinned; loads it on a miss, and where several

@@ -2,27 +2,35 @@
 /* rows.c: L2 slices that are one row; see rows.h. */
 #include "cache/rows.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/zeroed.h"
 
 /* 32 TiB with clusters of 64 KiB. Memory is taken as it is used. */
 enum { MAX_WINDOWS = 1 << 20 };
 
 int
-rows_init(struct rows *rows, uint64_t nr_windows, struct qcow2_error *err)
+rows_init(struct rows *rows, struct cache *cache, uint64_t nr_windows,
+          struct qcow2_error *err)
 {
     rows->nr = min_u64(nr_windows, MAX_WINDOWS);
-    rows->words = calloc(rows->nr ? rows->nr : 1, sizeof *rows->words);
+    rows->beside = cache;
+    if (!cache_take_beside(cache, rows->nr * sizeof *rows->words))
+        rows->nr = 0;
+    rows->words = zeroed_new(rows->nr * sizeof *rows->words);
     return rows->words ? 0 : error_nomem(err);
 }
 
 void
 rows_destroy(struct rows *rows)
 {
-    free(rows->words);
+    uint64_t nr_bytes = rows->nr * sizeof *rows->words;
+
+    if (rows->beside)
+        cache_give_back_beside(rows->beside, nr_bytes);
+    zeroed_free(rows->words, nr_bytes);
     memset(rows, 0, sizeof *rows);
 }
 

@@ -17,11 +17,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cache/cache.h"
 #include "qcow2.h"
 
 struct rows {
     uint64_t *words;    /* by window, the guest bytes of a slice; atomic */
     uint64_t nr;        /* windows behind these have no row */
+    struct cache *beside; /* takes this memory */
 };
 
 enum {
@@ -29,7 +31,8 @@ enum {
     ROW_ENDED = 1u << 2,
 };
 
-int rows_init(struct rows *rows, uint64_t nr_windows,
+/* Where too much memory is taken beside the cache, nothing is ever noted. */
+int rows_init(struct rows *rows, struct cache *cache, uint64_t nr_windows,
               struct qcow2_error *err);
 void rows_destroy(struct rows *rows);
 

@@ -33,7 +33,7 @@ describe_image(const struct image *img, struct qcow2_layer *out)
     const struct header *h = &img->hdr;
 
     out->format = QCOW2_FORMAT_QCOW2;
-    out->nr_snapshots = img->snaptab.nr;
+    out->nr_snapshots = img->hdr.nr_snapshots;
     snprintf(out->backing, sizeof out->backing, "%s",
              h->backing_file ? h->backing_file : "");
     snprintf(out->backing_format, sizeof out->backing_format, "%s",

@@ -188,7 +188,8 @@ open_layer(struct qcow2_pool *pool, struct layer *l, struct io *io)
     if (l->format == QCOW2_FORMAT_RAW) {
         source = raw_new(io, &l->error);
     } else {
-        image = image_open(io, true, pool->meta, pool->clusters, &l->error);
+        image = image_open_layer(io, pool->meta, pool->clusters,
+                                 &l->error);
         source = image ? &image->active.src : NULL;
     }
     LOCK_SCOPE(&pool->lock);

@@ -155,6 +155,10 @@ enum {
     MAX_SNAPSHOTS = 65536,
     MAX_SNAPSHOT_TABLE_BYTES = 64 << 20,
     MAX_SNAPSHOT_EXTRA_BYTES = 1024,
+    /* Of the L1 tables of all snapshots of an image that are open at a time,
+     * zeroes aside: two of the largest. Clients open what they like, and
+     * tables may share all of their bytes. */
+    MAX_OPEN_SNAPSHOT_L1_BYTES = 64 << 20,
     /* Of their L1 tables together, in an image that is written: who writes
      * remembers each, and a sparse file could have any number of them. */
     MAX_SNAPSHOT_L1_CLUSTERS = 4 << 20,

@@ -15,6 +15,7 @@
 #include "base/compress.h"
 #include "base/error.h"
 #include "base/escape.h"
+#include "base/zeroed.h"
 
 _Static_assert(sizeof(struct disk_header) == HEADER_V3_LENGTH,
                "the header has no holes");
@@ -522,6 +523,7 @@ read_first_cluster(struct io *io, struct source_bytes *in, struct header *h,
 {
     memset(h, 0, sizeof *h);
     in->cluster = NULL;
+    in->cluster_size = 0;
     if (io_get_size(io, &in->file_size, err) == -1
         || io_pread(io, &in->fixed, sizeof in->fixed, 0, err) == -1)
         return -1;
@@ -532,7 +534,7 @@ read_first_cluster(struct io *io, struct source_bytes *in, struct header *h,
         return 1;
     }
     in->cluster_size = UINT32_C(1) << h->cluster_bits;
-    in->cluster = malloc(in->cluster_size);
+    in->cluster = zeroed_new(in->cluster_size);
     if (!in->cluster)
         return error_nomem(err);
     return io_pread(io, in->cluster, in->cluster_size, 0, err);
@@ -567,7 +569,7 @@ header_read_parts(struct io *io, struct header *h,
             note_flaw(flaws, i, &e);
             r = e.errnum == ENOMEM ? -1 : 0;
         }
-    free(in.cluster);
+    zeroed_free(in.cluster, in.cluster_size);
     if (r == -1) {
         header_free(h);
         if (err)
@@ -650,6 +652,14 @@ header_read_loosely(struct io *io, struct header *h,
         return -1;
     }
     return 0;
+}
+
+void
+header_forget_extensions(struct header *h)
+{
+    free(h->extensions);
+    h->extensions = NULL;
+    h->nr_extensions = 0;
 }
 
 void

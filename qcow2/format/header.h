@@ -111,6 +111,9 @@ int header_read_loosely(struct io *io, struct header *h,
                         struct qcow2_error *err);
 void header_free(struct header *h);
 
+/* Gives up the content of extensions, for a header that is not written. */
+void header_forget_extensions(struct header *h);
+
 /* Single-field rewrites, each one write inside the first sector. They do
  * not flush: the caller's order says when. h is updated on success.
  */

@@ -12,9 +12,12 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/escape.h"
+#include "base/zeroed.h"
 #include "base/rwlock.h"
 #include "meta/alloc.h"
 #include "meta/map.h"
+
+enum { L1_PIECE_BYTES = 64 << 10 };
 
 static void
 set_geometry(struct image *img)
@@ -32,14 +35,44 @@ nr_windows(const struct image *img, uint32_t l1_entries)
     return l1_entries * geometry_table_slices(&img->geo);
 }
 
+/* Reads an L1 table into v->l1, which has zeroes. What is a hole of the file,
+ * or zeroes, takes no memory: a small file may claim the largest table. */
+static int
+read_l1(struct view *v, struct qcow2_error *err)
+{
+    struct io *io = v->img->io;
+    uint64_t nr_bytes = v->l1_entries * sizeof(be64), at = 0, n;
+    CLEANUP_FREE uint64_t *buf = malloc(min_u64(nr_bytes, L1_PIECE_BYTES) + 1);
+
+    if (!buf)
+        return error_nomem(err);
+    for (; at < nr_bytes; at += n) {
+        bool is_hole = false;
+
+        n = nr_bytes - at;
+        if (n > L1_PIECE_BYTES
+            && io_extent(io, v->l1_off + at, &n, &is_hole, err) == -1)
+            return -1;
+        /* Entries are read whole. */
+        n = is_hole ? round_down(n, sizeof *buf) : min_u64(n, L1_PIECE_BYTES);
+        if (is_hole && n > 0)
+            continue;
+        n = min_u64(round_up(max_u64(n, 1), sizeof *buf), nr_bytes - at);
+        if (io_pread(io, buf, n, v->l1_off + at, err) == -1)
+            return -1;
+        for (uint64_t i = 0; i < n / sizeof *buf; i++)
+            buf[i] = be64toh(buf[i]);
+        v->l1_memory += zeroed_copy((char *)v->l1 + at, buf, n);
+    }
+    return 0;
+}
+
 /* Loads an L1 table into v; header_read or snaptab_read checked its place
  * and size. */
 static int
 load_l1(struct view *v, struct image *img, uint64_t l1_off,
         uint32_t l1_entries, uint64_t size, struct qcow2_error *err)
 {
-    be64 *disk = NULL;
-
     v->src.ops = &map_source_ops;
     v->src.io = img->io;
     v->src.size = size;
@@ -47,21 +80,40 @@ load_l1(struct view *v, struct image *img, uint64_t l1_off,
     v->version = img->hdr.version;
     v->l1_off = l1_off;
     v->l1_entries = l1_entries;
-    v->l1 = calloc(l1_entries ? l1_entries : 1, sizeof *v->l1);
-    disk = malloc(l1_entries ? l1_entries * sizeof *disk : 1);
-    if (!v->l1 || !disk) {
-        free(disk);
+    v->l1 = zeroed_new(l1_entries * sizeof *v->l1);
+    if (!v->l1)
         return error_nomem(err);
-    }
-    if (io_pread(img->io, disk, l1_entries * sizeof *disk, l1_off, err)
-        == -1) {
-        free(disk);
+    if (read_l1(v, err) == -1)
         return error_prefix(err, "%s: L1 table", img->name);
-    }
-    for (uint32_t i = 0; i < l1_entries; i++)
-        v->l1[i] = be64_get(disk[i]);
-    free(disk);
-    return rows_init(&v->rows, nr_windows(img, l1_entries), err);
+    return rows_init(&v->rows, img->meta, nr_windows(img, l1_entries),
+                     err);
+}
+
+/* What the flush needs to know of an L1 table of n entries that changes. */
+static int
+init_l1_dirty(uint32_t n, uint32_t **dirty, uint8_t **is_dirty,
+              struct qcow2_error *err)
+{
+    *dirty = zeroed_new(n * sizeof **dirty);
+    *is_dirty = zeroed_new(n / 8 + 1);
+    if (*dirty && *is_dirty)
+        return 0;
+    zeroed_free(*dirty, n * sizeof **dirty);
+    zeroed_free(*is_dirty, n / 8 + 1);
+    *dirty = NULL;
+    *is_dirty = NULL;
+    return error_nomem(err);
+}
+
+static void
+free_l1(struct view *v)
+{
+    uint64_t n = v->l1_entries;
+
+    rows_destroy(&v->rows);
+    zeroed_free(v->l1, n * sizeof *v->l1);
+    zeroed_free(v->l1_dirty, n * sizeof *v->l1_dirty);
+    zeroed_free(v->l1_is_dirty, n / 8 + 1);
 }
 
 static int
@@ -70,12 +122,12 @@ init_active(struct image *img, struct qcow2_error *err)
     struct view *v = &img->active;
     uint32_t n = img->hdr.l1_size;
 
-    if (load_l1(v, img, img->hdr.l1_offset, n, img->hdr.size, err) == -1)
+    if (load_l1(v, img, img->hdr.l1_offset, n, img->hdr.size, err) == -1
+        || (!img->readonly
+            && init_l1_dirty(n, &v->l1_dirty, &v->l1_is_dirty, err) == -1))
         return -1;
-    v->l1_dirty = calloc(n ? n : 1, sizeof *v->l1_dirty);
-    v->l1_is_dirty = calloc(n / 8 + 1, 1);
     img->chain.layers = calloc(1, sizeof *img->chain.layers);
-    if (!v->l1_dirty || !v->l1_is_dirty || !img->chain.layers)
+    if (!img->chain.layers)
         return error_nomem(err);
     img->chain.layers[0] = &v->src;
     img->chain.nr_layers = 1;
@@ -90,8 +142,6 @@ init_locks(struct image *img)
     pthread_mutex_init(&img->begin, NULL);
     pthread_mutex_init(&img->views_lock, NULL);
     pthread_mutex_init(&img->active.l1_lock, NULL);
-    range_lock_init(&img->ranges, img->geo.slice_bits + img->cluster_bits);
-    range_lock_init(&img->tables, 0);
     dirty_init(&img->l2_dirty);
     pthread_mutex_init(&img->flush.lock, NULL);
     pthread_cond_init(&img->flush.done[0], NULL);
@@ -112,10 +162,25 @@ load_snapshots(struct image *img, struct qcow2_error *err)
                                 &why, err);
 }
 
+/* What is only read is not locked by ranges, which take 8 KiB. */
 static int
-load_tables(struct image *img, struct qcow2_error *err)
+init_ranges(struct image *img, struct qcow2_error *err)
 {
-    if (load_snapshots(img, err) == -1
+    if (img->readonly)
+        return 0;
+    return range_lock_init(&img->ranges,
+                           img->geo.slice_bits + img->cluster_bits, err) == -1
+               || range_lock_init(&img->tables, 0, err) == -1 ? -1 : 0;
+}
+
+static int
+load_tables(struct image *img, bool is_layer, struct qcow2_error *err)
+{
+    if (is_layer)
+        header_forget_extensions(&img->hdr);
+    else if (load_snapshots(img, err) == -1)
+        return -1;
+    if (init_ranges(img, err) == -1
         || init_active(img, err) == -1
         || alloc_init(img, err) == -1)
         return -1;
@@ -127,8 +192,8 @@ load_tables(struct image *img, struct qcow2_error *err)
     return 0;
 }
 
-struct image *
-image_open(struct io *io, bool readonly, struct cache *meta,
+static struct image *
+open_image(struct io *io, bool readonly, bool is_layer, struct cache *meta,
            struct clusters *clusters, struct qcow2_error *err)
 {
     struct image *img = calloc(1, sizeof *img);
@@ -155,11 +220,25 @@ image_open(struct io *io, bool readonly, struct cache *meta,
     set_geometry(img);
     init_locks(img);
     alloc_prepare(img);
-    if (load_tables(img, err) == -1) {
+    if (load_tables(img, is_layer, err) == -1) {
         image_free(img);
         return NULL;
     }
     return img;
+}
+
+struct image *
+image_open(struct io *io, bool readonly, struct cache *meta,
+           struct clusters *clusters, struct qcow2_error *err)
+{
+    return open_image(io, readonly, false, meta, clusters, err);
+}
+
+struct image *
+image_open_layer(struct io *io, struct cache *meta, struct clusters *clusters,
+                 struct qcow2_error *err)
+{
+    return open_image(io, true, true, meta, clusters, err);
 }
 
 void
@@ -183,10 +262,7 @@ image_free(struct image *img)
     pthread_mutex_destroy(&img->feature_lock);
     pthread_rwlock_destroy(&img->rwlock);
     source_chain_clear(&img->chain);
-    rows_destroy(&img->active.rows);
-    free(img->active.l1);
-    free(img->active.l1_dirty);
-    free(img->active.l1_is_dirty);
+    free_l1(&img->active);
     snaptab_free(&img->snaptab);
     header_free(&img->hdr);
     io_close(img->io);
@@ -194,17 +270,71 @@ image_free(struct image *img)
     free(img);
 }
 
+/* Finds the open view of a snapshot, and uses it once more; views_lock is
+ * held. NULL: there is none. */
+static struct view *
+find_view(struct image *img, const struct snapshot *sn)
+{
+    for (struct view *v = img->snapshot_views; v; v = v->next)
+        if (v->l1_off == sn->l1_offset && v->l1_entries == sn->l1_size
+            && v->src.size == sn->disk_size
+            && v->vm_state_size == sn->vm_state_size
+            && v->version == img->hdr.version) {
+            v->nr_users++;
+            return v;
+        }
+    return NULL;
+}
+
+static void
+free_view(struct view *v)
+{
+    free_l1(v);
+    free(v);
+}
+
+/* A view that was just loaded joins the others, unless somebody else was
+ * faster, whose view is returned then. */
+static struct view *
+add_view(struct image *img, const struct snapshot *sn, struct view *v,
+         struct qcow2_error *err)
+{
+    struct view *other;
+    LOCK_SCOPE(&img->views_lock);
+
+    other = find_view(img, sn);
+    if (!other && img->snapshot_memory + v->l1_memory
+                  <= MAX_OPEN_SNAPSHOT_L1_BYTES) {
+        v->nr_users = 1;
+        v->next = img->snapshot_views;
+        img->snapshot_views = v;
+        img->snapshot_memory += v->l1_memory;
+        return v;
+    }
+    free_view(v);
+    if (!other)
+        error_set(err, ENOMEM, "%s: the L1 tables of the snapshots that are "
+                  "open take more than %d bytes", img->name,
+                  MAX_OPEN_SNAPSHOT_L1_BYTES);
+    return other;
+}
+
 struct view *
 image_open_snapshot(struct image *img, uint32_t i, struct qcow2_error *err)
 {
     const struct snapshot *sn = &img->snaptab.snapshots[i];
-    struct view *v = NULL;
+    struct view *v;
 
     if (sn->flaw && !sn->usable) {
         error_set(err, EIO, "%s: snapshot '%s' is damaged: %s", img->name,
                   ESCAPED(sn->name), sn->flaw);
         return NULL;
     }
+    pthread_mutex_lock(&img->views_lock);
+    v = find_view(img, sn);
+    pthread_mutex_unlock(&img->views_lock);
+    if (v)
+        return v;
     v = calloc(1, sizeof *v);
     if (!v) {
         error_nomem(err);
@@ -212,32 +342,33 @@ image_open_snapshot(struct image *img, uint32_t i, struct qcow2_error *err)
     }
     if (load_l1(v, img, sn->l1_offset, sn->l1_size, sn->disk_size, err)
         == -1) {
-        free(v->l1);
-        free(v);
+        free_view(v);
         return NULL;
     }
     v->vm_state_size = sn->vm_state_size;
-    LOCK_SCOPE(&img->views_lock);
-    v->next = img->snapshot_views;
-    img->snapshot_views = v;
-    return v;
+    return add_view(img, sn, v, err);
 }
 
 void
 image_free_snapshot(struct view *v)
 {
+    struct image *img;
     struct view **p;
 
     if (!v)
         return;
-    pthread_mutex_lock(&v->img->views_lock);
-    for (p = &v->img->snapshot_views; *p != v; p = &(*p)->next)
+    img = v->img;
+    pthread_mutex_lock(&img->views_lock);
+    if (--v->nr_users > 0) {
+        pthread_mutex_unlock(&img->views_lock);
+        return;
+    }
+    for (p = &img->snapshot_views; *p != v; p = &(*p)->next)
         ;
     *p = v->next;
-    pthread_mutex_unlock(&v->img->views_lock);
-    rows_destroy(&v->rows);
-    free(v->l1);
-    free(v);
+    img->snapshot_memory -= v->l1_memory;
+    pthread_mutex_unlock(&img->views_lock);
+    free_view(v);
 }
 
 bool
@@ -255,26 +386,25 @@ int
 image_replace_active(struct image *img, uint64_t *l1, uint32_t l1_entries,
                      uint64_t l1_off, uint64_t size, struct qcow2_error *err)
 {
-    struct view *v = &img->active;
-    uint32_t *dirty = calloc(l1_entries ? l1_entries : 1, sizeof *dirty);
-    uint8_t *is_dirty = calloc(l1_entries / 8 + 1, 1);
-    struct rows rows = { .nr = 0 };
+    struct view *v = &img->active, with = { .l1_entries = l1_entries };
 
-    if (!dirty || !is_dirty
-        || rows_init(&rows, nr_windows(img, l1_entries), err) == -1) {
-        free(dirty);
-        free(is_dirty);
+    with.l1 = zeroed_new(l1_entries * sizeof *l1);
+    if (!with.l1
+        || init_l1_dirty(l1_entries, &with.l1_dirty, &with.l1_is_dirty, err)
+           == -1
+        || rows_init(&with.rows, img->meta, nr_windows(img, l1_entries), err)
+           == -1) {
+        free_l1(&with);
         free(l1);
         return error_nomem(err);
     }
-    rows_destroy(&v->rows);
-    free(v->l1);
-    free(v->l1_dirty);
-    free(v->l1_is_dirty);
-    v->rows = rows;
-    v->l1 = l1;
-    v->l1_dirty = dirty;
-    v->l1_is_dirty = is_dirty;
+    zeroed_copy(with.l1, l1, l1_entries * sizeof *l1);
+    free(l1);
+    free_l1(v);
+    v->rows = with.rows;
+    v->l1 = with.l1;
+    v->l1_dirty = with.l1_dirty;
+    v->l1_is_dirty = with.l1_is_dirty;
     v->nr_l1_dirty = 0;
     v->l1_entries = l1_entries;
     v->l1_off = l1_off;

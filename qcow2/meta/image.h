@@ -64,6 +64,9 @@ struct view {
                                  * hold no lock that an amendment takes:
                                  * their view keeps the version that it was
                                  * opened with, whose entries it has */
+    unsigned nr_users;          /* of a snapshot's; guarded by views_lock */
+    uint64_t l1_memory;         /* bytes of l1 that are not zeroes, in whole
+                                 * pieces */
     uint64_t vm_state_size;     /* of a snapshot */
     uint64_t l1_off;            /* host offset of the table */
     uint32_t l1_entries;
@@ -165,6 +168,7 @@ struct image {
     struct view active;
     struct source_chain chain;  /* layer 0 is &active.src */
     struct view *snapshot_views; /* guarded by views_lock, a leaf */
+    uint64_t snapshot_memory;   /* their l1_memory; guarded by it, too */
     pthread_mutex_t views_lock;
     struct dirty_set l2_dirty;
     struct alloc alloc;
@@ -190,10 +194,21 @@ struct image {
 struct image *image_open(struct io *io, bool readonly, struct cache *meta,
                          struct clusters *clusters, struct qcow2_error *err);
 
+/* The same for a layer of a backing chain, read-only: without what only the
+ * disk itself needs, the snapshot table and the content of header
+ * extensions, which can be many times as large as the rest.
+ */
+struct image *image_open_layer(struct io *io, struct cache *meta,
+                               struct clusters *clusters,
+                               struct qcow2_error *err);
+
 /* Frees the image and closes io. Writes nothing: flush_close came before. */
 void image_free(struct image *img);
 
-/* Loads snapshot i as a view on img; img must outlive it. */
+/* Loads snapshot i as a view on img, or finds the one that is open already;
+ * img must outlive it. ENOMEM if the L1 tables of all that are open would take
+ * too much memory.
+ */
 struct view *image_open_snapshot(struct image *img, uint32_t i,
                                  struct qcow2_error *err);
 void image_free_snapshot(struct view *v);

@@ -511,10 +511,9 @@ io_nbd_open_within(const char *uri, bool readonly, unsigned timeout_ms,
     n->io.readonly = readonly;
     n->io.name = strdup(ESCAPED(uri)); /* an image may have named it */
     pthread_mutex_init(&n->lock, NULL);
-    range_lock_init(&n->blocks, BLOCKS_WINDOW_BITS);
     if (!n->io.name)
         error_nomem(err);
-    else
+    else if (range_lock_init(&n->blocks, BLOCKS_WINDOW_BITS, err) == 0)
         n->client = nbd_client_new(uri, n->io.name, readonly,
                                    io_nbd_timeout(timeout_ms), err);
     if (!n->client) {

@@ -417,6 +417,25 @@ threads_share_a_cache_that_is_too_small(void **state)
     cache_free(c);
 }
 
+static void
+memory_beside_is_bounded(void **state)
+{
+    struct cache *c = cache_new(1 << 20, NULL);
+    unsigned nr = 0;
+
+    (void)state;
+    assert_non_null(c);
+    while (cache_take_beside(c, 10 << 20))
+        nr++;
+    assert_int_equal(nr, CACHE_MAX_BESIDE_BYTES / (10 << 20));
+    assert_true(cache_take_beside(c, 1 << 20));
+    cache_give_back_beside(c, 10 << 20);
+    assert_true(cache_take_beside(c, 10 << 20));
+    assert_false(cache_take_beside(c, 10 << 20));
+    assert_true(cache_take_beside(c, 0));
+    cache_free(c);
+}
+
 int
 main(void)
 {
@@ -431,6 +450,7 @@ main(void)
         cmocka_unit_test(a_batch_is_what_was_dirty_when_it_was_taken),
         cmocka_unit_test(what_is_given_back_stands_in_the_set_once),
         cmocka_unit_test(threads_share_a_cache_that_is_too_small),
+        cmocka_unit_test(memory_beside_is_bounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

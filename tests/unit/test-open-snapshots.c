@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-open-snapshots.c: internal snapshots as disks. */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "audit.h"
 #include "builder.h"
+#include "disk/open-disk.h"
 #include "disk/open.h"
 #include "expect.h"
 #include "io-mem.h"
@@ -221,6 +223,66 @@ test_snapshots_that_are_not_there_are_told(void **state)
     mem_free(m);
 }
 
+static struct qcow2_disk *
+snapshot_of(struct qcow2_disk *disk, const char *name)
+{
+    struct qcow2_error err = { 0 };
+    struct qcow2_disk *s = qcow2_open_snapshot(disk, name, &err);
+
+    EXPECT(s, "%s", err.text);
+    return s;
+}
+
+/* However many clients open however many snapshots whose L1 tables, of the
+ * largest size, may even be the same bytes. */
+static void
+test_tables_of_all_open_snapshots_are_bounded(void **state)
+{
+    static const char recipe[] =
+        "cluster 64K; size 1M; data 0 1; snapshot 1 a; snapshot 2 b;"
+        "snapshot 3 c; snapshot 4 small;"
+        "poke snapshot[0].l1_table_offset = 1M; poke snapshot[0].l1_size = 4M;"
+        "poke snapshot[1].l1_table_offset = 2M; poke snapshot[1].l1_size = 4M;"
+        "poke snapshot[2].l1_table_offset = 3M; poke snapshot[2].l1_size = 4M";
+    enum { TABLE = 32 << 20, END = TABLE + (3 << 20) };
+    struct qcow2_disk *disk, *a[3], *b, *small;
+    unsigned char *bytes = malloc(END);
+    struct qcow2_error err;
+    struct mem *m = mem_of(recipe);
+    struct io *io = io_mem_open(m, false);
+    struct image *img;
+
+    (void)state;
+    assert_non_null(bytes);
+    memset(bytes, 1, END);
+    EXPECT_OK(io_pwrite(io, bytes, END, 1 << 20, &err), &err);
+    free(bytes);
+    io_close(io);
+
+    disk = open_mem(m, &readonly);
+    img = disk->file->image;
+    for (unsigned i = 0; i < 3; i++)
+        a[i] = snapshot_of(disk, "a");
+    assert_int_equal(img->snapshot_memory, TABLE);
+    b = snapshot_of(disk, "b");
+    assert_null(qcow2_open_snapshot(disk, "c", &err));
+    assert_int_equal(err.errnum, ENOMEM);
+    EXPECT_OK(qcow2_close(b, &err), &err);
+    small = snapshot_of(disk, "small");
+    assert_true(img->snapshot_memory > TABLE);
+    EXPECT_OK(qcow2_close(small, &err), &err);
+    b = snapshot_of(disk, "c");
+    EXPECT_OK(qcow2_close(b, &err), &err);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(image_snapshot_in_use(img, 0));
+        EXPECT_OK(qcow2_close(a[i], &err), &err);
+    }
+    assert_false(image_snapshot_in_use(img, 0));
+    assert_int_equal(img->snapshot_memory, 0);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    mem_free(m);
+}
+
 int
 main(void)
 {
@@ -231,6 +293,7 @@ main(void)
         cmocka_unit_test(test_disk_may_be_closed_before_its_snapshot),
         cmocka_unit_test(test_snapshot_shows_the_backing_file),
         cmocka_unit_test(test_snapshots_that_are_not_there_are_told),
+        cmocka_unit_test(test_tables_of_all_open_snapshots_are_bounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -82,7 +82,7 @@ set_up(void **state)
 {
     static struct range_lock rl;
 
-    range_lock_init(&rl, WINDOW_BITS);
+    assert_int_equal(range_lock_init(&rl, WINDOW_BITS, NULL), 0);
     *state = &rl;
     return 0;
 }
