@@ -43,6 +43,7 @@ enum qcow2_hint {
     QCOW2_HINT_REPAIR = 1 << 4,    /* a check that repairs everything */
     QCOW2_HINT_CONVERT = 1 << 5,   /* copy the disk to a new qcow2 image */
     QCOW2_HINT_VERSION_3 = 1 << 6, /* amend the image to version 3 */
+    QCOW2_HINT_MUCH = 1 << 7,      /* may_write_much of qcow2_amend */
 };
 
 /* An errno, one sentence without a final newline, and what helps (a mask of
@@ -609,6 +610,8 @@ struct qcow2_layer {
     uint64_t allocated; /* bytes it takes from its file system; 0 where that
                          * cannot be known (NBD) */
     size_t nr_snapshots;
+    const char *name;           /* as messages have it: escaped, maybe cut;
+                                 * lives as long as the disk */
     char backing[1024];         /* as stored; empty: none */
     char backing_format[64];    /* as declared, the start of it; empty: not
                                  * declared */
@@ -732,13 +735,16 @@ QCOW2_PUBLIC void qcow2_info_free(struct qcow2_info *info);
 /* Changes how an image is stored. Zero keeps what is. Snapshots, content and
  * backing file stay; ENOTSUP, and nothing changed, if they cannot. Going to
  * version 2 needs refcounts of 16 bits, no snapshots, and writes zeroes where
- * version 3 has zero clusters over a backing file.
+ * version 3 has zero clusters over a backing file: more than
+ * QCOW2_AMEND_MAX_ZEROES bytes only if may_write_much.
  */
+#define QCOW2_AMEND_MAX_ZEROES (UINT64_C(1) << 30)
 enum qcow2_amend { QCOW2_AMEND_KEEP = 0, QCOW2_AMEND_OFF, QCOW2_AMEND_ON };
 struct qcow2_amend_options {
     unsigned version;       /* 2 or 3 */
     unsigned refcount_bits; /* 1, 2, 4, … 64 */
     enum qcow2_amend lazy_refcounts;
+    bool may_write_much;
 };
 QCOW2_PUBLIC int qcow2_amend(struct qcow2_disk *disk,
                              const struct qcow2_amend_options *options,

@@ -54,7 +54,7 @@ qcow2_get_layer(const struct qcow2_disk *disk, unsigned layer,
         return -1;
     s = disk->chain->layers[layer];
     *out = (struct qcow2_layer){
-        .format = QCOW2_FORMAT_RAW, .size = s->size,
+        .format = QCOW2_FORMAT_RAW, .size = s->size, .name = s->io->name,
     };
     if (s->ops == &map_source_ops)
         describe_image(((struct view *)s)->img, out);

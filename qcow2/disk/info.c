@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -524,9 +525,14 @@ open_backing(const struct info *top, const struct info *above,
     if (gate_resolve(&above->place, name, allow, &file, err) == -1)
         return NULL;
     if (check_loop(top, &file, err) == 0) {
+        /* Each name may add a kilobyte to the one above: what no system call
+         * would take becomes what it stands for. */
+        const char *path = strlen(above->full_backing) < PATH_MAX
+                           ? above->full_backing : file.path;
+
         io = open_io(&file, options, err);
-        info = io ? info_new(io, above->full_backing, &file.place, format,
-                             options, err) : NULL;
+        info = io ? info_new(io, path, &file.place, format, options, err)
+                  : NULL;
     }
     gate_file_free(&file);
     return info;

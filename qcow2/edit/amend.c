@@ -204,6 +204,38 @@ change_widths(struct image *img, struct header_form *form,
     return r;
 }
 
+/* Must the mapping of zeroes at off be written in version 2? */
+static bool
+needs_zeroes(const struct image *img, uint64_t off, const struct mapping *m)
+{
+    return off < img->active.src.size
+           && (img->chain.nr_layers > 1 || m->has_host);
+}
+
+/* A small file may have any number of zero clusters, which take their size of
+ * space and time each. */
+static int
+check_zeroes(struct image *img, struct qcow2_error *err)
+{
+    struct view *v = &img->active;
+    uint64_t nr_bytes = 0;
+    struct mapping m;
+
+    for (uint64_t off = 0; off < v->src.size; off += m.nr_bytes) {
+        if (map_lookup(v, off, v->src.size - off, &m, err) == -1)
+            return -1;
+        if (m.kind == MAP_ZERO && needs_zeroes(img, off, &m))
+            nr_bytes += m.nr_bytes;
+        if (nr_bytes > QCOW2_AMEND_MAX_ZEROES) {
+            error_set(err, EFBIG, "%s: version 2 has no zero clusters, so more "
+                      "than %" PRIu64 " bytes of zeroes would be written",
+                      img->name, QCOW2_AMEND_MAX_ZEROES);
+            return error_hint(err, QCOW2_HINT_MUCH);
+        }
+    }
+    return 0;
+}
+
 /* Version 2 has no zero clusters: those of the disk become unallocated where
  * nothing shows through, or clusters of zeroes. Tables may have some past its
  * end as well: QEMU leaves them where a VM state was. */
@@ -229,7 +261,7 @@ expand_zeroes(struct image *img, struct qcow2_error *err)
         }
         if (flush_make_room(img, err) == -1)
             return -1;
-        if (off < v->src.size && (img->chain.nr_layers > 1 || m.has_host)) {
+        if (needs_zeroes(img, off, &m)) {
             uint64_t nr = min_u64(img->cluster_size, v->src.size - off);
 
             if (write_data(img, zeroes, nr, off, err) == -1)
@@ -327,7 +359,9 @@ amend(struct image *img, const struct qcow2_amend_options *o,
     if (plan_form(img, o, &to, err) == -1)
         return -1;
     if (to.version == 2 && img->hdr.version > 2
-        && (expand_zeroes(img, err) == -1 || flush_all(img, err) == -1))
+        && ((!o->may_write_much && check_zeroes(img, err) == -1)
+            || expand_zeroes(img, err) == -1
+            || flush_all(img, err) == -1))
         return -1;
     /* Version 3 wants every snapshot to tell its size. */
     if (img->hdr.version == 2 && to.version > 2

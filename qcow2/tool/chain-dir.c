@@ -10,20 +10,28 @@
 #include "json.h"
 #include "tool.h"
 
-/* A qcow2 image, or a file that one of them stands on. */
+/* A qcow2 image, or a file that one of them stands on. What is known of it
+ * besides is given up at once: a directory may have any number of images,
+ * with any number of snapshots. */
 struct node {
     char *name;                /* in the directory */
-    struct qcow2_info *info;   /* NULL: cannot be read */
-    struct qcow2_error err;    /* why */
-    struct stat st;
+    bool readable;
+    char *error;               /* why it is not */
+    enum qcow2_format format;
+    uint64_t virtual_size, allocated_size;
+    char *backing;             /* as stored; NULL: none */
+    struct stat st, backing_st; /* st_ino 0: not known */
     struct node *below;        /* what it stands on, if that is here */
+    struct node *above, *next; /* the first of those that stand on it, and
+                                * the next that stands on the same */
     bool is_base, shown;
 };
 
 struct forest {
     const char *dir;
     bool no_lock;
-    struct node *nodes;
+    struct node *nodes;        /* by name */
+    struct node **by_file;     /* by st_dev and st_ino */
     size_t nr;
 };
 
@@ -37,6 +45,22 @@ path_of(const struct forest *f, const char *name)
     return path;
 }
 
+/* Names that lead out of the directory are not looked up. */
+static void
+keep_info(struct node *n, const struct qcow2_info *info)
+{
+    n->readable = true;
+    n->format = info->format;
+    n->virtual_size = info->virtual_size;
+    n->allocated_size = info->allocated_size;
+    if (!info->backing_file)
+        return;
+    n->backing = check_memory(strdup(info->backing_file));
+    if (info->backing_outside
+        || stat(info->full_backing_file, &n->backing_st) == -1)
+        n->backing_st.st_ino = 0;
+}
+
 static void
 add_file(struct forest *f, const char *name)
 {
@@ -44,16 +68,24 @@ add_file(struct forest *f, const char *name)
     struct qcow2_info_options o = {
         .no_lock = f->no_lock, .failures = failures,
     };
+    struct qcow2_error err;
+    struct qcow2_info *info;
     struct node *n;
     struct stat st;
 
     if (stat(path, &st) == -1 || !S_ISREG(st.st_mode))
         return;
-    f->nodes = check_memory(realloc(f->nodes, (f->nr + 1)
-                                              * sizeof *f->nodes));
+    if ((f->nr & (f->nr - 1)) == 0)
+        f->nodes = check_memory(realloc(f->nodes, (2 * f->nr + 1)
+                                                  * sizeof *f->nodes));
     n = &f->nodes[f->nr++];
     *n = (struct node){ .name = check_memory(strdup(name)), .st = st };
-    n->info = qcow2_get_info(path, &o, &n->err);
+    info = qcow2_get_info(path, &o, &err);
+    if (info)
+        keep_info(n, info);
+    else
+        n->error = check_memory(strdup(err.text));
+    qcow2_info_free(info);
 }
 
 static int
@@ -84,23 +116,62 @@ read_dir(struct forest *f)
     return 0;
 }
 
-/* Names that lead out of the directory are not looked up. */
+static int
+compare_files(const struct stat *a, const struct stat *b)
+{
+    if (a->st_dev != b->st_dev)
+        return a->st_dev < b->st_dev ? -1 : 1;
+    return a->st_ino < b->st_ino ? -1 : a->st_ino > b->st_ino;
+}
+
+/* Among links to the same file, the first name counts. */
+static int
+by_file(const void *a, const void *b)
+{
+    const struct node *m = *(struct node *const *)a;
+    const struct node *n = *(struct node *const *)b;
+    int r = compare_files(&m->st, &n->st);
+
+    return r ? r : m < n ? -1 : m > n;
+}
+
+/* NULL: the file is not in the directory. */
+static struct node *
+find_file(const struct forest *f, const struct stat *st)
+{
+    size_t from = 0, to = f->nr;
+
+    while (from < to) {
+        size_t mid = from + (to - from) / 2;
+
+        if (compare_files(&f->by_file[mid]->st, st) < 0)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from < f->nr && compare_files(&f->by_file[from]->st, st) == 0
+               ? f->by_file[from] : NULL;
+}
+
 static void
 link_nodes(struct forest *f)
 {
-    for (size_t i = 0; i < f->nr; i++) {
+    f->by_file = check_memory(calloc(f->nr + 1, sizeof *f->by_file));
+    for (size_t i = 0; i < f->nr; i++)
+        f->by_file[i] = &f->nodes[i];
+    qsort(f->by_file, f->nr, sizeof *f->by_file, by_file);
+    /* From the last on, so that those above are in the order of names. */
+    for (size_t i = f->nr; i-- > 0;) {
         struct node *n = &f->nodes[i];
-        struct stat st;
 
-        if (!n->info || !n->info->backing_file || n->info->backing_outside
-            || stat(n->info->full_backing_file, &st) == -1)
+        if (!n->backing || n->backing_st.st_ino == 0)
             continue;
-        for (size_t j = 0; j < f->nr; j++)
-            if (f->nodes[j].st.st_dev == st.st_dev
-                && f->nodes[j].st.st_ino == st.st_ino) {
-                n->below = &f->nodes[j];
-                n->below->is_base = true;
-            }
+        n->below = find_file(f, &n->backing_st);
+        if (n->below) {
+            n->below->is_base = true;
+            n->next = n->below->above;
+            n->below->above = n;
+        }
     }
 }
 
@@ -108,41 +179,56 @@ link_nodes(struct forest *f)
 static bool
 is_image(const struct node *n)
 {
-    return n->is_base || !n->info || n->info->format == QCOW2_FORMAT_QCOW2;
+    return n->is_base || !n->readable || n->format == QCOW2_FORMAT_QCOW2;
 }
 
 static void
 show_node(struct node *n, unsigned level)
 {
     CLEANUP_FREE char *name = text_escape(n->name);
-    const struct qcow2_info *info = n->info;
 
     n->shown = true;
-    printf("%*s%s%s", level > 0 ? (int)(3 * level - 3) : 0, "",
-           level > 0 ? "`- " : "", name);
-    if (!info) {
-        printf(": %s\n", n->err.text);
+    text_indent(level);
+    fputs(name, stdout);
+    if (!n->readable) {
+        printf(": %s\n", n->error);
         return;
     }
     printf(": %s, virtual size %s",
-           info->format == QCOW2_FORMAT_QCOW2 ? "qcow2" : "raw",
-           EXACT_SIZE_TEXT(info->virtual_size));
-    printf(", on disk %s", EXACT_SIZE_TEXT(info->allocated_size));
-    if (info->backing_file && !n->below) {
-        CLEANUP_FREE char *backing = text_escape(info->backing_file);
+           n->format == QCOW2_FORMAT_QCOW2 ? "qcow2" : "raw",
+           EXACT_SIZE_TEXT(n->virtual_size));
+    printf(", on disk %s", EXACT_SIZE_TEXT(n->allocated_size));
+    if (n->backing && !n->below) {
+        CLEANUP_FREE char *backing = text_escape(n->backing);
 
         printf(", stands on %s, which is not here", backing);
     }
     putchar('\n');
 }
 
+/* A tree may be as deep as the directory has files: no recursion. */
 static void
-show_tree(struct forest *f, struct node *n, unsigned level)
+show_tree(struct node *root)
 {
-    show_node(n, level);
-    for (size_t i = 0; i < f->nr; i++)
-        if (f->nodes[i].below == n)
-            show_tree(f, &f->nodes[i], level + 1);
+    struct node *n = root;
+    unsigned level = 0;
+
+    show_node(n, 0);
+    for (;;) {
+        if (n->above) {
+            n = n->above;
+            level++;
+        } else {
+            while (n != root && !n->next) {
+                n = n->below;
+                level--;
+            }
+            if (n == root)
+                return;
+            n = n->next;
+        }
+        show_node(n, level);
+    }
 }
 
 static void
@@ -150,7 +236,7 @@ show_forest(struct forest *f)
 {
     for (size_t i = 0; i < f->nr; i++)
         if (is_image(&f->nodes[i]) && !f->nodes[i].below)
-            show_tree(f, &f->nodes[i], 0);
+            show_tree(&f->nodes[i]);
     for (size_t i = 0; i < f->nr; i++)
         if (is_image(&f->nodes[i]) && !f->nodes[i].shown) {
             printf("in a loop: ");
@@ -159,28 +245,25 @@ show_forest(struct forest *f)
 }
 
 static json_t *
-node_json(const struct forest *f, const struct node *n)
+node_json(const struct node *n)
 {
     json_t *o = check_memory(json_object());
     json_t *overlays = check_memory(json_array());
 
     json_put(o, "filename", json_name(n->name));
-    if (!n->info) {
-        json_put(o, "error", json_name(n->err.text));
+    if (!n->readable) {
+        json_put(o, "error", json_name(n->error));
     } else {
-        json_put(o, "format",
-                 json_string(n->info->format == QCOW2_FORMAT_QCOW2 ? "qcow2"
-                                                                   : "raw"));
-        json_put(o, "virtual-size", json_bytes(n->info->virtual_size));
-        json_put(o, "actual-size", json_bytes(n->info->allocated_size));
-        if (n->info->backing_file)
-            json_put(o, "backing-filename",
-                     json_name(n->info->backing_file));
+        json_put(o, "format", json_string(n->format == QCOW2_FORMAT_QCOW2
+                                              ? "qcow2" : "raw"));
+        json_put(o, "virtual-size", json_bytes(n->virtual_size));
+        json_put(o, "actual-size", json_bytes(n->allocated_size));
+        if (n->backing)
+            json_put(o, "backing-filename", json_name(n->backing));
         json_put(o, "backing-is-here", json_boolean(n->below));
     }
-    for (size_t i = 0; i < f->nr; i++)
-        if (f->nodes[i].below == n)
-            json_put(overlays, NULL, json_name(f->nodes[i].name));
+    for (const struct node *a = n->above; a; a = a->next)
+        json_put(overlays, NULL, json_name(a->name));
     json_put(o, "overlays", overlays);
     return o;
 }
@@ -192,7 +275,7 @@ show_json(const struct forest *f)
 
     for (size_t i = 0; i < f->nr; i++)
         if (is_image(&f->nodes[i]))
-            json_put(array, NULL, node_json(f, &f->nodes[i]));
+            json_put(array, NULL, node_json(&f->nodes[i]));
     json_print(array);
 }
 
@@ -212,9 +295,11 @@ chain_dir_show(const char *dir, bool no_lock, bool json)
     while (f.nr > 0) {
         struct node *n = &f.nodes[--f.nr];
 
-        qcow2_info_free(n->info);
         free(n->name);
+        free(n->error);
+        free(n->backing);
     }
     free(f.nodes);
+    free(f.by_file);
     return r == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -8,6 +8,7 @@ static const struct tool_option options[] = {
     { 'o', NULL, "NAME=VALUE,...", "what to change: compat, refcount_bits, "
       "lazy_refcounts" },
     OPTION_CACHE('t', "cache mode"),
+    { KEY_FORCE, "force", NULL, "write zeroes even if they are many" },
     OPTION_PROGRESS,
     OPTION_ALLOW,
     OPTION_BACKING,
@@ -34,7 +35,7 @@ check(const struct image_args *image, const struct args *a)
 
 static int
 amend(const char *path, const struct disk_args *disk_args,
-      const struct image_args *image)
+      const struct image_args *image, bool force)
 {
     const struct qcow2_amend_options o = {
         .version = image->create.version,
@@ -42,6 +43,7 @@ amend(const char *path, const struct disk_args *disk_args,
         .lazy_refcounts = !image->has_lazy_refcounts ? QCOW2_AMEND_KEEP
                           : image->create.lazy_refcounts ? QCOW2_AMEND_ON
                           : QCOW2_AMEND_OFF,
+        .may_write_much = force,
     };
     struct qcow2_disk *disk = disk_open(path, disk_args, false);
     int status = EXIT_SUCCESS;
@@ -60,7 +62,7 @@ run(const struct verb *verb, int argc, char **argv)
 {
     struct image_args image = { .format = QCOW2_FORMAT_QCOW2 };
     struct disk_args disk = DISK_ARGS_INIT;
-    bool show = false, quiet = false;
+    bool show = false, quiet = false, force = false;
     struct args a;
     int key, status;
 
@@ -70,6 +72,8 @@ run(const struct verb *verb, int argc, char **argv)
             image_args_take(&image, &a, a.value);
         else if (key == 't')
             parse_cache(&a);
+        else if (key == KEY_FORCE)
+            force = true;
         else if (key == 'p')
             show = true;
         else if (key == 'q')
@@ -80,7 +84,7 @@ run(const struct verb *verb, int argc, char **argv)
     args_need(&a, 1, "one image");
     check(&image, &a);
     progress_begin(show, quiet);
-    status = amend(a.operands[0], &disk, &image);
+    status = amend(a.operands[0], &disk, &image, force);
     if (status == EXIT_SUCCESS)
         progress_show(NULL, 1, 1);
     progress_end();

@@ -59,10 +59,10 @@ static void
 show_row(const struct row *r, unsigned level, bool is_base)
 {
     CLEANUP_FREE char *name = text_escape(r->name);
-    int indent = 3 * level;
+    int indent = 3 * (level < TEXT_MAX_INDENT ? level : TEXT_MAX_INDENT);
 
-    printf("%*s%s%s\n", indent > 3 ? indent - 3 : 0, "",
-           level > 0 ? "`- " : "", name);
+    text_indent(level);
+    puts(name);
     printf("%*s    %s, virtual size %s\n", indent, "",
            r->layer.format == QCOW2_FORMAT_QCOW2 ? "qcow2" : "raw",
            EXACT_SIZE_TEXT(r->layer.size));

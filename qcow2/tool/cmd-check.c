@@ -44,6 +44,7 @@ struct request {
     bool rechecking;
     json_t *problems, *writes;
     uint64_t nr_left_out; /* of problems */
+    uint64_t nr_writes_left_out;
 };
 
 static const char *
@@ -130,8 +131,13 @@ on_write(void *opaque, const struct qcow2_repair_write *w)
     if (q->undo && !q->check.plan)
         return undo_record(q->undo, w);
     if (q->check.plan && q->json) {
-        json_t *o = check_memory(json_object());
+        json_t *o;
 
+        if (json_array_size(q->writes) == MAX_IN_JSON) {
+            q->nr_writes_left_out++;
+            return 0;
+        }
+        o = check_memory(json_object());
         json_put(o, "offset", json_bytes(w->host_off));
         json_put(o, "length", json_bytes(w->nr_bytes));
         json_put(o, "why", json_name(w->why));
@@ -169,10 +175,12 @@ show_json(struct request *q, const struct qcow2_check_result *r)
     put_count(o, "compressed-clusters", r->compressed_clusters);
     json_put(o, "problems", q->problems);
     put_count(o, "problems-left-out", q->nr_left_out);
-    if (q->check.plan)
+    if (q->check.plan) {
         json_put(o, "plan", q->writes);
-    else
+        put_count(o, "plan-left-out", q->nr_writes_left_out);
+    } else {
         json_decref(q->writes);
+    }
     json_print(o);
 }
 

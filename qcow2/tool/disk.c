@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* disk.c: opens disks as the command line says. */
+#include <limits.h>
 #include <string.h>
 
 #include "tool.h"
@@ -197,6 +198,20 @@ join_name(const char *path, const char *name)
     return joined;
 }
 
+/* Each layer may add a kilobyte to the name of the one above. What no system
+ * call would take becomes the name that messages have. */
+static void
+shorten_name(struct qcow2_disk *disk, unsigned layer, char **name)
+{
+    struct qcow2_layer l;
+
+    if (strlen(*name) < PATH_MAX)
+        return;
+    free(*name);
+    *name = check_memory(strdup(
+        qcow2_get_layer(disk, layer, &l, NULL) == 0 ? l.name : "?"));
+}
+
 char **
 disk_layer_names(struct qcow2_disk *disk, const char *path,
                  const struct disk_args *d)
@@ -217,6 +232,7 @@ disk_layer_names(struct qcow2_disk *disk, const char *path,
             && above.backing[0])
             name = above.backing;
         names[i] = join_name(names[i - 1], name);
+        shorten_name(disk, i, &names[i]);
     }
     return names;
 }

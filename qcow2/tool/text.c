@@ -74,6 +74,15 @@ text_without_controls(const char *text)
     return escape(text, false);
 }
 
+void
+text_indent(unsigned level)
+{
+    if (level > TEXT_MAX_INDENT)
+        printf("%*s`- (%u) ", 3 * TEXT_MAX_INDENT - 3, "", level);
+    else if (level > 0)
+        printf("%*s`- ", (int)(3 * level - 3), "");
+}
+
 /* At most three digits: the unit is one in which it is below 1000. */
 const char *
 text_size(char buf[TEXT_SIZE], uint64_t nr_bytes)

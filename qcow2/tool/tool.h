@@ -57,6 +57,7 @@ enum {
     KEY_RESTORE,
     KEY_SALVAGE,
     KEY_SHRINK,
+    KEY_FORCE,
     KEY_SIZE,
     KEY_START_OFFSET,
     KEY_TARGET_IS_ZERO,
@@ -165,6 +166,12 @@ char *text_escape(const char *name);
  * backslashes. To be freed.
  */
 char *text_without_controls(const char *text);
+
+/* Prints what begins a line at this level of a tree. The levels of a deep one
+ * become numbers, as their spaces would be more than all else.
+ */
+enum { TEXT_MAX_INDENT = 16 };
+void text_indent(unsigned level);
 
 /* "1 GiB", and "1 GiB (1073741824 bytes)"; 64 bytes are enough. */
 enum { TEXT_SIZE = 64 };

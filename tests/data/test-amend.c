@@ -265,6 +265,32 @@ refusals_change_nothing(void **state)
     oracle_expect_clean(tmpdir_path("i"));
 }
 
+/* A file of some KiB whose zero clusters, over a backing file, are 2 GiB. */
+static void
+more_zeroes_than_one_expects_are_not_written(void **state)
+{
+    static const struct qcow2_amend_options o = { .version = 2 };
+    struct qcow2_error err;
+    struct image *img;
+    uint64_t before, after;
+    struct rig r;
+
+    (void)state;
+    rig_init(&r, "backing base.raw raw; cluster 2M; size 2G; zero 0-1023",
+             1 << 20);
+    rig_open(&r);
+    img = disk_image(r.play.disk);
+    EXPECT_OK(io_get_size(img->io, &before, &err), &err);
+    EXPECT(qcow2_amend(r.play.disk, &o, &err) == -1, "amended");
+    EXPECT(err.errnum == EFBIG && err.hints & QCOW2_HINT_MUCH, "%s",
+           err.text);
+    EXPECT(img->hdr.version == 3, "version 2");
+    EXPECT_OK(io_get_size(img->io, &after, &err), &err);
+    EXPECT(before == after, "the file grew");
+    rig_close(&r);
+    rig_free(&r);
+}
+
 /* New refcounts are written behind all that is in use; when that fails, what
  * is there is not taken for zeroes by who gets the clusters later. */
 static void
@@ -341,6 +367,7 @@ main(void)
         cmocka_unit_test(zeroes_past_the_end_do_not_stay_in_version_2),
         cmocka_unit_test(snapshots_survive_wider_refcounts),
         cmocka_unit_test(refusals_change_nothing),
+        cmocka_unit_test(more_zeroes_than_one_expects_are_not_written),
         cmocka_unit_test(a_failure_leaves_nothing_behind_that_shows),
         cmocka_unit_test(a_switch_keeps_the_image_marked_corrupt),
     };
