@@ -169,8 +169,9 @@ init_ranges(struct image *img, struct qcow2_error *err)
     if (img->readonly)
         return 0;
     return range_lock_init(&img->ranges,
-                           img->geo.slice_bits + img->cluster_bits, err) == -1
-               || range_lock_init(&img->tables, 0, err) == -1 ? -1 : 0;
+                           img->geo.slice_bits + img->cluster_bits, err)
+               == -1 || range_lock_init(&img->tables, 0, err) == -1
+           ? -1 : 0;
 }
 
 static int
