@@ -270,15 +270,30 @@ prepare_entry(struct image *img, struct creation *c, const char *name,
     return 0;
 }
 
+/* How many entries of an L1 table a snapshot of the disk, or a disk of a
+ * snapshot, takes over: those that map the disk. What lies behind the disk
+ * and is no VM state with a size is taken along, as QEMU does: nothing says
+ * that it is not wanted. */
+static uint32_t
+entries_kept(const struct image *img, const uint64_t *l1, uint32_t nr,
+             uint64_t disk_size, bool has_vm_state)
+{
+    uint32_t least = tree_l1_entries(img, disk_size);
+
+    if (has_vm_state)
+        return least;
+    while (nr > least && l1[nr - 1] == 0)
+        nr--;
+    return max_u64(nr, least);
+}
+
 /* Everything that does not touch what is there: L1 table, VM state, table
  * of snapshots, in new clusters. */
 static int
 write_creation(struct image *img, struct creation *c,
-               const struct qcow2_snapshot_create_options *o,
+               const struct qcow2_snapshot_create_options *o, uint32_t nr,
                struct qcow2_error *err)
 {
-    uint32_t nr = tree_l1_entries(img, img->hdr.size);
-
     c->vs.l1 = malloc((nr ? nr : 1) * sizeof *c->vs.l1);
     if (!c->vs.l1)
         return error_nomem(err);
@@ -300,11 +315,12 @@ create(struct image *img, struct creation *c, const char *name,
        const struct qcow2_snapshot_create_options *o,
        struct qcow2_error *err)
 {
-    uint32_t nr = tree_l1_entries(img, img->hdr.size);
+    uint32_t nr = entries_kept(img, img->active.l1, img->active.l1_entries,
+                               img->hdr.size, o->vm_state != NULL);
 
     if (tree_can_raise(img, img->active.l1, nr, err) == -1
         || prepare_entry(img, c, name, o, err) == -1
-        || write_creation(img, c, o, err) == -1) {
+        || write_creation(img, c, o, nr, err) == -1) {
         creation_undo(img, c);
         return -1;
     }
@@ -387,7 +403,8 @@ drop_old_disk(struct image *img, const uint64_t *l1, uint32_t nr,
     return 0;
 }
 
-/* VM state stays with the snapshot: the disk gets what maps the disk. */
+/* VM state stays with the snapshot: the disk gets what maps the disk, and what
+ * lies behind it only where that is not said to be VM state. */
 static int
 apply(struct image *img, const struct snapshot *s, bool *unsettled,
       struct qcow2_error *err)
@@ -398,8 +415,12 @@ apply(struct image *img, const struct snapshot *s, bool *unsettled,
     uint32_t old_nr = v->l1_entries;
     int r;
 
-    to.l1_size = tree_l1_entries(img, s->disk_size);
-    l1 = load_l1(img, s, to.l1_size, err);
+    l1 = load_l1(img, s, tree_l1_entries(img, s->disk_size), err);
+    if (l1)
+        to.l1_size = entries_kept(img, l1, max_u64(s->l1_size,
+                                                   tree_l1_entries(
+                                                       img, s->disk_size)),
+                                  s->disk_size, s->vm_state_size > 0);
     old = malloc((old_nr ? old_nr : 1) * sizeof *old);
     if (!l1 || !old
         || tree_can_raise(img, l1, to.l1_size, err) == -1

@@ -3,10 +3,14 @@
  * snapshot, read again, and given up with it.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "audit.h"
+#include "disk/open.h"
 #include "expect.h"
+#include "format/format.h"
+#include "io-mem.h"
 #include "oracle.h"
 #include "rig.h"
 #include "snapshots.h"
@@ -300,6 +304,75 @@ a_state_larger_than_its_l1_table_is_refused(void **state)
     }
 }
 
+/* The sizes in the first entry of the snapshot table. */
+static void
+set_state_size(struct mem *m, uint64_t nr_bytes)
+{
+    struct io *io = io_mem_open(m, false);
+    be64 size = be64_make(nr_bytes);
+    be32 size32 = be32_make(nr_bytes);
+    struct disk_header h;
+    uint64_t off;
+
+    assert_int_equal(io_pread(io, &h, sizeof h, 0, NULL), 0);
+    off = be64_get(h.snapshots_offset);
+    assert_int_equal(io_pwrite(io, &size32, sizeof size32,
+                               off + offsetof(struct disk_snapshot,
+                                              vm_state_size), NULL), 0);
+    assert_int_equal(io_pwrite(io, &size, sizeof size,
+                               off + sizeof(struct disk_snapshot), NULL), 0);
+    io_close(io);
+}
+
+static void
+read_state(struct mem *m, const char *name, unsigned char *buf,
+           size_t nr_bytes)
+{
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    struct qcow2_disk *disk, *s;
+    struct qcow2_error err;
+
+    options.readonly = true;
+    disk = disk_open_io(io_mem_open(m, true), "image", &options, &err);
+    EXPECT(disk, "%s", err.text);
+    s = qcow2_open_snapshot(disk, name, &err);
+    EXPECT(s, "%s", err.text);
+    EXPECT_OK(qcow2_read_vm_state(s, buf, nr_bytes, 0, &err), &err);
+    EXPECT_OK(qcow2_close(s, &err), &err);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+}
+
+static void
+clusters_behind_the_disk_without_a_size_are_taken_along(void **state)
+{
+    enum { NR_BYTES = 3 * 4096 };
+    unsigned char want[NR_BYTES], got[NR_BYTES];
+    struct qcow2_snapshot_create_options o = { .date_sec = 1 };
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    expect_case("no size");
+    rig_init(&r, "cluster 4K; size 2M; data 0-9 1;"
+             "snapshot 1 first vmstate=3 extra=24; data 2 3", 0);
+    rig_start(&r);
+    read_state(r.mem, "first", want, NR_BYTES);
+    set_state_size(r.mem, 0);
+    r.play.disk = rig_open_disk(&r, io_mem_open(r.mem, false));
+    EXPECT_OK(qcow2_snapshot_apply(r.play.disk, "first", &err), &err);
+    EXPECT_OK(qcow2_snapshot_create(r.play.disk, "second", &o, &err), &err);
+    EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "first", &err), &err);
+    EXPECT_OK(qcow2_close(r.play.disk, &err), &err);
+    set_state_size(r.mem, NR_BYTES);
+    read_state(r.mem, "second", got, NR_BYTES);
+    expect_same("VM state", got, want, NR_BYTES, 0);
+    mem_save(r.mem, tmpdir_path("image"));
+    oracle_expect_clean(tmpdir_path("image"));
+    r.play.disk = NULL;
+    rig_end(&r);
+    rig_free(&r);
+}
+
 int
 main(void)
 {
@@ -310,6 +383,8 @@ main(void)
         cmocka_unit_test(states_stay_with_the_snapshot_when_it_is_applied),
         cmocka_unit_test(states_of_other_programs_are_read),
         cmocka_unit_test(a_state_larger_than_its_l1_table_is_refused),
+        cmocka_unit_test(
+            clusters_behind_the_disk_without_a_size_are_taken_along),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
