@@ -29,6 +29,7 @@ struct node {
 
 struct forest {
     const char *dir;
+    int dir_fd;                /* while it is read */
     bool no_lock;
     struct node *nodes;        /* by name */
     struct node **by_file;     /* by st_dev and st_ino */
@@ -45,10 +46,22 @@ path_of(const struct forest *f, const char *name)
     return path;
 }
 
+static void
+keep_id(struct stat *st, const struct qcow2_file *file)
+{
+    struct qcow2_file_id id = qcow2_file_get_id(file);
+
+    st->st_dev = id.dev;
+    st->st_ino = id.ino;
+}
+
 /* Names that lead out of the directory are not looked up. */
 static void
-keep_info(struct node *n, const struct qcow2_info *info)
+keep_info(const struct forest *f, struct node *n,
+          const struct qcow2_info *info)
 {
+    struct qcow2_file *below;
+
     n->readable = true;
     n->format = info->format;
     n->virtual_size = info->virtual_size;
@@ -56,11 +69,16 @@ keep_info(struct node *n, const struct qcow2_info *info)
     if (!info->backing_file)
         return;
     n->backing = check_memory(strdup(info->backing_file));
-    if (info->backing_outside
-        || stat(info->full_backing_file, &n->backing_st) == -1)
-        n->backing_st.st_ino = 0;
+    if (info->backing_outside)
+        return;
+    below = qcow2_find_file_in(f->dir_fd, info->backing_file, NULL);
+    if (below)
+        keep_id(&n->backing_st, below);
+    qcow2_file_free(below);
 }
 
+/* What is shown is the file that was found, and links that lead out of the
+ * directory are not followed. */
 static void
 add_file(struct forest *f, const char *name)
 {
@@ -69,20 +87,26 @@ add_file(struct forest *f, const char *name)
         .no_lock = f->no_lock, .failures = failures,
     };
     struct qcow2_error err;
-    struct qcow2_info *info;
+    struct qcow2_info *info = NULL;
+    struct qcow2_file *file;
     struct node *n;
     struct stat st;
 
-    if (stat(path, &st) == -1 || !S_ISREG(st.st_mode))
+    if (fstatat(f->dir_fd, name, &st, 0) == -1 || !S_ISREG(st.st_mode))
         return;
     if ((f->nr & (f->nr - 1)) == 0)
         f->nodes = check_memory(realloc(f->nodes, (2 * f->nr + 1)
                                                   * sizeof *f->nodes));
     n = &f->nodes[f->nr++];
-    *n = (struct node){ .name = check_memory(strdup(name)), .st = st };
-    info = qcow2_get_info(path, &o, &err);
+    *n = (struct node){ .name = check_memory(strdup(name)) };
+    o.file = file = qcow2_find_file_in(f->dir_fd, name, &err);
+    if (file) {
+        keep_id(&n->st, file);
+        info = qcow2_get_info(path, &o, &err);
+    }
+    qcow2_file_free(file);
     if (info)
-        keep_info(n, info);
+        keep_info(f, n, info);
     else
         n->error = check_memory(strdup(err.text));
     qcow2_info_free(info);
@@ -107,6 +131,7 @@ read_dir(struct forest *f)
         report("%s: cannot read: %s", name, strerror(errno));
         return -1;
     }
+    f->dir_fd = dirfd(dir);
     while ((e = readdir(dir)))
         if (e->d_name[0] != '.')
             add_file(f, e->d_name);

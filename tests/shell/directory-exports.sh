@@ -91,3 +91,30 @@ qcow2.raw
 sp ace?&.qcow2
 END
 diff <(sort expected) <(grep -vx 'expected\|list' list | sort)
+
+# A link into a directory of another's gives the image there nothing of the
+# directory that the link is in, nor of any other.
+mkdir -p "$tmp/shared/tenant"
+cd "$tmp/shared"
+printf '%65536s' S >secret.raw
+printf '%65536s' o >tenant/own.raw
+for name in secret.raw "$tmp/shared/secret.raw" ../secret.raw; do
+    qemu-img create -q -u -f qcow2 -b "$name" -F raw tenant/disk.qcow2 64k
+    ln -sf tenant/disk.qcow2 export.qcow2
+    for option in "file=export.qcow2" "dir=."; do
+        export=""
+        [ "$option" != dir=. ] || export=export.qcow2
+        nbdkit_qcow2 -r -U - $option \
+            --run "nbdcopy \"nbd+unix:///$export?socket=\$unixsocket\" - >out" \
+            2>../err \
+            && fail "$option serves $name"
+        grep -Eq 'refused|No such file' ../err || fail "$(cat ../err)"
+    done
+done
+qemu-img create -q -u -f qcow2 -b "$tmp/shared/tenant/own.raw" -F raw \
+         tenant/disk.qcow2 64k
+start_nbdkit "$tmp/socket" dir=.
+nbd_client export.qcow2 <<END
+assert connect("export.qcow2").pread(1, 65535) == b"o"
+END
+stop_nbdkit

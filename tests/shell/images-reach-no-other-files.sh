@@ -166,7 +166,7 @@ done <<<"$cases"
 # All of them as exports; those that are refused hide no other.
 harmless -- nbdkit_qcow2 -r -U - dir=. --run 'nbdinfo --list "$uri"'
 harmless -- nbdkit_qcow2 -r -U - dir=. \
-         --run 'nbdcopy "${uri/\/?//json-file?}" null:'
+         --run 'nbdcopy "nbd+unix:///json-file?socket=$unixsocket" null:'
 [ "$status" -ne 0 ] || fail "the export was served"
 
 # A guest's raw disk with a header: as raw it is raw, to its last byte.
