@@ -44,6 +44,7 @@ enum qcow2_hint {
     QCOW2_HINT_CONVERT = 1 << 5,   /* copy the disk to a new qcow2 image */
     QCOW2_HINT_VERSION_3 = 1 << 6, /* amend the image to version 3 */
     QCOW2_HINT_MUCH = 1 << 7,      /* may_write_much of qcow2_amend */
+    QCOW2_HINT_SNAPSHOTS = 1 << 8, /* QCOW2_SNAPSHOTS_KEEP or _CHANGE */
 };
 
 /* An errno, one sentence without a final newline, and what helps (a mask of
@@ -471,10 +472,21 @@ QCOW2_PUBLIC int qcow2_preallocate(struct qcow2_disk *disk,
  * nbd+unix://, …) wherever qcow2_open takes one: it is a raw disk.
  */
 
+/* What becomes of internal snapshots of an overlay, which read from its
+ * backing file what they left to it, when that comes to read differently.
+ */
+enum qcow2_left_to_backing {
+    QCOW2_SNAPSHOTS_REFUSE = 0, /* the job fails (ENOTEMPTY) before anything
+                                 * is changed, if any would */
+    QCOW2_SNAPSHOTS_KEEP,       /* what they read is copied into the image
+                                 * first, for each snapshot of its own */
+    QCOW2_SNAPSHOTS_CHANGE,     /* they read differently, as with QEMU */
+};
+
 /* Commit: writes what the image at path, and the layers between it and the
  * base, hold into the base, which grows if it is shorter; what reads as
  * zeroes there does so in the base. Then the image is emptied; its snapshots
- * stay, but what they left to the base they read as the base has it now.
+ * stay.
  *
  * It is not emptied when keep is set, nor when there are layers between it
  * and the base (they would show through). Those layers, and other overlays
@@ -488,6 +500,7 @@ struct qcow2_commit_options {
     const char *base; /* a file in the chain; NULL: the image's own backing
                        * file */
     bool keep;
+    enum qcow2_left_to_backing snapshots;
 };
 QCOW2_PUBLIC struct qcow2_job *
 qcow2_commit(const char *path, const struct qcow2_options *options,
@@ -497,7 +510,8 @@ qcow2_commit(const char *path, const struct qcow2_options *options,
 /* Rebase: the image at path gets another backing file, or none, and reads
  * the same: what the old and the new one have different is copied into it
  * first. With header_only nothing is compared, copied or opened but the
- * image itself: right only if both have the same content.
+ * image itself, whatever its snapshots read then: right only if both have
+ * the same content.
  *
  * The new name is the user's own, so it needs no leave; names in the files
  * it leads to are subject to options->allow. options->backing and its
@@ -508,6 +522,7 @@ struct qcow2_rebase_options {
                                * NULL: none (all is copied) */
     enum qcow2_format backing_format; /* must be said when backing is */
     bool header_only;
+    enum qcow2_left_to_backing snapshots;
 };
 QCOW2_PUBLIC struct qcow2_job *
 qcow2_rebase(const char *path, const struct qcow2_options *options,

@@ -209,21 +209,44 @@ next_id(const struct snapshot_table *t)
     return id;
 }
 
+/* A table of the same snapshots, to be changed and put in its place. */
+static int
+same_table(struct image *img, struct new_table *nt, struct qcow2_error *err)
+{
+    size_t nr_bytes = img->snaptab.nr * sizeof *nt->t.snapshots;
+
+    *nt = (struct new_table){ .t.nr = img->snaptab.nr };
+    nt->t.snapshots = malloc(nr_bytes);
+    if (!nt->t.snapshots)
+        return error_nomem(err);
+    memcpy(nt->t.snapshots, img->snaptab.snapshots, nr_bytes);
+    return 0;
+}
+
+int
+snapshot_move_l1(struct image *img, uint32_t i, uint64_t l1_off,
+                 struct qcow2_error *err)
+{
+    struct new_table nt;
+
+    if (same_table(img, &nt, err) == -1)
+        return -1;
+    nt.t.snapshots[i].l1_offset = l1_off;
+    return replace_table(img, &nt, err);
+}
+
 int
 snapshot_keep_sizes(struct image *img, struct qcow2_error *err)
 {
-    struct new_table nt = { .t.nr = img->snaptab.nr };
-    size_t nr_bytes = nt.t.nr * sizeof *nt.t.snapshots;
+    struct new_table nt;
     bool all = true;
 
-    for (uint32_t i = 0; i < nt.t.nr; i++)
+    for (uint32_t i = 0; i < img->snaptab.nr; i++)
         all = all && img->snaptab.snapshots[i].has_disk_size;
     if (all)
         return 0;
-    nt.t.snapshots = malloc(nr_bytes);
-    if (!nt.t.snapshots)
-        return error_nomem(err);
-    memcpy(nt.t.snapshots, img->snaptab.snapshots, nr_bytes);
+    if (same_table(img, &nt, err) == -1)
+        return -1;
     for (uint32_t i = 0; i < nt.t.nr; i++)
         nt.t.snapshots[i].has_disk_size = true;
     return replace_table(img, &nt, err);
@@ -497,7 +520,7 @@ delete(struct image *img, uint32_t i, bool *unsettled,
                                                   * sizeof(be64),
                                               img->cluster_size));
     if (overlap_fill(img, err) == -1 || flush_all(img, err) == -1
-        || tree_set_copied(img, err) == -1)
+        || tree_set_copied(img, 0, img->active.l1_entries, err) == -1)
         return -1;
     *unsettled = false;
     return 0;

@@ -29,6 +29,12 @@ int snapshot_write_l1(struct image *img, const uint64_t *l1, uint32_t nr,
  */
 int snapshot_keep_sizes(struct image *img, struct qcow2_error *err);
 
+/* Gives snapshot i another L1 table, of the same length, which is on its way
+ * to the disk; the old one is the caller's to free. Nobody has it open.
+ */
+int snapshot_move_l1(struct image *img, uint32_t i, uint64_t l1_off,
+                     struct qcow2_error *err);
+
 /* Switches the header to another virtual size and L1 table. */
 struct snapshot_disk {
     uint64_t size, l1_off;

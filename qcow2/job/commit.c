@@ -17,6 +17,7 @@
 #include "base/escape.h"
 #include "disk/open-disk.h"
 #include "disk/open.h"
+#include "edit/keep.h"
 #include "job/copy.h"
 #include "job/job.h"
 #include "meta/alloc.h"
@@ -31,13 +32,17 @@ enum {
     TABLES_PER_STEP = 64,
 };
 
-enum phase { PHASE_GROW, PHASE_COPY, PHASE_EMPTY, PHASE_END };
+enum phase {
+    PHASE_SNAPSHOTS, PHASE_GROW, PHASE_COPY, PHASE_EMPTY, PHASE_END
+};
 
 struct commit {
     struct qcow2_job job; /* first */
     struct qcow2_disk *top, *base;
     bool empty;
+    enum qcow2_left_to_backing snapshots;
     enum phase phase;
+    struct keep keep;
     struct copy copy;
     uint32_t next_l1;     /* of top, to be emptied */
 };
@@ -84,6 +89,105 @@ static const struct copy_ops copy_ops = {
     .plan = plan,
     .read = read_chunk,
     .write = write_chunk,
+};
+
+/* Does the base decide what top's snapshots read where they, at guest_off,
+ * leave it to what is below? Shortens *nr_bytes to what that is true of. */
+static int
+is_left_to_base(const struct commit *c, uint64_t guest_off,
+                uint64_t *nr_bytes, bool *left, struct qcow2_error *err)
+{
+    const struct source_chain *chain = c->top->chain;
+    struct mapping m;
+    unsigned depth;
+
+    if (source_chain_lookup(chain, 1, guest_off, *nr_bytes, &m, &depth, err)
+        == -1)
+        return -1;
+    *nr_bytes = min_u64(*nr_bytes, m.nr_bytes);
+    *left = depth == chain->nr_layers;
+    return 0;
+}
+
+/* And does top have something there, which goes to the base? */
+static int
+is_committed(const struct commit *c, uint64_t guest_off, uint64_t *nr_bytes,
+             bool *committed, struct qcow2_error *err)
+{
+    struct view *v = &c->top->file->image->active;
+    struct mapping m;
+
+    if (is_left_to_base(c, guest_off, nr_bytes, committed, err) == -1)
+        return -1;
+    if (!*committed)
+        return 0;
+    *committed = guest_off < v->src.size;
+    if (!*committed)
+        return 0;
+    *nr_bytes = min_u64(*nr_bytes, v->src.size - guest_off);
+    if (map_lookup(v, guest_off, *nr_bytes, &m, err) == -1)
+        return -1;
+    *nr_bytes = min_u64(*nr_bytes, m.nr_bytes);
+    *committed = m.kind != MAP_UNALLOCATED;
+    return 0;
+}
+
+static int
+keep_plan(void *opaque, uint64_t guest_off, uint64_t nr_bytes,
+          bool *may_change, uint64_t *len, struct qcow2_error *err)
+{
+    *len = nr_bytes;
+    return is_committed(opaque, guest_off, len, may_change, err);
+}
+
+static int
+keep_read_old(void *opaque, void *buf, size_t nr_bytes, uint64_t guest_off,
+              struct qcow2_error *err)
+{
+    const struct commit *c = opaque;
+
+    while (nr_bytes > 0) {
+        uint64_t n = nr_bytes;
+        bool left;
+
+        if (is_left_to_base(c, guest_off, &n, &left, err) == -1
+            || read_chain(left ? c->base->chain : c->top->chain, !left, buf,
+                          n, guest_off, err) == -1)
+            return -1;
+        buf = (char *)buf + n;
+        nr_bytes -= n;
+        guest_off += n;
+    }
+    return 0;
+}
+
+static int
+keep_read_new(void *opaque, void *buf, size_t nr_bytes, uint64_t guest_off,
+              struct qcow2_error *err)
+{
+    const struct commit *c = opaque;
+
+    while (nr_bytes > 0) {
+        uint64_t n = nr_bytes;
+        bool committed;
+
+        if (is_committed(c, guest_off, &n, &committed, err) == -1
+            || (committed ? read_chain(c->top->chain, 0, buf, n, guest_off,
+                                       err)
+                          : keep_read_old(opaque, buf, n, guest_off, err))
+               == -1)
+            return -1;
+        buf = (char *)buf + n;
+        nr_bytes -= n;
+        guest_off += n;
+    }
+    return 0;
+}
+
+static const struct keep_ops keep_ops = {
+    .plan = keep_plan,
+    .read_old = keep_read_old,
+    .read_new = keep_read_new,
 };
 
 static int
@@ -159,6 +263,9 @@ run_phase(struct commit *c, struct qcow2_error *err)
     int r;
 
     switch (c->phase) {
+    case PHASE_SNAPSHOTS:
+        return c->snapshots == QCOW2_SNAPSHOTS_CHANGE
+                   ? 0 : keep_step(&c->keep, err);
     case PHASE_GROW:
         return grow_base(c, err);
     case PHASE_COPY:
@@ -192,6 +299,7 @@ commit_free(struct qcow2_job *job)
 {
     struct commit *c = (struct commit *)job;
 
+    keep_end(&c->keep);
     close_disks(c, NULL);
     copy_end(&c->copy);
     free(c);
@@ -204,7 +312,7 @@ static const struct job_ops job_ops = {
 
 struct qcow2_job *
 commit_new(struct qcow2_disk *top, struct qcow2_disk *base, bool empty,
-           struct qcow2_error *err)
+           enum qcow2_left_to_backing snapshots, struct qcow2_error *err)
 {
     struct commit *c = calloc(1, sizeof *c);
 
@@ -218,6 +326,11 @@ commit_new(struct qcow2_disk *top, struct qcow2_disk *base, bool empty,
     c->top = top;
     c->base = base;
     c->empty = empty;
+    c->snapshots = snapshots;
+    c->keep.ops = &keep_ops;
+    c->keep.opaque = c;
+    c->keep.disk = top;
+    c->keep.check_only = snapshots == QCOW2_SNAPSHOTS_REFUSE;
     c->copy.ops = &copy_ops;
     c->copy.opaque = c;
     c->copy.end = qcow2_get_size(top);
@@ -252,7 +365,8 @@ open_top(const char *path, const struct qcow2_options *options,
     struct qcow2_disk *top = NULL;
     struct gate_file file;
 
-    o.readonly = commit->keep;
+    o.readonly = commit->keep
+                 && commit->snapshots != QCOW2_SNAPSHOTS_KEEP;
     o.fd = -1;
     o.pool = NULL; /* layers that others use have the base open */
     if (gate_trust(path, &file, err) == -1)
@@ -331,7 +445,8 @@ qcow2_commit(const char *path, const struct qcow2_options *options,
     if (check_reached(top, &stop, commit->base, err) == 0)
         base = open_base(top, &stop, options, err);
     if (base)
-        job = commit_new(top, base, !commit->keep && stop.depth == 1, err);
+        job = commit_new(top, base, !commit->keep && stop.depth == 1,
+                         commit->snapshots, err);
     else
         qcow2_close(top, NULL);
     gate_file_free(&stop.file);

@@ -6,10 +6,12 @@
 #include "qcow2.h"
 
 /* As qcow2_commit: top's chain ends above base (disk_open_above). empty: top
- * is emptied, for which it must be open for writing. Takes over both disks,
- * also on failure.
+ * is emptied, for which it must be open for writing, as it must to keep its
+ * snapshots. Takes over both disks, also on failure.
  */
 struct qcow2_job *commit_new(struct qcow2_disk *top, struct qcow2_disk *base,
-                             bool empty, struct qcow2_error *err);
+                             bool empty,
+                             enum qcow2_left_to_backing snapshots,
+                             struct qcow2_error *err);
 
 #endif /* QCOW2_COMMIT_H */

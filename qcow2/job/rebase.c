@@ -19,6 +19,7 @@
 #include "disk/open-disk.h"
 #include "disk/open.h"
 #include "edit/form.h"
+#include "edit/keep.h"
 #include "format/header.h"
 #include "job/copy.h"
 #include "job/job.h"
@@ -29,7 +30,9 @@
 
 enum { NR_THREADS = 4 };
 
-enum phase { PHASE_BEGIN, PHASE_COPY, PHASE_HEADER, PHASE_END };
+enum phase {
+    PHASE_SNAPSHOTS, PHASE_BEGIN, PHASE_COPY, PHASE_HEADER, PHASE_END
+};
 
 struct rebase {
     struct qcow2_job job; /* first */
@@ -38,7 +41,9 @@ struct rebase {
     char *name;           /* of the new backing file; NULL: none */
     const char *format;
     bool header_only;
+    enum qcow2_left_to_backing snapshots;
     enum phase phase;
+    struct keep keep;
     struct copy copy;
 };
 
@@ -82,13 +87,61 @@ is_same(const struct content *a, const struct content *b)
            && a->m.skip == b->m.skip;
 }
 
+/* May old and new backing file differ, as far as tables tell? */
+static int
+may_differ(void *opaque, uint64_t guest_off, uint64_t nr_bytes, bool *differ,
+           uint64_t *len, struct qcow2_error *err)
+{
+    struct rebase *r = opaque;
+    struct content old, new = { .zero = true };
+
+    if (get_content(&r->img->chain, 1, guest_off, nr_bytes, &old, err) == -1)
+        return -1;
+    *len = min_u64(nr_bytes, old.nr_bytes);
+    if (r->below) {
+        if (get_content(r->below->chain, 0, guest_off, *len, &new, err)
+            == -1)
+            return -1;
+        *len = min_u64(*len, new.nr_bytes);
+    }
+    *differ = !is_same(&old, &new);
+    return 0;
+}
+
+static int
+read_old(void *opaque, void *buf, size_t nr_bytes, uint64_t guest_off,
+         struct qcow2_error *err)
+{
+    struct rebase *r = opaque;
+
+    return read_chain(&r->img->chain, 1, buf, nr_bytes, guest_off, err);
+}
+
+static int
+read_new(void *opaque, void *buf, size_t nr_bytes, uint64_t guest_off,
+         struct qcow2_error *err)
+{
+    struct rebase *r = opaque;
+
+    if (r->below)
+        return read_chain(r->below->chain, 0, buf, nr_bytes, guest_off, err);
+    memset(buf, 0, nr_bytes);
+    return 0;
+}
+
+static const struct keep_ops keep_ops = {
+    .plan = may_differ,
+    .read_old = read_old,
+    .read_new = read_new,
+};
+
 static int
 plan(void *opaque, uint64_t guest_off, uint64_t nr_bytes,
      enum copy_kind *kind, uint64_t *len, struct qcow2_error *err)
 {
     struct rebase *r = opaque;
-    struct content old, new = { .zero = true };
     struct mapping m;
+    bool differ;
 
     *kind = COPY_SKIP;
     if (map_lookup(&r->img->active, guest_off, nr_bytes, &m, err) == -1)
@@ -96,16 +149,9 @@ plan(void *opaque, uint64_t guest_off, uint64_t nr_bytes,
     *len = m.nr_bytes;
     if (m.kind != MAP_UNALLOCATED)
         return 0;
-    if (get_content(&r->img->chain, 1, guest_off, *len, &old, err) == -1)
+    if (may_differ(r, guest_off, *len, &differ, len, err) == -1)
         return -1;
-    *len = min_u64(*len, old.nr_bytes);
-    if (r->below) {
-        if (get_content(r->below->chain, 0, guest_off, *len, &new, err)
-            == -1)
-            return -1;
-        *len = min_u64(*len, new.nr_bytes);
-    }
-    if (!is_same(&old, &new))
+    if (differ)
         *kind = COPY_DATA;
     return 0;
 }
@@ -114,15 +160,10 @@ plan(void *opaque, uint64_t guest_off, uint64_t nr_bytes,
 static int
 read_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
 {
-    struct rebase *r = opaque;
-
-    if (read_chain(&r->img->chain, 1, c->buf, c->nr_bytes, c->guest_off, err)
-        == -1)
-        return -1;
-    memset(c->space, 0, c->nr_bytes);
-    return r->below ? read_chain(r->below->chain, 0, c->space, c->nr_bytes,
-                                 c->guest_off, err)
-                    : 0;
+    return read_old(opaque, c->buf, c->nr_bytes, c->guest_off, err) == -1
+                   || read_new(opaque, c->space, c->nr_bytes, c->guest_off,
+                               err) == -1
+               ? -1 : 0;
 }
 
 /* Whole clusters of top, in one slice, become zero clusters, although they
@@ -267,6 +308,9 @@ static int
 run_phase(struct rebase *r, struct qcow2_error *err)
 {
     switch (r->phase) {
+    case PHASE_SNAPSHOTS:
+        return r->header_only || r->snapshots == QCOW2_SNAPSHOTS_CHANGE
+                   ? 0 : keep_step(&r->keep, err);
     case PHASE_BEGIN:
         return begin(r, err);
     case PHASE_COPY:
@@ -299,6 +343,7 @@ rebase_free(struct qcow2_job *job)
 {
     struct rebase *r = (struct rebase *)job;
 
+    keep_end(&r->keep);
     close_disks(r, NULL);
     copy_end(&r->copy);
     free(r->name);
@@ -350,6 +395,11 @@ rebase_new(struct qcow2_disk *top, struct qcow2_disk *below,
         r->format = rebase->backing_format == QCOW2_FORMAT_RAW ? "raw"
                                                                : "qcow2";
     r->header_only = rebase->header_only;
+    r->snapshots = rebase->snapshots;
+    r->keep.ops = &keep_ops;
+    r->keep.opaque = r;
+    r->keep.disk = top;
+    r->keep.check_only = r->snapshots == QCOW2_SNAPSHOTS_REFUSE;
     r->copy.ops = &copy_ops;
     r->copy.opaque = r;
     r->copy.end = qcow2_get_size(top);

@@ -420,12 +420,14 @@ set_table_flags(struct refcounts *rc, be64 *table, uint64_t table_off,
 }
 
 static int
-set_all_flags(struct refcounts *rc, be64 *table, struct qcow2_error *err)
+set_all_flags(struct refcounts *rc, uint32_t first, uint32_t nr, be64 *table,
+              struct qcow2_error *err)
 {
     struct view *v = &rc->img->active;
+    uint64_t end = min_u64(v->l1_entries, (uint64_t)first + nr);
     bool changed = false;
 
-    for (uint32_t i = 0; i < v->l1_entries; i++) {
+    for (uint32_t i = first; i < end; i++) {
         uint64_t table_off;
         uint32_t one = 1;
         bool copied;
@@ -445,14 +447,15 @@ set_all_flags(struct refcounts *rc, be64 *table, struct qcow2_error *err)
 }
 
 int
-tree_set_copied(struct image *img, struct qcow2_error *err)
+tree_set_copied(struct image *img, uint32_t first, uint32_t nr,
+                struct qcow2_error *err)
 {
     struct refcounts rc = { .img = img };
     CLEANUP_FREE be64 *table = NULL;
     int r = begin_walk(img, &table, err);
 
     if (r == 0)
-        r = set_all_flags(&rc, table, err);
+        r = set_all_flags(&rc, first, nr, table, err);
     cache_put(rc.block);
     return r;
 }

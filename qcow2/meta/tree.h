@@ -24,8 +24,10 @@ int tree_free(struct image *img, const uint64_t *l1, uint32_t nr,
 int tree_clear_l1_flags(struct image *img, uint32_t nr,
                         struct qcow2_error *err);
 
-/* Makes the COPIED flags of the active disk say whether the refcount is 1. */
-int tree_set_copied(struct image *img, struct qcow2_error *err);
+/* Makes the COPIED flags of nr entries of the active L1 table from `first` on,
+ * and of what they reach, say whether the refcount is 1. */
+int tree_set_copied(struct image *img, uint32_t first, uint32_t nr,
+                    struct qcow2_error *err);
 
 /* Does each entry of l1[0, nr) have its L2 table for itself? EIO if not: a
  * small file could make walks take for ever. */

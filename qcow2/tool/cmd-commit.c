@@ -10,6 +10,7 @@ static const struct tool_option options[] = {
     { 'd', NULL, NULL, "do not empty the image afterwards" },
     { 'r', NULL, "RATE", "bytes a second, at most" },
     OPTION_CACHE('t', "cache mode"),
+    OPTION_SNAPSHOTS,
     OPTION_PROGRESS,
     OPTION_ALLOW,
     OPTION_BACKING,
@@ -17,22 +18,41 @@ static const struct tool_option options[] = {
     OPTION_END,
 };
 
+struct request {
+    const char *path;
+    struct qcow2_commit_options commit;
+    struct disk_args disk;
+};
+
+static struct qcow2_job *
+begin(void *opaque, enum qcow2_left_to_backing snapshots,
+      struct qcow2_error *err)
+{
+    struct request *q = opaque;
+
+    q->commit.snapshots = snapshots;
+    return qcow2_commit(q->path, &q->disk.options, &q->commit, err);
+}
+
 static int
 run(const struct verb *verb, int argc, char **argv)
 {
-    struct qcow2_commit_options commit = { .keep = false };
-    struct disk_args disk = DISK_ARGS_INIT;
+    enum qcow2_left_to_backing snapshots = QCOW2_SNAPSHOTS_REFUSE;
+    struct request q = { .disk = DISK_ARGS_INIT };
     bool show = false, quiet = false;
-    struct qcow2_error err;
     int key, status;
     struct args a;
 
     args_start(&a, verb, argc, argv);
     while ((key = args_next(&a)) != -1) {
         if (key == 'b')
-            commit.base = a.value;
+            q.commit.base = a.value;
         else if (key == 'd')
-            commit.keep = true;
+            q.commit.keep = true;
+        else if (key == KEY_KEEP_SNAPSHOTS)
+            snapshots = QCOW2_SNAPSHOTS_KEEP;
+        else if (key == KEY_CHANGE_SNAPSHOTS)
+            snapshots = QCOW2_SNAPSHOTS_CHANGE;
         else if (key == 'r')
             progress_limit_rate(parse_bytes(&a, "-r", a.value));
         else if (key == 't')
@@ -42,12 +62,12 @@ run(const struct verb *verb, int argc, char **argv)
         else if (key == 'q')
             quiet = true;
         else
-            disk_args_take(&disk, &a, key);
+            disk_args_take(&q.disk, &a, key);
     }
     args_need(&a, 1, "one image");
-    status = job_finish(qcow2_commit(a.operands[0], &disk.options, &commit,
-                                     &err), show, quiet, &err);
-    disk_args_free(&disk);
+    q.path = a.operands[0];
+    status = job_finish_overlay(begin, &q, snapshots, show, quiet);
+    disk_args_free(&q.disk);
     if (status == EXIT_SUCCESS && !quiet)
         printf("Image committed.\n");
     return status;
@@ -61,6 +81,8 @@ const struct verb verb_commit = {
     .options = options,
     .notes = "The backing file grows if it is shorter. Other overlays on it, "
              "and layers between FILE and BASE, read differently afterwards. "
+             "Where snapshots of FILE would, too, it is refused, unless one "
+             "of the options allows it. "
              "If it was interrupted, do it again: it goes on, and FILE reads "
              "right all the time.",
     .example = "qcow2-img commit -p overlay.qcow2",

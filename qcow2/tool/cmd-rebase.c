@@ -10,6 +10,7 @@ static const struct tool_option options[] = {
     { 'F', NULL, "FMT", "format of the new backing file" },
     { 'u', NULL, NULL, "change the name alone: right if both files have the "
       "same content" },
+    OPTION_SNAPSHOTS,
     OPTION_CACHE('t', "cache mode of the image"),
     OPTION_CACHE('T', "cache mode of backing files"),
     OPTION_PROGRESS,
@@ -19,14 +20,30 @@ static const struct tool_option options[] = {
     OPTION_END,
 };
 
+struct request {
+    const char *path;
+    struct qcow2_rebase_options rebase;
+    struct disk_args disk;
+};
+
+static struct qcow2_job *
+begin(void *opaque, enum qcow2_left_to_backing snapshots,
+      struct qcow2_error *err)
+{
+    struct request *q = opaque;
+
+    q->rebase.snapshots = snapshots;
+    return qcow2_rebase(q->path, &q->disk.options, &q->rebase, err);
+}
+
 static int
 run(const struct verb *verb, int argc, char **argv)
 {
-    struct qcow2_rebase_options rebase = { .header_only = false };
-    struct disk_args disk = DISK_ARGS_INIT;
+    enum qcow2_left_to_backing snapshots = QCOW2_SNAPSHOTS_REFUSE;
+    struct request q = { .disk = DISK_ARGS_INIT };
+    struct qcow2_rebase_options *rebase = &q.rebase;
     bool show = false, quiet = false;
     const char *backing = NULL;
-    struct qcow2_error err;
     int key, status;
     struct args a;
 
@@ -35,9 +52,13 @@ run(const struct verb *verb, int argc, char **argv)
         if (key == 'b')
             backing = a.value;
         else if (key == 'F')
-            rebase.backing_format = parse_format(&a, a.value);
+            rebase->backing_format = parse_format(&a, a.value);
         else if (key == 'u')
-            rebase.header_only = true;
+            rebase->header_only = true;
+        else if (key == KEY_KEEP_SNAPSHOTS)
+            snapshots = QCOW2_SNAPSHOTS_KEEP;
+        else if (key == KEY_CHANGE_SNAPSHOTS)
+            snapshots = QCOW2_SNAPSHOTS_CHANGE;
         else if (key == 't' || key == 'T')
             parse_cache(&a);
         else if (key == 'p')
@@ -45,21 +66,21 @@ run(const struct verb *verb, int argc, char **argv)
         else if (key == 'q')
             quiet = true;
         else
-            disk_args_take(&disk, &a, key);
+            disk_args_take(&q.disk, &a, key);
     }
     args_need(&a, 1, "one image");
     if (!backing)
         usage_error(verb, "say the new backing file: -b FILE, or -b '' for "
                     "none");
-    if (*backing && rebase.backing_format == QCOW2_FORMAT_AUTO)
+    if (*backing && rebase->backing_format == QCOW2_FORMAT_AUTO)
         usage_error(verb, "say the format of the new backing file: -F qcow2 "
                     "or -F raw");
-    if (!*backing && rebase.backing_format != QCOW2_FORMAT_AUTO)
+    if (!*backing && rebase->backing_format != QCOW2_FORMAT_AUTO)
         usage_error(verb, "a backing format is given, but no backing file");
-    rebase.backing = *backing ? backing : NULL;
-    status = job_finish(qcow2_rebase(a.operands[0], &disk.options, &rebase,
-                                     &err), show, quiet, &err);
-    disk_args_free(&disk);
+    rebase->backing = *backing ? backing : NULL;
+    q.path = a.operands[0];
+    status = job_finish_overlay(begin, &q, snapshots, show, quiet);
+    disk_args_free(&q.disk);
     return status;
 }
 
@@ -71,7 +92,9 @@ const struct verb verb_rebase = {
                 "[OPTION...] -b '' IMAGE",
     .options = options,
     .notes = "Where old and new backing file differ, the old content is "
-             "copied into the image first.",
+             "copied into the image first. Where snapshots of the image would "
+             "read differently, it is refused, unless one of the options "
+             "allows it; -u asks for nothing.",
     .example = "qcow2-img rebase -b newbase.qcow2 -F qcow2 overlay.qcow2\n"
                "qcow2-img rebase -p -b '' overlay.qcow2",
     .run = run,

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* progress.c: shows how far a long operation is, and cancels it. */
+#include <errno.h>
 #include <signal.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -183,20 +185,27 @@ progress_end(void)
     progress.has_bar = false;
 }
 
-int
-job_finish(struct qcow2_job *job, bool wanted, bool quiet,
-           struct qcow2_error *err)
+/* 0, or -1 with *err. */
+static int
+run_job(struct qcow2_job *job, bool wanted, bool quiet,
+        struct qcow2_error *err)
 {
     int r;
 
     if (!job)
-        return report_error(err);
+        return -1;
     progress_begin(wanted, quiet);
     r = qcow2_job_run(job, progress_show, NULL, err);
     qcow2_job_free(job);
     if (r == 0)
         show(100);
     progress_end();
+    return r;
+}
+
+static int
+finish(int r, const struct qcow2_error *err)
+{
     if (r == 0)
         return EXIT_SUCCESS;
     if (interrupted) {
@@ -204,4 +213,33 @@ job_finish(struct qcow2_job *job, bool wanted, bool quiet,
         return EXIT_FAILURE;
     }
     return report_error(err);
+}
+
+int
+job_finish(struct qcow2_job *job, bool wanted, bool quiet,
+           struct qcow2_error *err)
+{
+    return finish(run_job(job, wanted, quiet, err), err);
+}
+
+bool
+called_as_qemu_img(void)
+{
+    return strcmp(program_invocation_short_name, "qemu-img") == 0;
+}
+
+int
+job_finish_overlay(job_begin_fn *begin, void *opaque,
+                   enum qcow2_left_to_backing snapshots, bool wanted,
+                   bool quiet)
+{
+    struct qcow2_error err;
+    int r = run_job(begin(opaque, snapshots, &err), wanted, quiet, &err);
+
+    if (r == -1 && err.hints & QCOW2_HINT_SNAPSHOTS && called_as_qemu_img()) {
+        report_warning("%s", err.text);
+        r = run_job(begin(opaque, QCOW2_SNAPSHOTS_CHANGE, &err), wanted,
+                    quiet, &err);
+    }
+    return finish(r, &err);
 }

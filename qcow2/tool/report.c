@@ -86,6 +86,8 @@ static const struct {
     { QCOW2_HINT_REPAIR, 0, "'qcow2-img check -r all' repairs it" },
     { QCOW2_HINT_CONVERT, 0, "'qcow2-img convert' copies the disk to a new "
       "image" },
+    { QCOW2_HINT_SNAPSHOTS, KEY_KEEP_SNAPSHOTS, "--keep-snapshots copies into "
+      "the image what they need first, --change-snapshots accepts it" },
     { QCOW2_HINT_VERSION_3, 0, "'qcow2-img amend -o compat=1.1' makes it "
       "version 3" },
 };

@@ -45,8 +45,10 @@ enum {
     KEY_BACKING,
     KEY_BACKING_CHAIN,
     KEY_BACKING_FORMAT,
+    KEY_CHANGE_SNAPSHOTS,
     KEY_DATA,
     KEY_FLUSH_INTERVAL,
+    KEY_KEEP_SNAPSHOTS,
     KEY_MAX_LENGTH,
     KEY_NO_CLOBBER,
     KEY_NO_DRAIN,
@@ -86,6 +88,11 @@ enum {
       "file that the image names" }, \
     { KEY_BACKING_FORMAT, "backing-format", "FMT", "format of the backing " \
       "file, instead of what the image declares" }
+#define OPTION_SNAPSHOTS \
+    { KEY_KEEP_SNAPSHOTS, "keep-snapshots", NULL, "copy into the image what " \
+      "its snapshots would read differently" }, \
+    { KEY_CHANGE_SNAPSHOTS, "change-snapshots", NULL, "let snapshots of the " \
+      "image read differently" }
 #define OPTION_CACHE(letter, what) \
     { letter, NULL, "CACHE", what ": writeback, none, writethrough, " \
       "directsync or unsafe; all are done the same way, and what is " \
@@ -261,5 +268,18 @@ void progress_limit_rate(uint64_t bytes_per_second);
  */
 int job_finish(struct qcow2_job *job, bool progress, bool quiet,
                struct qcow2_error *err);
+
+/* The same for a job that may change what snapshots read, which begin makes.
+ * Where such a job is refused, as qemu-img there is a warning, and it is done.
+ */
+typedef struct qcow2_job *job_begin_fn(void *opaque,
+                                       enum qcow2_left_to_backing snapshots,
+                                       struct qcow2_error *err);
+int job_finish_overlay(job_begin_fn *begin, void *opaque,
+                       enum qcow2_left_to_backing snapshots, bool progress,
+                       bool quiet);
+
+/* Does the program go by the name qemu-img? */
+bool called_as_qemu_img(void);
 
 #endif /* TOOL_H */

@@ -30,6 +30,14 @@ static const struct scene scenes[] = {
       "cluster 512; refcount-bits 64; size 41000; data 2-4 5; zero 5-6;"
       "compressed 8-9 6; data 70-72 7; snapshot 1 s; data 2 8; zero 70;"
       "unallocated 9" },
+    { "what a snapshot leaves to the base",
+      "cluster 1K; size 41000; data 0-9 1; zero 12-13",
+      "cluster 512; refcount-bits 8; size 41000; data 30 3; snapshot 1 s;"
+      "data 2-4 5; zero 24-25; data 70 7" },
+    { "the same in version 2",
+      "version 2; cluster 512; size 41000; data 0-5 1",
+      "version 2; cluster 512; size 41000; snapshot 1 s size=41000;"
+      "data 2-3 5; data 70 7" },
     { "version 2",
       "version 2; cluster 512; size 41000; data 0-9 1",
       "version 2; cluster 512; size 41000; data 2-4 5; compressed 8-9 6;"
@@ -127,7 +135,7 @@ commit(struct trial *t)
 
     job = commit_new(open_disk(io_crash_open(t->top_log), false),
                      open_disk(io_crash_open(t->base_log), false), true,
-                     &err);
+                     QCOW2_SNAPSHOTS_KEEP, &err);
     EXPECT(job, "%s", err.text);
     EXPECT_OK(qcow2_job_run(job, NULL, NULL, &err), &err);
     qcow2_job_free(job);
@@ -185,21 +193,32 @@ check_extent(void *opaque, const struct qcow2_extent *e)
     return 0;
 }
 
+/* The snapshot of top shows what it did on the base as that was; below: what
+ * the base shows now, NULL: where it has something itself. */
 static void
-expect_snapshot(struct trial *t, struct qcow2_disk *disk)
+expect_snapshot(struct trial *t, struct qcow2_disk *disk,
+                const unsigned char *below)
 {
-    unsigned char *got = malloc(t->size), *want = calloc(1, t->size);
+    unsigned char *is_there = calloc(1, t->size), *got = malloc(t->size);
+    unsigned char *want = malloc(t->size);
     struct qcow2_disk *s;
     struct qcow2_error err;
 
     if (qcow2_get_nr_snapshots(disk) > 0) {
         s = qcow2_open_snapshot(disk, "s", &err);
         EXPECT(s, "%s", err.text);
+        EXPECT_OK(qcow2_map(s, t->size, 0, check_extent, is_there, &err),
+                  &err);
         EXPECT_OK(qcow2_pread(s, got, t->size, 0, &err), &err);
+        memcpy(want, t->held, t->size);
         builder_overlay(t->top, 0, want, t->size);
+        for (uint64_t i = 0; i < t->size; i++)
+            if (!is_there[i])
+                got[i] = below ? below[i] : want[i];
         expect_same("snapshot", got, want, t->size, 0);
         qcow2_close(s, NULL);
     }
+    free(is_there);
     free(got);
     free(want);
 }
@@ -225,7 +244,7 @@ check_top(void *opaque, const struct crash_state *state)
     for (uint64_t i = 0; i < t->size; i++)
         EXPECT(!is_there[i] || got[i] == t->shows[i], "byte %llu",
                (unsigned long long)i);
-    expect_snapshot(t, disk);
+    expect_snapshot(t, disk, NULL);
     EXPECT_OK(qcow2_close(disk, &err), &err);
     free(is_there);
     free(got);
@@ -257,18 +276,19 @@ check_both(struct trial *t, struct mem *top, struct mem *base)
 {
     unsigned char *is_there = calloc(1, t->size), *got = malloc(t->size);
     unsigned char *below = calloc(1, t->size);
-    struct qcow2_disk *disk = open_disk(io_mem_open(top, true), true);
+    struct qcow2_disk *disk = open_disk(io_mem_open(top, true), true), *lower;
     struct qcow2_error err;
     uint64_t size;
 
     EXPECT_OK(qcow2_map(disk, t->size, 0, check_extent, is_there, &err),
               &err);
     EXPECT_OK(qcow2_pread(disk, got, t->size, 0, &err), &err);
-    qcow2_close(disk, NULL);
-    disk = open_disk(io_mem_open(base, true), true);
-    size = qcow2_get_size(disk);
-    EXPECT_OK(qcow2_pread(disk, below, size < t->size ? size : t->size, 0,
+    lower = open_disk(io_mem_open(base, true), true);
+    size = qcow2_get_size(lower);
+    EXPECT_OK(qcow2_pread(lower, below, size < t->size ? size : t->size, 0,
                           &err), &err);
+    qcow2_close(lower, NULL);
+    expect_snapshot(t, disk, below);
     qcow2_close(disk, NULL);
     for (uint64_t i = 0; i < t->size; i++)
         if (!is_there[i])
@@ -468,7 +488,7 @@ the_overlay_changes_when_the_base_is_stable(void **state)
     trial_begin(&t, &scene);
     job = commit_new(open_disk(note(t.top_log, &trace, false), false),
                      open_disk(note(t.base_log, &trace, true), false), true,
-                     &err);
+                     QCOW2_SNAPSHOTS_KEEP, &err);
     EXPECT(job, "%s", err.text);
     EXPECT_OK(qcow2_job_run(job, NULL, NULL, &err), &err);
     qcow2_job_free(job);

@@ -23,6 +23,7 @@ struct trial {
     struct layers chain;
     unsigned base;          /* layer to commit to */
     bool keep;
+    enum qcow2_left_to_backing snapshots;
     unsigned char *wanted;  /* what the base must read as */
     uint64_t wanted_size;
 };
@@ -40,14 +41,17 @@ trial_begin(struct trial *t, uint64_t seed, unsigned round, bool deep)
     top = layers_top(&t->chain);
     t->base = deep ? rng_below(&t->rng, t->chain.nr - 1) : t->chain.nr - 2;
     t->keep = deep && rng_percent(&t->rng, 30);
+    t->snapshots = rng_percent(&t->rng, 70) ? QCOW2_SNAPSHOTS_KEEP
+                                            : QCOW2_SNAPSHOTS_CHANGE;
     base = &t->chain.layer[t->base];
     t->wanted_size = top->size > base->size ? top->size : base->size;
     t->wanted = calloc(1, t->wanted_size);
     memcpy(t->wanted, base->shows, base->size);
     memcpy(t->wanted, top->shows, top->size);
-    expect_case("seed %llu round %u: commit to layer %u%s of %s",
-                (unsigned long long)seed, round, t->base,
-                t->keep ? ", keep" : "", layers_text(&t->chain));
+    expect_case("seed %llu round %u: commit to layer %u%s of %s, snapshots "
+                "%s", (unsigned long long)seed, round, t->base,
+                t->keep ? ", keep" : "", layers_text(&t->chain),
+                t->snapshots == QCOW2_SNAPSHOTS_KEEP ? "stay" : "change");
 }
 
 static void
@@ -76,7 +80,9 @@ static void
 commit_by_path(struct trial *t)
 {
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
-    struct qcow2_commit_options commit = { .keep = t->keep };
+    struct qcow2_commit_options commit = {
+        .keep = t->keep, .snapshots = t->snapshots,
+    };
     struct qcow2_error err;
     struct qcow2_job *job;
 
@@ -120,6 +126,7 @@ expect_committed(struct trial *t, bool may_leak)
 {
     struct test_layer *top = layers_top(&t->chain);
     struct test_layer *base = &t->chain.layer[t->base];
+    struct test_layer *below = &t->chain.layer[t->chain.nr - 2];
     struct audit a = expect_sound(top->name, may_leak && top->version == 2);
 
     if (t->base == t->chain.nr - 2 && !t->keep)
@@ -129,7 +136,9 @@ expect_committed(struct trial *t, bool may_leak)
         expect_sound(base->name, may_leak);
     layers_expect(base->name, format_of(base), t->wanted, t->wanted_size);
     layers_expect(top->name, QCOW2_FORMAT_QCOW2, top->shows, top->size);
-    if (t->base == t->chain.nr - 2 && t->chain.snapshots)
+    if (t->chain.snapshots && t->snapshots == QCOW2_SNAPSHOTS_KEEP)
+        layers_expect_snapshots(&t->chain, below->shows, below->size);
+    else if (t->chain.snapshots && t->base == t->chain.nr - 2)
         layers_expect_snapshots(&t->chain, t->wanted, t->wanted_size);
 }
 
@@ -150,6 +159,59 @@ the_base_reads_as_the_overlay_did(void **state)
         expect_committed(&t, false);
         trial_end(&t);
     }
+}
+
+/* Exactly where a snapshot would read differently; and nothing is changed. */
+static void
+without_leave_no_snapshot_changes(void **state)
+{
+    uint64_t seed = rng_seed(5);
+    unsigned rounds = env_number("TEST_ROUNDS", 40), nr_refused = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < rounds; i++) {
+        struct qcow2_options options = QCOW2_OPTIONS_INIT;
+        struct qcow2_commit_options commit = { .keep = i % 2 };
+        unsigned char *before, *after;
+        struct test_layer *top, *base;
+        struct qcow2_error err;
+        struct qcow2_job *job;
+        size_t nr_before, nr_after;
+        bool differ;
+        struct trial t;
+
+        trial_begin(&t, seed, i, false);
+        t.keep = commit.keep;
+        top = layers_top(&t.chain);
+        base = &t.chain.layer[t.base];
+        differ = layers_snapshots_differ(&t.chain, base->shows, base->size,
+                                         t.wanted, t.wanted_size);
+        before = tmpdir_read_file(tmpdir_path(top->name), &nr_before);
+        job = qcow2_commit(tmpdir_path(top->name), &options, &commit, &err);
+        EXPECT(job, "%s", err.text);
+        if (differ) {
+            EXPECT(qcow2_job_run(job, NULL, NULL, &err) == -1, "no refusal");
+            EXPECT(err.errnum == ENOTEMPTY
+                   && err.hints == QCOW2_HINT_SNAPSHOTS
+                   && (strstr(err.text, "'first'")
+                       || strstr(err.text, "'second'")), "%s", err.text);
+            qcow2_job_free(job);
+            after = tmpdir_read_file(tmpdir_path(top->name), &nr_after);
+            EXPECT(nr_before == nr_after
+                   && memcmp(before, after, nr_after) == 0, "it changed");
+            free(after);
+            layers_expect(base->name, format_of(base), base->shows,
+                          base->size);
+            nr_refused++;
+        } else {
+            run(job);
+            t.snapshots = QCOW2_SNAPSHOTS_KEEP;
+            expect_committed(&t, false);
+        }
+        free(before);
+        trial_end(&t);
+    }
+    EXPECT(nr_refused > 0 && nr_refused < rounds, "%u refused", nr_refused);
 }
 
 static void
@@ -199,7 +261,7 @@ commit_with_faults(struct trial *t, struct fault_plan *plan,
         qcow2_close(top, NULL);
         return NULL;
     }
-    return commit_new(top, below, true, err);
+    return commit_new(top, below, true, t->snapshots, err);
 }
 
 /* Whatever was interrupted: the overlay reads as ever. */
@@ -364,6 +426,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_base_reads_as_the_overlay_did),
+        cmocka_unit_test(without_leave_no_snapshot_changes),
         cmocka_unit_test(the_other_implementation_agrees),
         cmocka_unit_test(killed_anywhere_and_run_again_it_completes),
         cmocka_unit_test(a_failure_anywhere_loses_nothing),

@@ -23,6 +23,7 @@
 struct trial {
     struct rng rng;
     struct layers chain, other;
+    const struct test_layer *to; /* NULL: nothing */
     struct qcow2_rebase_options options;
 };
 
@@ -48,9 +49,14 @@ trial_begin(struct trial *t, uint64_t seed, unsigned round)
         t->options.backing_format = to->raw ? QCOW2_FORMAT_RAW
                                             : QCOW2_FORMAT_QCOW2;
     }
-    expect_case("seed %llu round %u: rebase %s to %s",
+    t->to = to;
+    t->options.snapshots = rng_percent(&t->rng, 70) ? QCOW2_SNAPSHOTS_KEEP
+                                                    : QCOW2_SNAPSHOTS_CHANGE;
+    expect_case("seed %llu round %u: rebase %s to %s, snapshots %s",
                 (unsigned long long)seed, round, layers_text(&t->chain),
-                to ? to->name : "nothing");
+                to ? to->name : "nothing",
+                t->options.snapshots == QCOW2_SNAPSHOTS_KEEP ? "stay"
+                                                             : "change");
 }
 
 static void
@@ -129,6 +135,19 @@ expect_intact(struct trial *t)
     qcow2_close(disk, NULL);
 }
 
+/* What the snapshots read where they have nothing themselves. */
+static const unsigned char *
+old_shows(const struct trial *t)
+{
+    return t->chain.nr > 1 ? t->chain.layer[t->chain.nr - 2].shows : NULL;
+}
+
+static uint64_t
+old_size(const struct trial *t)
+{
+    return t->chain.nr > 1 ? t->chain.layer[t->chain.nr - 2].size : 0;
+}
+
 static void
 expect_rebased(struct trial *t)
 {
@@ -138,6 +157,58 @@ expect_rebased(struct trial *t)
                    t->options.backing_format == QCOW2_FORMAT_RAW ? "raw"
                                                                  : "qcow2");
     layers_expect(top->name, QCOW2_FORMAT_QCOW2, top->shows, top->size);
+    if (!t->chain.snapshots)
+        return;
+    if (t->options.snapshots == QCOW2_SNAPSHOTS_CHANGE)
+        layers_expect_snapshots(&t->chain, t->to ? t->to->shows : NULL,
+                                t->to ? t->to->size : 0);
+    else
+        layers_expect_snapshots(&t->chain, old_shows(t), old_size(t));
+}
+
+/* Exactly where a snapshot would read differently; and nothing is changed. */
+static void
+without_leave_no_snapshot_changes(void **state)
+{
+    uint64_t seed = rng_seed(4);
+    unsigned rounds = env_number("TEST_ROUNDS", 60), nr_refused = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < rounds; i++) {
+        unsigned char *before, *after;
+        struct test_layer *top;
+        struct qcow2_error err;
+        struct qcow2_job *job;
+        size_t nr_before, nr_after;
+        struct trial t;
+
+        trial_begin(&t, seed, i);
+        top = layers_top(&t.chain);
+        before = tmpdir_read_file(tmpdir_path(top->name), &nr_before);
+        t.options.snapshots = QCOW2_SNAPSHOTS_REFUSE;
+        job = begin_by_path(top->name, &t.options, &err);
+        EXPECT(job, "%s", err.text);
+        if (layers_snapshots_differ(&t.chain, old_shows(&t), old_size(&t),
+                                    t.to ? t.to->shows : NULL,
+                                    t.to ? t.to->size : 0)) {
+            EXPECT(qcow2_job_run(job, NULL, NULL, &err) == -1, "no refusal");
+            EXPECT(err.errnum == ENOTEMPTY
+                   && err.hints == QCOW2_HINT_SNAPSHOTS, "%s", err.text);
+            qcow2_job_free(job);
+            after = tmpdir_read_file(tmpdir_path(top->name), &nr_after);
+            EXPECT(nr_before == nr_after
+                   && memcmp(before, after, nr_after) == 0, "it changed");
+            free(after);
+            nr_refused++;
+        } else {
+            EXPECT_OK(qcow2_job_run(job, NULL, NULL, &err), &err);
+            qcow2_job_free(job);
+            expect_rebased(&t);
+        }
+        free(before);
+        trial_end(&t);
+    }
+    EXPECT(nr_refused > 0 && nr_refused < rounds, "%u refused", nr_refused);
 }
 
 static void
@@ -533,6 +604,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_overlay_reads_the_same),
+        cmocka_unit_test(without_leave_no_snapshot_changes),
         cmocka_unit_test(only_differences_are_copied),
         cmocka_unit_test(killed_anywhere_and_run_again_it_completes),
         cmocka_unit_test(a_failure_anywhere_loses_nothing),

@@ -58,6 +58,50 @@ reads_as_expected overlay.qcow2
 qemu-img snapshot -a one overlay.qcow2
 fill overlay.qcow2 qcow2 "read -P 2 100k 300k"
 
+# What they leave to the base stays, too, or is changed if that is asked for;
+# by the other name it is changed with a warning.
+as_qemu_img ()
+{
+    (exec -a qemu-img "$abs_top_builddir/qcow2/tool/qcow2-img" "$@")
+}
+make_left ()
+{
+    make qcow2 4M 4M
+    qcow2_img snapshot -c one overlay.qcow2
+    fill overlay.qcow2 qcow2 "write -P 7 2M 64k"
+    qemu-img convert -O raw overlay.qcow2 expected.raw
+    cp overlay.qcow2 overlay.before
+    cp base base.before
+}
+# shows PATTERN: what the snapshot has there.
+shows ()
+{
+    reads_as_expected base
+    reads_as_expected overlay.qcow2
+    qemu-img snapshot -a one overlay.qcow2
+    fill overlay.qcow2 qcow2 "read -P $1 2M 64k"
+}
+make_left
+for options in "" "-d"; do
+    # shellcheck disable=SC2086  # none, or one
+    refuses "'one'.*--keep-snapshots.*--change-snapshots" \
+        qcow2_img commit $options overlay.qcow2
+    cmp overlay.qcow2 overlay.before
+    cmp base base.before
+done
+qcow2_img commit -q -d --keep-snapshots overlay.qcow2
+shows 1
+make_left
+qcow2_img commit -q --keep-snapshots overlay.qcow2
+shows 1
+make_left
+qcow2_img commit -q --change-snapshots overlay.qcow2
+shows 7
+make_left
+as_qemu_img commit -q overlay.qcow2 2>err
+grep -q "warning:.*'one' would read differently" err
+shows 7
+
 # Into a layer further down; the image still reads the same.
 make qcow2 4M 4M
 qemu-img create -q -f qcow2 -b overlay.qcow2 -F qcow2 top.qcow2

@@ -88,3 +88,37 @@ refuses 'raw' qcow2_img rebase -f raw -b old.qcow2 -F qcow2 same.raw
 refuses '1023|too long|too large|fit' \
     qcow2_img rebase -u -b "$(printf '%2000s' x)" -F raw overlay.qcow2
 cmp overlay.qcow2 before.qcow2
+
+# What a snapshot leaves to the backing file stays, or is changed if that is
+# asked for; -u asks for nothing.
+make_left ()
+{
+    rm -f old new top
+    qemu-img create -q -f qcow2 old 4M
+    fill old qcow2 "write -P 1 0 4M"
+    qemu-img create -q -f qcow2 new 4M
+    fill new qcow2 "write -P 2 0 4M"
+    qemu-img create -q -f qcow2 -b old -F qcow2 top
+    qcow2_img snapshot -c one top
+    fill top qcow2 "write -P 3 0 4M"
+    cp top top.before
+}
+# shows PATTERN: what the snapshot has.
+shows ()
+{
+    fill top qcow2 "read -P 3 0 4M"
+    qemu-img check -q top
+    qemu-img snapshot -a one top
+    fill top qcow2 "read -P $1 0 4M"
+}
+make_left
+refuses "'one'.*--keep-snapshots" qcow2_img rebase -b new -F qcow2 top
+cmp top top.before
+qcow2_img rebase --keep-snapshots -b new -F qcow2 top
+shows 1
+make_left
+qcow2_img rebase --change-snapshots -b new -F qcow2 top
+shows 2
+make_left
+qcow2_img rebase -u -b new -F qcow2 top
+shows 2

@@ -311,7 +311,8 @@ run_commit(struct job_trial *t, struct io *const *io,
         qcow2_close(top, NULL);
         return -1;
     }
-    return run_job(commit_new(top, base, true, err), err);
+    return run_job(commit_new(top, base, true, QCOW2_SNAPSHOTS_KEEP,
+                              err), err);
 }
 
 static int
@@ -321,6 +322,7 @@ run_rebase(struct job_trial *t, struct io *io, struct qcow2_error *err)
         .backing = t->other ? "other" : NULL,
         .backing_format = t->other ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_AUTO,
         .header_only = t->scene->kind == JOB_REBASE_HEADER,
+        .snapshots = QCOW2_SNAPSHOTS_KEEP,
     };
     struct qcow2_disk *top = job_open_io(t, io, false, false, err);
     struct qcow2_disk *below = NULL;

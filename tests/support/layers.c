@@ -216,3 +216,35 @@ layers_expect_snapshots(const struct layers *l, const unsigned char *below,
     }
     qcow2_close(disk, NULL);
 }
+
+/* What a snapshot of the top layer shows on below[0, nr_bytes). */
+static unsigned char *
+snapshot_on(const struct layers *l, unsigned i, const unsigned char *below,
+            uint64_t nr_bytes)
+{
+    const struct test_layer *t = &l->layer[l->nr - 1];
+    unsigned char *shows = must_have(calloc(1, t->size));
+
+    if (nr_bytes > 0)
+        memcpy(shows, below, nr_bytes < t->size ? nr_bytes : t->size);
+    builder_overlay(t->image, i, shows, t->size);
+    return shows;
+}
+
+bool
+layers_snapshots_differ(const struct layers *l, const unsigned char *old,
+                        uint64_t nr_old, const unsigned char *new,
+                        uint64_t nr_new)
+{
+    bool differ = false;
+
+    for (unsigned i = 0; i < 2 && l->snapshots; i++) {
+        unsigned char *a = snapshot_on(l, i, old, nr_old);
+        unsigned char *b = snapshot_on(l, i, new, nr_new);
+
+        differ |= memcmp(a, b, l->layer[l->nr - 1].size) != 0;
+        free(a);
+        free(b);
+    }
+    return differ;
+}

@@ -59,4 +59,10 @@ void layers_expect(const char *name, enum qcow2_format format,
 void layers_expect_snapshots(const struct layers *l,
                              const unsigned char *below, uint64_t nr_bytes);
 
+/* Do they show something else on a layer below that shows new[0, nr_new) than
+ * on one that shows old[0, nr_old)? */
+bool layers_snapshots_differ(const struct layers *l,
+                             const unsigned char *old, uint64_t nr_old,
+                             const unsigned char *new, uint64_t nr_new);
+
 #endif /* LAYERS_H */

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* keep.c: copies what snapshots leave to a backing file; see keep.h.
+ *
+ * The tables of a snapshot are never changed: others may share them. A copy
+ * of the L2 table gets the new clusters, a copy of the L1 table that, and the
+ * snapshot table is switched to it (I2, I5). Then the old tables have lost a
+ * reference (I3), and if the L2 table is the active disk's alone now, that
+ * says so (I4). What it maps keeps its references: the snapshot maps it as
+ * before. So a power cut leaves the old tables or the new ones, and at worst
+ * leaks.
+ */
+#include "edit/keep.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/escape.h"
+#include "disk/open-disk.h"
+#include "edit/snapshot.h"
+#include "format/entry.h"
+#include "meta/alloc.h"
+#include "meta/flush.h"
+#include "meta/map.h"
+#include "meta/tree.h"
+
+enum {
+    /* Guest bytes looked at, and copied, together. */
+    WINDOW_BYTES = 16 << 20,
+    /* Windows of a step in which nothing is to be copied. */
+    MAX_WINDOWS = 64,
+    MAX_WINDOW_CLUSTERS = WINDOW_BYTES / 512,
+};
+
+/* A part of a snapshot's disk, which one L2 table maps. */
+struct window {
+    uint64_t from, to;          /* whole clusters */
+    unsigned char *old, *new;   /* contents, from `from` on */
+    uint64_t nr_needed;         /* clusters that need a copy of the old one, */
+    uint8_t needed[MAX_WINDOW_CLUSTERS / 8]; /* a bit each */
+};
+
+static struct image *
+image_of(const struct keep *k)
+{
+    return k->disk->file->image;
+}
+
+static uint64_t
+window_cluster(const struct keep *k, const struct window *w, uint64_t off)
+{
+    return (off - w->from) >> image_of(k)->cluster_bits;
+}
+
+static bool
+is_needed(const struct window *w, uint64_t cluster)
+{
+    return w->needed[cluster / 8] & 1u << cluster % 8;
+}
+
+/* Notes the clusters of [from, to) that will read differently. */
+static int
+compare(struct keep *k, struct window *w, uint64_t from, uint64_t to,
+        struct qcow2_error *err)
+{
+    uint32_t size = image_of(k)->cluster_size;
+    uint64_t end = k->view->src.size;
+    unsigned char *old = w->old + (from - w->from);
+    unsigned char *new = w->new + (from - w->from);
+
+    if (k->ops->read_old(k->opaque, old, to - from, from, err) == -1
+        || k->ops->read_new(k->opaque, new, to - from, from, err) == -1)
+        return -1;
+    for (uint64_t at = 0; at < to - from; at += size) {
+        uint64_t cluster = window_cluster(k, w, from + at);
+
+        /* What lies past the snapshot's end does not matter. */
+        if (memcmp(old + at, new + at, min_u64(size, end - from - at)) == 0)
+            continue;
+        w->needed[cluster / 8] |= 1u << cluster % 8;
+        w->nr_needed++;
+    }
+    return 0;
+}
+
+/* The same of a range that the snapshot leaves to the backing file. */
+static int
+look_below(struct keep *k, struct window *w, uint64_t from, uint64_t to,
+           struct qcow2_error *err)
+{
+    while (from < to) {
+        bool may_change;
+        uint64_t len;
+
+        if (k->ops->plan(k->opaque, from, to - from, &may_change, &len, err)
+            == -1)
+            return -1;
+        /* Clusters that are of several kinds may change as a whole. */
+        len = min_u64(to - from, may_change || len < image_of(k)->cluster_size
+                                 ? round_up(len, image_of(k)->cluster_size)
+                                 : round_down(len, image_of(k)->cluster_size));
+        if ((may_change || len == image_of(k)->cluster_size)
+            && compare(k, w, from, from + len, err) == -1)
+            return -1;
+        from += len;
+    }
+    return 0;
+}
+
+static int
+look(struct keep *k, struct window *w, struct qcow2_error *err)
+{
+    uint64_t size = k->view->src.size;
+
+    for (uint64_t off = w->from; off < w->to;) {
+        struct mapping m;
+        uint64_t end;
+
+        if (map_lookup(k->view, off, min_u64(w->to, size) - off, &m, err)
+            == -1)
+            return -1;
+        end = min_u64(w->to, round_up(off + m.nr_bytes,
+                                      image_of(k)->cluster_size));
+        if (m.kind == MAP_UNALLOCATED
+            && look_below(k, w, off, end, err) == -1)
+            return -1;
+        off = end;
+    }
+    return 0;
+}
+
+/* --- Copying: with the image alone ---------------------------------------- */
+
+struct copying {
+    struct keep *k;
+    const struct window *w;
+    uint32_t l1_index;
+    be64 *table;
+    uint64_t l1_entry;      /* of the new table */
+    struct freed_list made; /* clusters, in case of a failure */
+};
+
+static int
+remember(struct copying *c, uint64_t host_off, uint64_t nr,
+         struct qcow2_error *err)
+{
+    struct freed_list *l = &c->made;
+    unsigned bits = image_of(c->k)->cluster_bits;
+
+    if (l->nr == l->capacity) {
+        size_t capacity = l->capacity ? 2 * l->capacity : 64;
+        struct freed_run *runs = realloc(l->runs, capacity * sizeof *runs);
+
+        if (!runs) {
+            alloc_free(image_of(c->k), host_off, nr);
+            return error_nomem(err);
+        }
+        l->runs = runs;
+        l->capacity = capacity;
+    }
+    l->runs[l->nr++] = (struct freed_run){ host_off >> bits, nr };
+    return 0;
+}
+
+static bool
+reads_zero(const unsigned char *buf, size_t nr_bytes)
+{
+    return buf[0] == 0 && memcmp(buf, buf + 1, nr_bytes - 1) == 0;
+}
+
+/* A copy of what the backing file shows, for a cluster of the window. */
+static int
+copy_cluster(struct copying *c, uint64_t cluster, be64 *entry,
+             struct qcow2_error *err)
+{
+    struct image *img = image_of(c->k);
+    const unsigned char *buf = c->w->old + (cluster << img->cluster_bits);
+    struct alloc_run run;
+
+    if (img->hdr.version >= 3 && reads_zero(buf, img->cluster_size)) {
+        *entry = be64_make(entry_make_zero(0));
+        return 0;
+    }
+    if (alloc_clusters(img, 1, &run, err) == -1
+        || remember(c, run.host_off, 1, err) == -1
+        || io_pwrite(img->io, buf, img->cluster_size, run.host_off, err)
+           == -1)
+        return -1;
+    *entry = be64_make(entry_with_copied(entry_make_data(run.host_off),
+                                         false));
+    c->k->nr_copied += img->cluster_size;
+    return 0;
+}
+
+/* A table with the copies, in a new cluster. */
+static int
+make_table(struct copying *c, struct qcow2_error *err)
+{
+    struct image *img = image_of(c->k);
+    uint64_t entries = UINT64_C(1) << img->geo.l2_bits;
+    uint64_t first = c->w->from >> img->cluster_bits & (entries - 1);
+    uint64_t nr = window_cluster(c->k, c->w, c->w->to);
+    struct alloc_run run;
+
+    for (uint64_t i = 0; i < nr; i++)
+        if (is_needed(c->w, i)
+            && copy_cluster(c, i, &c->table[first + i], err) == -1)
+            return -1;
+    if (alloc_clusters(img, 1, &run, err) == -1
+        || remember(c, run.host_off, 1, err) == -1)
+        return -1;
+    alloc_forget_table(img, run.host_off);
+    c->l1_entry = run.host_off;
+    return io_pwrite(img->io, c->table, img->cluster_size, run.host_off, err);
+}
+
+/* The new table in a copy of the L1 table. */
+static int
+make_l1(struct copying *c, uint64_t *l1_off, struct qcow2_error *err)
+{
+    struct view *v = c->k->view;
+
+    v->l1[c->l1_index] = c->l1_entry; /* it is not read through any more */
+    if (snapshot_write_l1(image_of(c->k), v->l1, v->l1_entries, true, l1_off,
+                          err) == 0)
+        return 0;
+    *l1_off = 0; /* given back already */
+    return -1;
+}
+
+/* The old tables, which the snapshot no longer has. */
+static int
+drop_tables(struct copying *c, uint64_t table_off, struct qcow2_error *err)
+{
+    struct image *img = image_of(c->k);
+    const struct view *v = c->k->view;
+
+    alloc_free(img, v->l1_off,
+               div_round_up(v->l1_entries * sizeof(be64),
+                            img->cluster_size));
+    if (table_off != 0)
+        alloc_free(img, table_off, 1);
+    return overlap_fill(img, err) == -1 || flush_all(img, err) == -1
+           || tree_set_copied(img, c->l1_index, 1, err) == -1 ? -1 : 0;
+}
+
+/* Gives up what was made for nothing. */
+static void
+undo(struct copying *c, uint64_t l1_off)
+{
+    struct image *img = image_of(c->k);
+
+    for (size_t i = 0; i < c->made.nr; i++)
+        alloc_free(img, c->made.runs[i].cluster << img->cluster_bits,
+                   c->made.runs[i].nr);
+    if (l1_off != 0)
+        alloc_free_metadata(img, l1_off,
+                            c->k->view->l1_entries * sizeof(be64));
+}
+
+/* *unsettled: too late to take it back. */
+static int
+copy(struct copying *c, bool *unsettled, struct qcow2_error *err)
+{
+    struct image *img = image_of(c->k);
+    uint64_t old = entry_decode_l1(c->k->view->l1[c->l1_index],
+                                   img->cluster_bits).host_off;
+    uint64_t l1_off = 0;
+
+    if (old != 0 && map_read_table(img, old, c->table, err) == -1)
+        return -1;
+    if (make_table(c, err) == -1 || make_l1(c, &l1_off, err) == -1
+        || snapshot_move_l1(img, c->k->snapshot, l1_off, err) == -1) {
+        *unsettled = image_check_state(img, NULL) == -1;
+        undo(c, l1_off);
+        return -1;
+    }
+    *unsettled = true;
+    if (drop_tables(c, old, err) == -1)
+        return -1;
+    *unsettled = false;
+    return 0;
+}
+
+static int
+copy_window(struct keep *k, const struct window *w, struct qcow2_error *err)
+{
+    struct image *img = image_of(k);
+    CLEANUP_FREE be64 *table = calloc(1, img->cluster_size);
+    struct copying c = { .k = k, .w = w, .table = table };
+    bool unsettled = false;
+    int r;
+
+    if (!table)
+        return error_nomem(err);
+    c.l1_index = w->from >> geometry_l1_reach_bits(&img->geo);
+    if (snapshot_begin(k->disk, &img, err) == -1)
+        return -1;
+    r = copy(&c, &unsettled, err);
+    free(c.made.runs);
+    return snapshot_end(img, r, unsettled, err);
+}
+
+/* --- Steps ---------------------------------------------------------------- */
+
+static void
+close_view(struct keep *k)
+{
+    image_free_snapshot(k->view);
+    k->view = NULL;
+}
+
+static int
+open_view(struct keep *k, struct qcow2_error *err)
+{
+    const struct snapshot *s = &image_of(k)->snaptab.snapshots[k->snapshot];
+
+    if (image_snapshot_in_use(image_of(k), k->snapshot))
+        return error_set(err, EBUSY, "%s: the snapshot '%s' is being read",
+                         image_of(k)->name, ESCAPED(s->name));
+    k->view = image_open_snapshot(image_of(k), k->snapshot, err);
+    if (!k->view)
+        return -1;
+    return tree_check_alone(image_of(k), k->view->l1, k->view->l1_entries, err);
+}
+
+static int
+refuse(struct keep *k, const struct window *w, struct qcow2_error *err)
+{
+    const struct snapshot *s = &image_of(k)->snaptab.snapshots[k->snapshot];
+    uint64_t i = 0;
+
+    while (!is_needed(w, i))
+        i++;
+    error_set(err, ENOTEMPTY, "%s: the snapshot '%s' would read differently, "
+              "from guest offset 0x%llx on: it leaves ranges to the backing "
+              "file", image_of(k)->name, ESCAPED(s->name),
+              (unsigned long long)(w->from + (i << image_of(k)->cluster_bits)));
+    return error_hint(err, QCOW2_HINT_SNAPSHOTS);
+}
+
+/* One window of the snapshot at hand: 1, or 0 if nothing was to be done. */
+static int
+run_window(struct keep *k, struct window *w, struct qcow2_error *err)
+{
+    struct image *img = image_of(k);
+    uint64_t reach = UINT64_C(1) << geometry_l1_reach_bits(&img->geo);
+    uint64_t end = round_up(k->view->src.size, img->cluster_size);
+
+    w->from = k->pos;
+    w->to = min_u64(end, round_down(k->pos, reach) + reach);
+    w->to = min_u64(w->to, k->pos + WINDOW_BYTES);
+    w->nr_needed = 0;
+    memset(w->needed, 0, sizeof w->needed);
+    if (look(k, w, err) == -1)
+        return -1;
+    if (w->nr_needed > 0 && k->check_only)
+        return refuse(k, w, err);
+    if (w->nr_needed > 0) {
+        if (copy_window(k, w, err) == -1)
+            return -1;
+        close_view(k); /* it has the old table */
+    }
+    k->pos = w->to;
+    return w->nr_needed > 0;
+}
+
+static int
+run_snapshot(struct keep *k, struct window *w, struct qcow2_error *err)
+{
+    int r = 0;
+
+    if (!k->view && open_view(k, err) == -1)
+        return -1;
+    for (unsigned i = 0; r == 0 && i < MAX_WINDOWS; i++) {
+        if (k->pos >= k->view->src.size) {
+            close_view(k);
+            k->pos = 0;
+            k->snapshot++;
+            return 0;
+        }
+        r = run_window(k, w, err);
+    }
+    return r;
+}
+
+int
+keep_step(struct keep *k, struct qcow2_error *err)
+{
+    CLEANUP_FREE struct window *w = NULL;
+
+    if (k->snapshot >= image_of(k)->snaptab.nr)
+        return 0;
+    if (!k->buffers)
+        k->buffers = malloc(2 * WINDOW_BYTES);
+    w = malloc(sizeof *w);
+    if (!k->buffers || !w)
+        return error_nomem(err);
+    w->old = k->buffers;
+    w->new = k->buffers + WINDOW_BYTES;
+    return run_snapshot(k, w, err) == -1 ? -1 : 1;
+}
+
+void
+keep_end(struct keep *k)
+{
+    close_view(k);
+    free(k->buffers);
+    k->buffers = NULL;
+}
