@@ -143,7 +143,9 @@ struct qcow2_options {
     /* The backing chain. backing_none: as if the image named none.
      * backing: this file instead of the one the image names; trusted, as
      * the user named it. backing_format: of the immediate backing file,
-     * instead of what the image declares.
+     * instead of what the image declares. Where that makes another disk of
+     * the image, resize, preallocate, amend, commit and rebase refuse
+     * (EINVAL): what they write would stay.
      */
     bool backing_none;
     const char *backing;
@@ -493,8 +495,8 @@ enum qcow2_left_to_backing {
  * on the base, read differently afterwards: the image itself never does, at
  * no point, and doing it again after it was interrupted completes it.
  *
- * options: how to open the image; backing and backing_format mean its
- * immediate backing file.
+ * options: how to open the image; backing can only be the backing file that
+ * it names.
  */
 struct qcow2_commit_options {
     const char *base; /* a file in the chain; NULL: the image's own backing
@@ -514,8 +516,8 @@ qcow2_commit(const char *path, const struct qcow2_options *options,
  * the same content.
  *
  * The new name is the user's own, so it needs no leave; names in the files
- * it leads to are subject to options->allow. options->backing and its
- * format stand for the old backing file.
+ * it leads to are subject to options->allow. options->backing can only be
+ * the old backing file.
  */
 struct qcow2_rebase_options {
     const char *backing;      /* as stored: relative to path's directory;

@@ -24,6 +24,8 @@ struct open_file {
     struct image *image;        /* qcow2 */
     struct raw_disk *raw;       /* raw; exactly one of them is there */
     struct layer *backing;
+    bool overridden;            /* it stands on another backing file than it
+                                 * names, or on none */
 };
 
 struct qcow2_disk {
@@ -34,6 +36,13 @@ struct qcow2_disk {
     bool readonly;
     enum qcow2_detect_zeroes detect_zeroes;
 };
+
+/* Fails (EINVAL) if the image does not stand on the backing file that it
+ * names: what an operation writes then depends on what the disk reads as for
+ * now, and would stay.
+ */
+int disk_check_own_view(const struct qcow2_disk *disk,
+                        struct qcow2_error *err);
 
 /* What requests to the disk share with each other, and operations on the
  * whole disk take alone. NULL: there are none, as it never changes.

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/checked.h"
 #include "base/cleanup.h"
@@ -57,6 +58,53 @@ prepare_writable(struct image *img, struct qcow2_error *err)
     return 0;
 }
 
+/* Do both names lead to one file? */
+static bool
+is_same_file(const struct gate_place *place, const char *named,
+             const char *given)
+{
+    struct gate_file a = GATE_FILE_INIT, b = GATE_FILE_INIT;
+    bool same = strcmp(named, given) == 0;
+
+    if (place && gate_trust_name(place, named, &a, NULL) == 0) {
+        same = gate_trust(given, &b, NULL) == 0
+               && (a.ino != 0 ? a.ino == b.ino && a.dev == b.dev
+                              : b.ino == 0 && strcmp(a.path, b.path) == 0);
+        gate_file_free(&a);
+        gate_file_free(&b);
+    }
+    return same;
+}
+
+/* Do the options give the image another backing file than it names, or read
+ * that in another way than it says? */
+static bool
+is_overridden(const struct header *h, const struct gate_place *place,
+              const struct qcow2_options *o)
+{
+    if (o->backing_none)
+        return h->backing_file != NULL;
+    if (o->backing && (!h->backing_file
+                       || !is_same_file(place, h->backing_file, o->backing)))
+        return true;
+    return h->backing_file && h->backing_format
+           && o->backing_format != QCOW2_FORMAT_AUTO
+           && strcmp(h->backing_format,
+                     o->backing_format == QCOW2_FORMAT_RAW ? "raw" : "qcow2")
+                  != 0;
+}
+
+int
+disk_check_own_view(const struct qcow2_disk *disk, struct qcow2_error *err)
+{
+    if (!disk->file->overridden)
+        return 0;
+    return error_set(err, EINVAL, "%s: it does not stand on the backing file "
+                     "that it names, and this would write what it reads as "
+                     "on another one; give it that by a rebase of its header "
+                     "alone first", disk->file->image->name);
+}
+
 static int
 open_qcow2(struct open_file *file, struct io *io, const char *path,
            const struct gate_place *place,
@@ -70,6 +118,7 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
     if (!img)
         return -1;
     file->image = img;
+    file->overridden = is_overridden(&img->hdr, place, options);
     img->no_discard = options->no_discard;
     img->debug = options->debug;
     img->debug_topics = options->debug ? options->debug_topics : 0;

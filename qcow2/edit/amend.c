@@ -389,6 +389,7 @@ qcow2_amend(struct qcow2_disk *disk, const struct qcow2_amend_options *options,
     if (disk->file->raw)
         return error_set(err, ENOTSUP, "a raw disk has nothing to amend");
     if (check_options(options, err) == -1
+        || disk_check_own_view(disk, err) == -1
         || snapshot_begin(disk, &img, err) == -1)
         return -1;
     /* No step leaves what a checker would object to, and a version 2

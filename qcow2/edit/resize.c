@@ -213,7 +213,8 @@ qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
 
     if (disk->file->raw)
         return raw_disk_resize(disk->file->raw, size, may_shrink, err);
-    if (snapshot_begin(disk, &img, err) == -1)
+    if (disk_check_own_view(disk, err) == -1
+        || snapshot_begin(disk, &img, err) == -1)
         return -1;
     r = check_size(img, size, may_shrink, err);
     if (r == 0 && size != img->hdr.size)
@@ -350,7 +351,8 @@ qcow2_preallocate(struct qcow2_disk *disk, uint64_t nr_bytes,
     if (disk->file->raw)
         return raw_disk_preallocate(disk->file->raw, nr_bytes, guest_off,
                                     mode, err);
-    if (snapshot_begin(disk, &img, err) == -1)
+    if (disk_check_own_view(disk, err) == -1
+        || snapshot_begin(disk, &img, err) == -1)
         return -1;
     /* The size may have changed since. */
     to = min_u64(to, img->hdr.size);

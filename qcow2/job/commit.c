@@ -442,7 +442,8 @@ qcow2_commit(const char *path, const struct qcow2_options *options,
     top = open_top(path, options, commit, &stop, err);
     if (!top)
         return NULL;
-    if (check_reached(top, &stop, commit->base, err) == 0)
+    if (check_reached(top, &stop, commit->base, err) == 0
+        && disk_check_own_view(top, err) == 0)
         base = open_base(top, &stop, options, err);
     if (base)
         job = commit_new(top, base, !commit->keep && stop.depth == 1,

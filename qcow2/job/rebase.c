@@ -464,6 +464,10 @@ open_top(const struct gate_file *file, const struct qcow2_options *options,
                   ESCAPED(file->path));
         return NULL;
     }
+    if (top && !header_only && disk_check_own_view(top, err) == -1) {
+        qcow2_close(top, NULL);
+        return NULL;
+    }
     return top;
 }
 

@@ -13,6 +13,7 @@
 #include "base/checked.h"
 #include "bounds.h"
 #include "check/check.h"
+#include "disk/open-disk.h"
 #include "disk/open.h"
 #include "rng.h"
 
@@ -132,10 +133,12 @@ session_begin(struct session *s, struct sparse *file, bool readonly)
     s->sound = !readonly && !find_problem(file, false);
     s->sound = s->sound && audit_agrees(file);
     s->disk = open_disk(s, NULL);
-    if (s->disk)
+    if (s->disk) {
+        s->disk->file->overridden = false; /* there is no other one */
         session_learn(s);
-    else
+    } else {
         s->sound = false;
+    }
 }
 
 void
