@@ -348,7 +348,7 @@ parts_of_a_block_do_not_undo_each_other(void **state)
 
 struct request {
     struct qcow2_disk *disk;
-    bool started;           /* atomic */
+    bool started, ended;    /* atomic */
     int result;
 };
 
@@ -387,6 +387,7 @@ write_block(void *arg)
     memset(block, 'w', C);
     __atomic_store_n(&q->started, true, __ATOMIC_SEQ_CST);
     q->result = qcow2_pwrite(q->disk, block, C, 0, 0, NULL);
+    __atomic_store_n(&q->ended, true, __ATOMIC_SEQ_CST);
     return NULL;
 }
 
@@ -397,6 +398,7 @@ zero_block(void *arg)
 
     __atomic_store_n(&q->started, true, __ATOMIC_SEQ_CST);
     q->result = qcow2_zero(q->disk, C, 0, 0, NULL);
+    __atomic_store_n(&q->ended, true, __ATOMIC_SEQ_CST);
     return NULL;
 }
 
@@ -414,13 +416,14 @@ change_while_merging(void *(*change_block)(void *), char want)
     part.disk = whole.disk = s.disk;
     memset(block, 'o', sizeof block);
     EXPECT_OK(qcow2_pwrite(s.disk, block, sizeof block, 0, 0, &err), &err);
-    nbd_server_hold(s.server, NBD_READ);
+    nbd_server_hold(s.server, NBD_WRITE); /* the block was read by then */
     pthread_create(&merging, NULL, write_one, &part);
     nbd_server_wait_held(s.server);
     pthread_create(&changing, NULL, change_block, &whole);
-    while (!__atomic_load_n(&whole.started, __ATOMIC_SEQ_CST))
-        sched_yield();
-    yield_often();
+    /* It has to wait; if it does not, it ends in this time. */
+    for (unsigned i = 0; i < 50; i++)
+        if (!__atomic_load_n(&whole.ended, __ATOMIC_SEQ_CST))
+            yield_often();
     /* Other blocks do not wait for this one. */
     EXPECT_OK(qcow2_pwrite(s.disk, block, C, C, 0, &err), &err);
     nbd_server_answer_held(s.server);
