@@ -163,6 +163,13 @@ settle_format(const struct walk *w, const struct naming *n, struct io *io,
                      looks_like, how);
 }
 
+static int
+refuse_loop(struct qcow2_error *err)
+{
+    return error_set(err, EIO, "it is already part of the backing chain, "
+                     "which forms a loop");
+}
+
 /* A file that is already part of the chain: it would never end. */
 static int
 check_loop(const struct walk *w, const struct gate_file *file,
@@ -173,10 +180,7 @@ check_loop(const struct walk *w, const struct gate_file *file,
     for (struct layer *l = w->above ? w->top : NULL; l && !loop;
          l = l == w->above ? NULL : l->backing)
         loop = pool_is_file(l, file);
-    if (!loop)
-        return 0;
-    return error_set(err, EIO, "it is already part of the backing chain, "
-                     "which forms a loop");
+    return loop ? refuse_loop(err) : 0;
 }
 
 static uint64_t
@@ -247,6 +251,21 @@ open_layer(const struct walk *w, const struct naming *n,
     return pool_get(w->pool, io, file, format, locked, err);
 }
 
+static struct layer *
+open_and_link(const struct walk *w, const struct naming *n,
+              const struct gate_file *file, struct layer **link,
+              struct qcow2_error *err)
+{
+    struct layer *l = open_layer(w, n, file, err);
+
+    if (!l)
+        return NULL;
+    l = pool_link(w->pool, w->above, link, l);
+    if (!l)
+        refuse_loop(err);
+    return l;
+}
+
 /* Does the chain end here for who asks? */
 static bool
 is_stop(const struct chain_stop *stop, const struct gate_file *file)
@@ -305,9 +324,7 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
     r = check_loop(w, &file, err);
     next = r == 0 ? pool_follow(w->pool, link) : NULL;
     if (r == 0 && !next) {
-        next = open_layer(w, n, &file, err);
-        if (next)
-            next = pool_link(w->pool, link, next);
+        next = open_and_link(w, n, &file, link, err);
         r = next ? 0 : -1;
     }
     if (r == 0 && !pool_is_file(next, &file))

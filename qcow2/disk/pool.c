@@ -265,13 +265,23 @@ pool_follow(struct qcow2_pool *pool, struct layer *const *link)
     return *link;
 }
 
+/* Does the chain that begins with l lead to `above`? The lock is held. */
+static bool
+leads_to(const struct layer *l, const struct layer *above)
+{
+    while (l && l != above)
+        l = l->backing;
+    return l != NULL;
+}
+
 struct layer *
-pool_link(struct qcow2_pool *pool, struct layer **link, struct layer *l)
+pool_link(struct qcow2_pool *pool, struct layer *above, struct layer **link,
+          struct layer *l)
 {
     struct layer *unused = NULL, *now;
 
     pthread_mutex_lock(&pool->lock);
-    if (*link)
+    if (*link || (above && leads_to(l, above)))
         unused = take_out(pool, l);
     else
         *link = l;

@@ -78,10 +78,13 @@ void pool_put(struct qcow2_pool *pool, struct layer *l);
  */
 struct layer *pool_follow(struct qcow2_pool *pool, struct layer *const *link);
 
-/* Makes l the layer at *link, which takes over the use of it, unless another
- * thread made another one that before: then that is returned.
+/* Makes l the layer at *link, the link of `above` (NULL: of a disk), which
+ * takes over the use of it, unless another thread linked one there before:
+ * then that is returned. NULL if l stands on `above`: two threads that walk
+ * along a loop from different ends may each find the other's half, and a pool
+ * with a loop in it could never be walked nor freed. l is put then.
  */
-struct layer *pool_link(struct qcow2_pool *pool, struct layer **link,
-                        struct layer *l);
+struct layer *pool_link(struct qcow2_pool *pool, struct layer *above,
+                        struct layer **link, struct layer *l);
 
 #endif /* QCOW2_POOL_H */

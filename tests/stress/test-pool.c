@@ -168,11 +168,51 @@ chains_open_and_close_whoever_waits(void **state)
     mem_free(mem);
 }
 
+/* Enters a loop of two images at either end, again and again. */
+static void *
+enter_loop(void *arg)
+{
+    struct thread *t = arg;
+    struct qcow2_error err;
+
+    for (unsigned i = 0; i < NR_ROUNDS && !t->failure[0]; i++) {
+        struct qcow2_disk *disk = open_image(t->number % 2 ? "end1" : "end0",
+                                             t->pool, &err);
+
+        if (disk || !strstr(err.text, "loop"))
+            snprintf(t->failure, sizeof t->failure, "%s",
+                     disk ? "opened" : err.text);
+        qcow2_close(disk, NULL);
+    }
+    return NULL;
+}
+
+/* Each thread finds the other's half of the loop in the pool: it must not
+ * become one there, where nobody looks for loops any more. */
+static void
+a_loop_entered_at_both_ends_is_refused(void **state)
+{
+    struct thread entering[NR_THREADS];
+    struct qcow2_pool *pool = qcow2_pool_new(0, NULL);
+
+    (void)state;
+    tmpdir_clear();
+    snprintf(dir, sizeof dir, "%s", tmpdir_path("."));
+    builder_make(tmpdir_path("half0"), "size 1M; backing half1 qcow2");
+    builder_make(tmpdir_path("half1"), "size 1M; backing half0 qcow2");
+    builder_make(tmpdir_path("end0"), "size 1M; backing half0 qcow2");
+    builder_make(tmpdir_path("end1"), "size 1M; backing half1 qcow2");
+    start(entering, NR_THREADS, pool, enter_loop);
+    join(entering, NR_THREADS);
+    qcow2_pool_free(pool);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_open_and_close_whoever_waits),
+        cmocka_unit_test(a_loop_entered_at_both_ends_is_refused),
     };
 
     signal(SIGPIPE, SIG_IGN);
