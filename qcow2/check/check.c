@@ -319,7 +319,7 @@ reload(struct image *img, struct qcow2_error *err)
         return -1;
     for (uint32_t i = 0; i < v->l1_entries; i++)
         v->l1[i] = be64_get(l1[i]);
-    rows_forget(&v->rows);
+    linear_forget(&v->linear);
     cache_drop_owner(img->meta, img);
     if (alloc_init(img, err) == -1)
         return -1;

@@ -63,7 +63,7 @@ snapshot_end(struct image *img, int r, bool unsettled,
         || (!unsettled && flush_dirty_bit(img, false, e) == -1))
         r = -1;
     else
-        rows_forget(&img->active.rows); /* flags changed */
+        linear_forget(&img->active.linear); /* flags changed */
     pthread_rwlock_unlock(&img->rwlock);
     return r;
 }

@@ -85,7 +85,7 @@ load_l1(struct view *v, struct image *img, uint64_t l1_off,
         return error_nomem(err);
     if (read_l1(v, err) == -1)
         return error_prefix(err, "%s: L1 table", img->name);
-    return rows_init(&v->rows, img->meta, nr_windows(img, l1_entries),
+    return linear_init(&v->linear, img->meta, nr_windows(img, l1_entries),
                      err);
 }
 
@@ -110,7 +110,7 @@ free_l1(struct view *v)
 {
     uint64_t n = v->l1_entries;
 
-    rows_destroy(&v->rows);
+    linear_destroy(&v->linear);
     zeroed_free(v->l1, n * sizeof *v->l1);
     zeroed_free(v->l1_dirty, n * sizeof *v->l1_dirty);
     zeroed_free(v->l1_is_dirty, n / 8 + 1);
@@ -393,7 +393,7 @@ image_replace_active(struct image *img, uint64_t *l1, uint32_t l1_entries,
     if (!with.l1
         || init_l1_dirty(l1_entries, &with.l1_dirty, &with.l1_is_dirty, err)
            == -1
-        || rows_init(&with.rows, img->meta, nr_windows(img, l1_entries), err)
+        || linear_init(&with.linear, img->meta, nr_windows(img, l1_entries), err)
            == -1) {
         free_l1(&with);
         free(l1);
@@ -402,7 +402,7 @@ image_replace_active(struct image *img, uint64_t *l1, uint32_t l1_entries,
     zeroed_copy(with.l1, l1, l1_entries * sizeof *l1);
     free(l1);
     free_l1(v);
-    v->rows = with.rows;
+    v->linear = with.linear;
     v->l1 = with.l1;
     v->l1_dirty = with.l1_dirty;
     v->l1_is_dirty = with.l1_is_dirty;

@@ -43,7 +43,7 @@
 #include "base/range.h"
 #include "cache/cache.h"
 #include "cache/clusters.h"
-#include "cache/rows.h"
+#include "cache/linear-slices.h"
 #include "format/header.h"
 #include "format/snaptab.h"
 #include "layer/source.h"
@@ -71,7 +71,7 @@ struct view {
     uint64_t l1_off;            /* host offset of the table */
     uint32_t l1_entries;
     uint64_t *l1;               /* CPU order; read and written atomically */
-    struct rows rows;
+    struct linear_slices linear;
 
     /* Entries changed since the last flush took them. */
     pthread_mutex_t l1_lock;

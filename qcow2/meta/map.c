@@ -83,14 +83,15 @@ l1_remember(struct view *v, uint64_t idx)
     }
 }
 
-/* Changes an entry in memory. Rows are of the table that was there before. */
+/* Changes an entry in memory. What is known of linear slices is about the table
+ * that was there before. */
 static void
 l1_store(struct view *v, uint64_t idx, uint64_t entry)
 {
     uint64_t slices = geometry_table_slices(&v->img->geo);
     LOCK_SCOPE(&v->l1_lock);
 
-    rows_end(&v->rows, idx * slices, slices);
+    linear_end(&v->linear, idx * slices, slices);
     __atomic_store_n(&v->l1[idx], entry, __ATOMIC_RELEASE);
     l1_remember(v, idx);
 }
@@ -189,25 +190,26 @@ read_entries(struct image *img, uint64_t host_off, void *data, uint32_t size,
     return 0;
 }
 
-/* What the next entry of a row has more. */
+/* By how much each entry of a linear slice exceeds the one before. */
 static uint64_t
-row_step(const struct image *img, uint64_t entry)
+linear_step(const struct image *img, uint64_t entry)
 {
     return entry & L2_OFFSET_MASK ? img->cluster_size : 0;
 }
 
-/* Notes it if the slice just read, of a window, is a row: is it? */
+/* Records the slice of a window, just read, if it is linear; returns whether it
+ * is. */
 static bool
-note_row(struct view *v, uint64_t window, const be64 *slice)
+note_linear(struct view *v, uint64_t window, const be64 *slice)
 {
     struct image *img = v->img;
-    uint64_t first = be64_get(slice[0]), step = row_step(img, first);
+    uint64_t first = be64_get(slice[0]), step = linear_step(img, first);
     struct l2_entry e = entry_decode_l2(first, img->cluster_bits,
                                         v->version);
 
     if (e.kind == MAP_COMPRESSED || e.flaws)
         return false;
-    /* Slices have 64 entries at least; who compares many at once is faster. */
+    /* At least 64 entries: 16 a step, so that the loop vectorizes. */
     for (uint64_t i = 0; i >> img->geo.slice_bits == 0; i += 16) {
         uint64_t differ = 0;
 
@@ -216,7 +218,7 @@ note_row(struct view *v, uint64_t window, const be64 *slice)
         if (differ)
             return false;
     }
-    rows_note(&v->rows, window, first);
+    linear_note(&v->linear, window, first);
     return true;
 }
 
@@ -240,12 +242,12 @@ load_slices(void *opaque, uint64_t key, const struct iovec *vec, int nr)
         || io_preadv(img->io, vec, nr, key, NULL) == -1)
         return -1;
     for (int i = 0; i < nr; i++)
-        note_row(l->v, window + i, vec[i].iov_base);
+        note_linear(l->v, window + i, vec[i].iov_base);
     return 0;
 }
 
-/* Where one slice is a row, those beside it may well be, which one read tells;
- * what was noted of them before says that it has. */
+/* If one slice is linear, those beside it probably are, which one read finds
+ * out. Any of them that is known already shows that this was done. */
 static void
 note_neighbours(const struct load *l)
 {
@@ -257,7 +259,7 @@ note_neighbours(const struct load *l)
     CLEANUP_FREE unsigned char *buf = NULL;
 
     all.key = l->key - (l->window - all.window) * img->slice_size;
-    if (nr == 1 || rows_any(&l->v->rows, all.window, nr, l->window))
+    if (nr == 1 || linear_any(&l->v->linear, all.window, nr, l->window))
         return;
     buf = malloc(nr * (size_t)img->slice_size);
     if (!buf)
@@ -275,7 +277,7 @@ load_slice(void *opaque, uint64_t key, void *data, uint32_t size,
 
     if (read_entries(l->v->img, key, data, size, err) == -1)
         return -1;
-    if (note_row(l->v, l->window, data))
+    if (note_linear(l->v, l->window, data))
         note_neighbours(l);
     return 0;
 }
@@ -331,8 +333,8 @@ find_entries(struct view *v, uint64_t table_off, uint64_t guest_off,
     uint64_t idx = l2_index(img, guest_off), first, key;
     struct block *b;
 
-    if (rows_find(&v->rows, window_of(img, guest_off), &first)) {
-        *entry = first + idx * row_step(img, first);
+    if (linear_find(&v->linear, window_of(img, guest_off), &first)) {
+        *entry = first + idx * linear_step(img, first);
         *run_nr = nr;
         return 0;
     }
@@ -340,11 +342,11 @@ find_entries(struct view *v, uint64_t table_off, uint64_t guest_off,
     if (!b)
         return -1;
     *entry = l2_load(b, idx);
-    *run_nr = run_length(b, idx, nr, row_step(img, *entry));
+    *run_nr = run_length(b, idx, nr, linear_step(img, *entry));
     key = b->key;
     cache_put(b);
-    /* Where the row was noted just now, nobody needs the slice. */
-    if (rows_find(&v->rows, window_of(img, guest_off), &first))
+    /* If it was just recorded as linear, nobody needs the slice itself. */
+    if (linear_find(&v->linear, window_of(img, guest_off), &first))
         cache_drop(img->meta, img, key);
     return 0;
 }
@@ -431,7 +433,7 @@ map_preload(struct view *v, uint64_t from, uint64_t to)
 
     if (table.host_off == 0 || table.flaws)
         return end;
-    while (start < end && rows_find(&v->rows, window_of(img, start), &first))
+    while (start < end && linear_find(&v->linear, window_of(img, start), &first))
         start += window;
     if (start >= end)
         return end;
@@ -531,7 +533,7 @@ map_prepare(struct view *v, uint64_t guest_off, struct map_slice *s,
     int ret;
 
     s->block = NULL;
-    rows_end(&v->rows, window_of(img, guest_off), 1);
+    linear_end(&v->linear, window_of(img, guest_off), 1);
     if (find_table(v, guest_off, &table, err) == -1)
         return -1;
     host_off = table.host_off;

@@ -210,7 +210,7 @@ def main():
     args.runs = args.runs or (1 if args.quick else 3)
     size = (128 if args.quick else 512) << 20
     with tempfile.TemporaryDirectory(prefix="bench.", dir=args.dir) as d:
-        rows = list(Bench(args, Images(d, size)).rows())
+        rows = list(Bench(args, Images(d, size)).linear())
     result = {"machine": machine(args, size), "rows": rows}
     if args.json:
         with open(args.json, "w") as f:
