@@ -65,7 +65,7 @@ add_all(struct check *c, struct list *l, struct qcow2_error *err)
                err) == -1
         || add_spans(c, l, c->bitmap_tables, c->nr_bitmap_tables, err) == -1)
         return -1;
-    for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++)
+    for (uint64_t i = 0; counters_next(&c->l2, &i, UINT64_MAX); i++)
         if (add(c, l, scale_up(i, c->cluster_bits), c->cluster_size, err) == -1)
             return -1;
     for (uint32_t i = 0; i < c->reftable_entries; i++)

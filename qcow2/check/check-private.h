@@ -20,7 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "cache/counts.h"
+#include "cache/counters.h"
 #include "format/entry.h"
 #include "check/problem.h"
 #include "format/header.h"
@@ -61,14 +61,14 @@ struct check {
     struct span *l1;            /* the active one, then the snapshots' */
     size_t nr_l1;
 
-    struct counts refs;         /* references to each cluster */
-    struct counts stored;       /* its refcount plus 1, if it differs */
-    struct counts l2;           /* how often a cluster is an L2 table */
-    struct counts l2_active;    /* of the active disk */
-    struct counts shared;       /* metadata that something else uses, too */
-    struct counts moved;        /* of these, how many references from L2
+    struct counters refs;         /* references to each cluster */
+    struct counters stored;       /* its refcount plus 1, if it differs */
+    struct counters l2;           /* how often a cluster is an L2 table */
+    struct counters l2_active;    /* of the active disk */
+    struct counters shared;       /* metadata that something else uses, too */
+    struct counters moved;        /* of these, how many references from L2
                                  * entries go to a copy */
-    struct counts copies;       /* the cluster of the copy, once there is one */
+    struct counters copies;       /* the cluster of the copy, once there is one */
     uint64_t *new_reftable;     /* of refcounts just rebuilt, or NULL */
     unsigned char *table;       /* buffer of cluster_size */
     struct decompressor *decompressor; /* of check-data.c, or NULL */

@@ -72,7 +72,7 @@ check_count_refblocks(struct check *c, struct qcow2_error *err)
             return -1;
     for (uint32_t i = 0; i < c->reftable_entries; i++)
         if (c->blocks[i] & BLOCK_USABLE
-            && counts_get(&c->refs, c->reftable[i] >> c->cluster_bits) > 1) {
+            && counters_get(&c->refs, c->reftable[i] >> c->cluster_bits) > 1) {
             c->blocks[i] &= ~BLOCK_USABLE;
             c->rebuild = true;
             check_report(c, PROBLEM_REFBLOCK_SHARED, c->reftable[i], 0, 0);
@@ -102,7 +102,7 @@ compare_cluster(struct check *c, uint64_t cluster, uint64_t stored,
         if (!overflow)
             check_report(c, PROBLEM_REFCOUNT_LOW, at, stored, refs);
     }
-    return counts_set(&c->stored, cluster,
+    return counters_set(&c->stored, cluster,
                       stored == UINT64_MAX ? stored : stored + 1, err);
 }
 
@@ -112,8 +112,8 @@ static int
 compare_with_nothing(struct check *c, uint64_t first, uint64_t end,
                      bool unknown, uint8_t *block, struct qcow2_error *err)
 {
-    for (uint64_t i = first; counts_next(&c->refs, &i, end); i++) {
-        uint64_t refs = counts_get(&c->refs, i);
+    for (uint64_t i = first; counters_next(&c->refs, &i, end); i++) {
+        uint64_t refs = counters_get(&c->refs, i);
         uint64_t stored = unknown ? min_u64(refs, c->refcount_max) : 0;
 
         if (compare_cluster(c, i, stored, refs, block, err) == -1)
@@ -136,7 +136,7 @@ check_skip_zeroes(struct check *c, uint64_t first, uint64_t i,
             break;
         if (*next <= i) {
             *next = i;
-            if (!counts_next(&c->refs, next, end))
+            if (!counters_next(&c->refs, next, end))
                 *next = end;
         }
         if (*next - i < per_word)
@@ -181,7 +181,7 @@ compare_refblock(struct check *c, uint32_t idx, struct qcow2_error *err)
          (i = check_skip_zeroes(c, first, i, &next)) < end; i += n) {
         uint64_t stored = refcount_get(c->table, order, i - first), refs;
 
-        n = counts_run(&c->refs, i, end - i, &refs);
+        n = counters_run(&c->refs, i, end - i, &refs);
         n = refcount_run(c->table, order, i - first, n);
         if (compare_run(c, i, n, stored, refs, &c->blocks[idx], err) == -1)
             return -1;

@@ -43,7 +43,7 @@ check_refer(struct check *c, uint64_t host_off, uint64_t nr_bytes,
 
     if (nr_bytes == 0)
         return 0;
-    return counts_add_range(&c->refs, first, last - first + 1, weight, err);
+    return counters_add_range(&c->refs, first, last - first + 1, weight, err);
 }
 
 static int
@@ -221,7 +221,7 @@ count_l1_entry(struct check *c, uint64_t entry, uint64_t at, uint64_t weight,
         c->lost = true;
         return 0;
     }
-    return counts_add(&c->l2, e.host_off >> c->cluster_bits, weight, err);
+    return counters_add(&c->l2, e.host_off >> c->cluster_bits, weight, err);
 }
 
 static int
@@ -235,7 +235,7 @@ count_active_l1_entry(struct check *c, uint64_t entry, uint64_t at,
         return -1;
     if (e.host_off == 0 || !aligned || e.host_off >= c->file_size)
         return 0;
-    return counts_add(&c->l2_active, e.host_off >> c->cluster_bits, weight,
+    return counters_add(&c->l2_active, e.host_off >> c->cluster_bits, weight,
                       err);
 }
 
@@ -327,8 +327,8 @@ static int
 count_l2_table(struct check *c, uint64_t cluster, struct qcow2_error *err)
 {
     struct walk w = {
-        .weight = counts_get(&c->l2, cluster),
-        .active = counts_get(&c->l2_active, cluster),
+        .weight = counters_get(&c->l2, cluster),
+        .active = counters_get(&c->l2_active, cluster),
     };
     uint64_t host_off = scale_up(cluster, c->cluster_bits);
     const be64 *table = (const be64 *)c->table;
@@ -355,13 +355,13 @@ static int
 expect_alone(struct check *c, uint64_t cluster, enum problem problem,
              struct qcow2_error *err)
 {
-    if (counts_get(&c->refs, cluster)
-        <= max_u64(1, counts_get(&c->l2, cluster)))
+    if (counters_get(&c->refs, cluster)
+        <= max_u64(1, counters_get(&c->l2, cluster)))
         return 0;
     check_report(c, problem, scale_up(cluster, c->cluster_bits), 0, 0);
     if (problem != PROBLEM_METADATA_SHARED || c->quiet)
         return 0;
-    return counts_set(&c->shared, cluster, 1, err);
+    return counters_set(&c->shared, cluster, 1, err);
 }
 
 static int
@@ -398,7 +398,7 @@ find_shared_metadata(struct check *c, struct qcow2_error *err)
                 return -1;
     if (check_sweep(c, l1, c->nr_l1, sweep_alone, err) == -1)
         return -1;
-    for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++)
+    for (uint64_t i = 0; counters_next(&c->l2, &i, UINT64_MAX); i++)
         if (expect_alone(c, i, PROBLEM_METADATA_SHARED, err) == -1)
             return -1;
     for (uint32_t i = 0; i < h->reftable_clusters; i++)
@@ -431,12 +431,12 @@ check_count(struct check *c, struct qcow2_error *err)
         || check_entries(c, c->l1[0].start, c->l1[0].end, 1,
                          count_active_l1_entry, err) == -1
         || check_sweep(c, c->l1 + 1, c->nr_l1 - 1, sweep_l1, err) == -1
-        || counts_sort(&c->l2, err) == -1
-        || counts_sort(&c->l2_active, err) == -1)
+        || counters_sort(&c->l2, err) == -1
+        || counters_sort(&c->l2_active, err) == -1)
         return -1;
-    for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++)
+    for (uint64_t i = 0; counters_next(&c->l2, &i, UINT64_MAX); i++)
         c->total++;
-    for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++)
+    for (uint64_t i = 0; counters_next(&c->l2, &i, UINT64_MAX); i++)
         if (count_l2_table(c, i, err) == -1)
             return -1;
     if (check_count_bitmaps(c, err) == -1
@@ -450,8 +450,8 @@ check_recount_lasting(struct check *c, struct qcow2_error *err)
 {
     c->quiet = true;
     c->nr[PROBLEM_METADATA_SHARED] = c->nr[PROBLEM_REFCOUNT_OVERFLOW] = 0;
-    for (uint64_t i = 0; counts_next(&c->refs, &i, UINT64_MAX); i++)
+    for (uint64_t i = 0; counters_next(&c->refs, &i, UINT64_MAX); i++)
         c->nr[PROBLEM_REFCOUNT_OVERFLOW]
-            += counts_get(&c->refs, i) > c->refcount_max;
+            += counters_get(&c->refs, i) > c->refcount_max;
     return find_shared_metadata(c, err);
 }

@@ -135,19 +135,19 @@ check_step(struct check *c, struct qcow2_error *err)
 uint64_t
 check_stored(struct check *c, uint64_t cluster)
 {
-    uint64_t stored = counts_get(&c->stored, cluster);
+    uint64_t stored = counters_get(&c->stored, cluster);
 
-    return stored ? stored - 1 : counts_get(&c->refs, cluster);
+    return stored ? stored - 1 : counters_get(&c->refs, cluster);
 }
 
 uint64_t
 check_stored_run(struct check *c, uint64_t cluster, uint64_t nr,
                  uint64_t *stored)
 {
-    uint64_t n = counts_run(&c->stored, cluster, nr, stored);
+    uint64_t n = counters_run(&c->stored, cluster, nr, stored);
 
     if (*stored == 0)
-        return counts_run(&c->refs, cluster, n, stored);
+        return counters_run(&c->refs, cluster, n, stored);
     --*stored;
     return n;
 }
@@ -165,7 +165,7 @@ settle(const struct check *c, uint64_t stored, uint64_t refs)
 uint64_t
 check_settled(struct check *c, uint64_t cluster)
 {
-    return settle(c, check_stored(c, cluster), counts_get(&c->refs, cluster));
+    return settle(c, check_stored(c, cluster), counters_get(&c->refs, cluster));
 }
 
 uint64_t
@@ -175,7 +175,7 @@ check_settled_run(struct check *c, uint64_t cluster, uint64_t nr,
     uint64_t stored, refs;
     uint64_t n = check_stored_run(c, cluster, nr, &stored);
 
-    n = counts_run(&c->refs, cluster, n, &refs);
+    n = counters_run(&c->refs, cluster, n, &refs);
     *settled = settle(c, stored, refs);
     return n;
 }
@@ -244,13 +244,13 @@ check_begin(struct check *c, struct io *io, struct header *hdr,
 void
 check_end(struct check *c)
 {
-    counts_free(&c->refs);
-    counts_free(&c->stored);
-    counts_free(&c->l2);
-    counts_free(&c->l2_active);
-    counts_free(&c->shared);
-    counts_free(&c->moved);
-    counts_free(&c->copies);
+    counters_free(&c->refs);
+    counters_free(&c->stored);
+    counters_free(&c->l2);
+    counters_free(&c->l2_active);
+    counters_free(&c->shared);
+    counters_free(&c->moved);
+    counters_free(&c->copies);
     free(c->new_reftable);
     repair_drop_pending(c);
     check_free_decompressor(c);
@@ -279,7 +279,7 @@ check_run(struct check *c, struct qcow2_error *err)
     if (collect_l1(c, err) == 0
         && check_load_reftable(c, err) == 0
         && check_count(c, err) == 0
-        && counts_sort(&c->refs, err) == 0
+        && counters_sort(&c->refs, err) == 0
         && check_compare(c, err) == 0
         && check_copied(c, err) == 0)
         r = 0;

@@ -133,13 +133,13 @@ fix_cluster(struct check *c, const struct fix *f, uint64_t start,
             uint64_t end, struct qcow2_error *err)
 {
     uint64_t cluster = start >> c->cluster_bits;
-    uint64_t owners = f->is_l1 ? 1 : counts_get(&c->l2, cluster);
+    uint64_t owners = f->is_l1 ? 1 : counters_get(&c->l2, cluster);
     be64 *table = (be64 *)c->table;
     uint64_t from = 0, to = 0; /* changed and not written */
     bool is_hole;
 
     /* Not in a cluster that is not only a table. */
-    if (counts_get(&c->refs, cluster) > owners)
+    if (counters_get(&c->refs, cluster) > owners)
         return 0;
     if (check_read(c, table, end - start, start, &is_hole, err) == -1)
         return -1;
@@ -191,9 +191,9 @@ fix_snapshot_l1(struct check *c, uint64_t start, uint64_t end,
 static int
 fix_l2_tables(struct check *c, bool set_copied, struct qcow2_error *err)
 {
-    for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++) {
+    for (uint64_t i = 0; counters_next(&c->l2, &i, UINT64_MAX); i++) {
         const struct fix f = {
-            .is_active = counts_get(&c->l2_active, i) > 0,
+            .is_active = counters_get(&c->l2_active, i) > 0,
             .set_copied = set_copied,
         };
         uint64_t at = scale_up(i, c->cluster_bits);
@@ -245,7 +245,7 @@ repair_entries_unshare(struct check *c, struct qcow2_error *err)
 {
     const struct fix f = { .unshare = true };
 
-    for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++) {
+    for (uint64_t i = 0; counters_next(&c->l2, &i, UINT64_MAX); i++) {
         uint64_t at = scale_up(i, c->cluster_bits);
 
         if (fix_cluster(c, &f, at, at + c->cluster_size, err) == -1)
@@ -261,7 +261,7 @@ fix_unshared_l1(struct check *c, const struct span *l1, bool is_active,
 {
     const struct fix f = { .is_l1 = true, .is_active = is_active };
 
-    for (uint64_t i = 0; counts_next(&c->moved, &i, UINT64_MAX); i++) {
+    for (uint64_t i = 0; counters_next(&c->moved, &i, UINT64_MAX); i++) {
         uint64_t at = scale_up(i, c->cluster_bits);
         uint64_t start = max_u64(at, l1->start);
         uint64_t end = min_u64(at + c->cluster_size, l1->end);
@@ -277,13 +277,13 @@ repair_entries_unshared(struct check *c, struct qcow2_error *err)
 {
     if (fix_unshared_l1(c, &c->l1[0], true, err) == -1)
         return -1;
-    for (uint64_t i = 0; counts_next(&c->moved, &i, UINT64_MAX); i++) {
+    for (uint64_t i = 0; counters_next(&c->moved, &i, UINT64_MAX); i++) {
         const struct fix f = {
-            .is_active = counts_get(&c->l2_active, i) > 0,
+            .is_active = counters_get(&c->l2_active, i) > 0,
         };
         uint64_t at = scale_up(i, c->cluster_bits);
 
-        if (counts_get(&c->l2, i) > 0
+        if (counters_get(&c->l2, i) > 0
             && fix_cluster(c, &f, at, at + c->cluster_size, err) == -1)
             return -1;
     }

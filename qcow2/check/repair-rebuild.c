@@ -35,14 +35,14 @@ repair_drop_refcounts(struct check *c, struct qcow2_error *err)
     uint64_t table = c->hdr->reftable_offset >> c->cluster_bits;
 
     for (uint32_t i = 0; i < c->hdr->reftable_clusters; i++)
-        if (counts_set(&c->refs, table + i,
-                       counts_get(&c->refs, table + i) - 1, err) == -1)
+        if (counters_set(&c->refs, table + i,
+                       counters_get(&c->refs, table + i) - 1, err) == -1)
             return -1;
     for (uint32_t i = 0; i < c->reftable_entries; i++) {
         uint64_t block = c->reftable[i] >> c->cluster_bits;
 
         if (c->blocks[i] & BLOCK_COUNTED
-            && counts_set(&c->refs, block, counts_get(&c->refs, block) - 1,
+            && counters_set(&c->refs, block, counters_get(&c->refs, block) - 1,
                           err) == -1)
             return -1;
     }
@@ -68,7 +68,7 @@ need_blocks_in_use(struct check *c, struct rebuild *r,
 {
     uint64_t i = 0;
 
-    while (counts_next(&c->refs, &i, UINT64_MAX)) {
+    while (counters_next(&c->refs, &i, UINT64_MAX)) {
         uint64_t idx = i >> c->refblock_bits;
 
         if (need_block(r, idx, err) == -1)
@@ -137,7 +137,7 @@ lay_out(struct check *c, struct rebuild *r, struct qcow2_error *err)
     if (check_room(c, r, total, err) == -1)
         return -1;
     for (uint64_t i = 0; i < total; i++)
-        if (counts_add(&c->refs, r->first + i, 1, err) == -1)
+        if (counters_add(&c->refs, r->first + i, 1, err) == -1)
             return -1;
     return repair_unshare_reserve(c, r->first + r->snapshot_clusters, err);
 }
@@ -253,8 +253,8 @@ prepare_snapshots(struct check *c, struct rebuild *r,
     if (!c->mend_snapshots)
         return 0;
     for (uint64_t i = 0; i < div_round_up(t->nr_bytes, c->cluster_size); i++)
-        if (counts_set(&c->refs, first + i,
-                       counts_get(&c->refs, first + i) - 1, err) == -1)
+        if (counters_set(&c->refs, first + i,
+                       counters_get(&c->refs, first + i) - 1, err) == -1)
             return -1;
     for (uint32_t i = 0; i < t->nr; i++) {
         if (!t->snapshots[i].flaw || t->snapshots[i].usable)
@@ -301,13 +301,13 @@ repair_rebuild_lower(struct check *c, struct qcow2_error *err)
 {
     unsigned order = c->hdr->refcount_order;
 
-    for (uint64_t i = 0; counts_next(&c->moved, &i, UINT64_MAX); i++) {
+    for (uint64_t i = 0; counters_next(&c->moved, &i, UINT64_MAX); i++) {
         uint64_t first = round_down(i, UINT64_C(1) << c->refblock_bits);
         uint64_t from = ((i - first) << order) / 8;
         uint64_t to = div_round_up((i - first + 1) << order, 8);
 
-        if (counts_set(&c->refs, i,
-                       counts_get(&c->refs, i) - counts_get(&c->moved, i),
+        if (counters_set(&c->refs, i,
+                       counters_get(&c->refs, i) - counters_get(&c->moved, i),
                        err) == -1)
             return -1;
         fill_block(c, first);

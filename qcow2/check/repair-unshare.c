@@ -28,9 +28,9 @@ count_moving(struct check *c, const be64 *piece, uint64_t nr, uint64_t at,
 
         if (entry == 0 || e.kind == MAP_COMPRESSED || e.host_off == 0
             || e.flaws & ENTRY_MISALIGNED
-            || counts_get(&c->shared, cluster) == 0)
+            || counters_get(&c->shared, cluster) == 0)
             continue;
-        if (counts_add(&c->moved, cluster, weight, err) == -1)
+        if (counters_add(&c->moved, cluster, weight, err) == -1)
             return -1;
     }
     return 0;
@@ -43,16 +43,16 @@ repair_unshare_plan(struct check *c, struct qcow2_error *err)
     if (c->nr[PROBLEM_METADATA_SHARED] == 0 || !c->io->can_grow
         || c->first_past_end != UINT64_MAX)
         return 0;
-    for (uint64_t i = 0; counts_next(&c->l2, &i, UINT64_MAX); i++) {
+    for (uint64_t i = 0; counters_next(&c->l2, &i, UINT64_MAX); i++) {
         uint64_t at = scale_up(i, c->cluster_bits);
-        uint64_t weight = counts_get(&c->l2, i);
+        uint64_t weight = counters_get(&c->l2, i);
 
-        if (counts_get(&c->refs, i) <= weight
+        if (counters_get(&c->refs, i) <= weight
             && check_pieces(c, at, at + c->cluster_size, count_moving,
                             &weight, err) == -1)
             return -1;
     }
-    if (counts_sort(&c->moved, err) == -1)
+    if (counters_sort(&c->moved, err) == -1)
         return -1;
     c->rebuild |= repair_unshare_nr(c) > 0;
     return 0;
@@ -63,7 +63,7 @@ repair_unshare_nr(struct check *c)
 {
     uint64_t nr = 0;
 
-    for (uint64_t i = 0; counts_next(&c->moved, &i, UINT64_MAX); i++)
+    for (uint64_t i = 0; counters_next(&c->moved, &i, UINT64_MAX); i++)
         nr++;
     return nr;
 }
@@ -74,9 +74,9 @@ repair_unshare_reserve(struct check *c, uint64_t first,
 {
     uint64_t copy = first;
 
-    for (uint64_t i = 0; counts_next(&c->moved, &i, UINT64_MAX); i++, copy++)
-        if (counts_set(&c->refs, copy, counts_get(&c->moved, i), err) == -1
-            || counts_set(&c->copies, i, copy, err) == -1)
+    for (uint64_t i = 0; counters_next(&c->moved, &i, UINT64_MAX); i++, copy++)
+        if (counters_set(&c->refs, copy, counters_get(&c->moved, i), err) == -1
+            || counters_set(&c->copies, i, copy, err) == -1)
             return -1;
     /* Nothing else points past the old end (repair_unshare_plan). */
     if (copy > first)
@@ -87,7 +87,7 @@ repair_unshare_reserve(struct check *c, uint64_t first,
 int
 repair_unshare_write(struct check *c, struct qcow2_error *err)
 {
-    for (uint64_t i = 0; counts_next(&c->moved, &i, UINT64_MAX); i++)
+    for (uint64_t i = 0; counters_next(&c->moved, &i, UINT64_MAX); i++)
         if (check_read(c, c->table, c->cluster_size,
                        scale_up(i, c->cluster_bits), NULL, err) == -1
             || repair_write(c, "copy data out of metadata", c->table,
@@ -101,5 +101,5 @@ repair_unshare_write(struct check *c, struct qcow2_error *err)
 uint64_t
 repair_unshare_cluster(struct check *c, uint64_t cluster)
 {
-    return counts_get(&c->copies, cluster);
+    return counters_get(&c->copies, cluster);
 }

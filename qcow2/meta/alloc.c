@@ -361,7 +361,7 @@ raise_run(struct image *img, uint64_t cluster, uint64_t nr, bool from_zero,
  * as many come: only past half of what fits must they be counted. */
 static int
 count_one_more(struct image *img, uint64_t cluster, uint64_t refcount,
-               struct counts *more, struct qcow2_error *err)
+               struct counters *more, struct qcow2_error *err)
 {
     unsigned order = img->hdr.refcount_order;
     uint64_t most = refcount_max(order);
@@ -373,9 +373,9 @@ count_one_more(struct image *img, uint64_t cluster, uint64_t refcount,
                                  << img->cluster_bits);
     if (refcount <= most / 2)
         return 0;
-    if (counts_add(more, cluster, 1, err) == -1)
+    if (counters_add(more, cluster, 1, err) == -1)
         return -1;
-    if (counts_get(more, cluster) <= most - refcount)
+    if (counters_get(more, cluster) <= most - refcount)
         return 0;
     return error_set(err, ENOTSUP, "%s: refcounts of %u bits cannot count one "
                      "more reference to every cluster; delete snapshots, or "
@@ -386,7 +386,7 @@ count_one_more(struct image *img, uint64_t cluster, uint64_t refcount,
  * refblock. */
 static int
 count_run(struct image *img, const struct block *b, uint64_t cluster,
-          uint64_t end, struct counts *more, struct qcow2_error *err)
+          uint64_t end, struct counters *more, struct qcow2_error *err)
 {
     unsigned order = img->hdr.refcount_order;
     uint64_t idx = cluster % refcount_slice_entries(img), least, most;
@@ -406,7 +406,7 @@ count_run(struct image *img, const struct block *b, uint64_t cluster,
 
 int
 alloc_can_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
-                struct counts *more, struct qcow2_error *err)
+                struct counters *more, struct qcow2_error *err)
 {
     uint64_t per_slice = refcount_slice_entries(img);
     uint64_t cluster = host_off >> img->cluster_bits;

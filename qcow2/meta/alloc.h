@@ -3,7 +3,7 @@
 #ifndef QCOW2_ALLOC_H
 #define QCOW2_ALLOC_H
 
-#include "cache/counts.h"
+#include "cache/counters.h"
 #include "meta/image.h"
 
 /* What alloc_clusters gave. */
@@ -57,7 +57,7 @@ void alloc_free_metadata(struct image *img, uint64_t host_off,
 int alloc_raise(struct image *img, uint64_t host_off, uint64_t nr_clusters,
                 struct qcow2_error *err);
 int alloc_can_raise(struct image *img, uint64_t host_off,
-                    uint64_t nr_clusters, struct counts *more,
+                    uint64_t nr_clusters, struct counters *more,
                     struct qcow2_error *err);
 
 /* Likewise: would that fit for whatever tree there is, without counting? The

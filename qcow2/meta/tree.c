@@ -9,7 +9,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "cache/counts.h"
+#include "cache/counters.h"
 #include "format/entry.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
@@ -302,7 +302,7 @@ int
 tree_can_raise(struct image *img, const uint64_t *l1, uint32_t nr,
                struct qcow2_error *err)
 {
-    struct counts more = { .nr_slots = 0 };
+    struct counters more = { .nr_slots = 0 };
     bool can = false;
     int r = 0;
 
@@ -311,7 +311,7 @@ tree_can_raise(struct image *img, const uint64_t *l1, uint32_t nr,
         r = alloc_can_raise_all(img, &can, err);
     if (r == 0 && !can)
         r = walk(img, l1, nr, count_run, &more, false, err);
-    counts_free(&more);
+    counters_free(&more);
     return r;
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* counts.c: sparse numbers; see counts.h.
+/* counters.c: sparse numbers; see counters.h.
  *
  * A hash of leaves of 256 clusters each. Numbers begin 2 bits wide, as most
  * clusters have few references, and a leaf is widened when one of its
  * numbers outgrows it: 8 TiB of 64 KiB clusters take less than 64 MiB.
  */
-#include "cache/counts.h"
+#include "cache/counters.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -27,7 +27,7 @@ enum {
  * clusters of 64 KiB, or 512 GiB in clusters of 512 bytes. */
 #define MAX_BYTES (UINT64_C(512) << 20)
 
-struct counts_leaf {
+struct counters_leaf {
     uint64_t key;               /* cluster >> LEAF_BITS */
     uint64_t most;              /* that a number can be */
     unsigned order;             /* numbers are 1 << order bits wide */
@@ -37,11 +37,11 @@ struct counts_leaf {
 static size_t
 leaf_bytes(unsigned order)
 {
-    return sizeof(struct counts_leaf) + ((LEAF_ENTRIES / 8u) << order);
+    return sizeof(struct counters_leaf) + ((LEAF_ENTRIES / 8u) << order);
 }
 
 void
-counts_free(struct counts *c)
+counters_free(struct counters *c)
 {
     for (size_t i = 0; i < c->nr_slots; i++)
         free(c->slots[i]);
@@ -54,7 +54,7 @@ counts_free(struct counts *c)
  * one. The address keeps whoever made the image from choosing keys that meet
  * in one slot. */
 static size_t
-find_slot(const struct counts *c, uint64_t key)
+find_slot(const struct counters *c, uint64_t key)
 {
     uint64_t h = (key ^ (uintptr_t)c->slots) * UINT64_C(0x9e3779b97f4a7c15);
     size_t i = (h ^ h >> 32) * UINT64_C(0x9e3779b97f4a7c15) >> 16
@@ -66,7 +66,7 @@ find_slot(const struct counts *c, uint64_t key)
 }
 
 static int
-account(struct counts *c, uint64_t nr_bytes, struct qcow2_error *err)
+account(struct counters *c, uint64_t nr_bytes, struct qcow2_error *err)
 {
     if (nr_bytes > MAX_BYTES - c->nr_bytes)
         return error_set(err, ENOMEM, "counting its references takes more "
@@ -76,9 +76,9 @@ account(struct counts *c, uint64_t nr_bytes, struct qcow2_error *err)
 }
 
 static int
-grow(struct counts *c, struct qcow2_error *err)
+grow(struct counters *c, struct qcow2_error *err)
 {
-    struct counts bigger = *c;
+    struct counters bigger = *c;
 
     bigger.nr_slots = c->nr_slots ? c->nr_slots * 2 : 64;
     if (account(&bigger, (bigger.nr_slots - c->nr_slots) * sizeof *c->slots,
@@ -96,8 +96,8 @@ grow(struct counts *c, struct qcow2_error *err)
     return 0;
 }
 
-static struct counts_leaf *
-find_leaf(struct counts *c, uint64_t key)
+static struct counters_leaf *
+find_leaf(struct counters *c, uint64_t key)
 {
     if (!c->last || c->last->key != key)
         c->last = c->nr_slots ? c->slots[find_slot(c, key)] : NULL;
@@ -105,11 +105,11 @@ find_leaf(struct counts *c, uint64_t key)
 }
 
 /* The leaf, with numbers at least as wide as order; made if there is none. */
-static struct counts_leaf *
-make_leaf(struct counts *c, uint64_t key, unsigned order,
+static struct counters_leaf *
+make_leaf(struct counters *c, uint64_t key, unsigned order,
           struct qcow2_error *err)
 {
-    struct counts_leaf *old = find_leaf(c, key), *leaf;
+    struct counters_leaf *old = find_leaf(c, key), *leaf;
 
     if (old && old->order >= order)
         return old;
@@ -140,20 +140,20 @@ make_leaf(struct counts *c, uint64_t key, unsigned order,
 }
 
 uint64_t
-counts_get(struct counts *c, uint64_t cluster)
+counters_get(struct counters *c, uint64_t cluster)
 {
-    struct counts_leaf *leaf = find_leaf(c, cluster >> LEAF_BITS);
+    struct counters_leaf *leaf = find_leaf(c, cluster >> LEAF_BITS);
 
     return leaf ? refcount_get(leaf->numbers, leaf->order,
                                cluster % LEAF_ENTRIES) : 0;
 }
 
 int
-counts_set(struct counts *c, uint64_t cluster, uint64_t n,
+counters_set(struct counters *c, uint64_t cluster, uint64_t n,
            struct qcow2_error *err)
 {
     unsigned order = FIRST_ORDER;
-    struct counts_leaf *leaf;
+    struct counters_leaf *leaf;
 
     while (n > refcount_max(order))
         order++;
@@ -165,10 +165,10 @@ counts_set(struct counts *c, uint64_t cluster, uint64_t n,
 }
 
 int
-counts_add(struct counts *c, uint64_t cluster, uint64_t n,
+counters_add(struct counters *c, uint64_t cluster, uint64_t n,
            struct qcow2_error *err)
 {
-    struct counts_leaf *leaf = find_leaf(c, cluster >> LEAF_BITS);
+    struct counters_leaf *leaf = find_leaf(c, cluster >> LEAF_BITS);
     uint64_t i = cluster % LEAF_ENTRIES, sum = n;
 
     if (leaf
@@ -176,16 +176,16 @@ counts_add(struct counts *c, uint64_t cluster, uint64_t n,
                                   n, &sum))
         sum = UINT64_MAX;
     if (!leaf || sum > leaf->most)
-        return counts_set(c, cluster, sum, err);
+        return counters_set(c, cluster, sum, err);
     refcount_set(leaf->numbers, leaf->order, i, sum);
     return 0;
 }
 
 uint64_t
-counts_run(struct counts *c, uint64_t cluster, uint64_t nr,
+counters_run(struct counters *c, uint64_t cluster, uint64_t nr,
            uint64_t *number)
 {
-    struct counts_leaf *leaf = find_leaf(c, cluster >> LEAF_BITS);
+    struct counters_leaf *leaf = find_leaf(c, cluster >> LEAF_BITS);
     uint64_t i = cluster % LEAF_ENTRIES, part = min_u64(nr,
                                                         LEAF_ENTRIES - i);
 
@@ -195,7 +195,7 @@ counts_run(struct counts *c, uint64_t cluster, uint64_t nr,
 
 /* Adds n to a part of a leaf, if that is simple. */
 static bool
-add_to_leaf(struct counts_leaf *leaf, uint64_t i, uint64_t nr, uint64_t n)
+add_to_leaf(struct counters_leaf *leaf, uint64_t i, uint64_t nr, uint64_t n)
 {
     uint64_t least, most;
 
@@ -207,12 +207,12 @@ add_to_leaf(struct counts_leaf *leaf, uint64_t i, uint64_t nr, uint64_t n)
 }
 
 int
-counts_add_range(struct counts *c, uint64_t cluster, uint64_t nr, uint64_t n,
+counters_add_range(struct counters *c, uint64_t cluster, uint64_t nr, uint64_t n,
                  struct qcow2_error *err)
 {
     for (uint64_t part; nr > 0; nr -= part, cluster += part) {
         uint64_t i = cluster % LEAF_ENTRIES;
-        struct counts_leaf *leaf = make_leaf(c, cluster >> LEAF_BITS,
+        struct counters_leaf *leaf = make_leaf(c, cluster >> LEAF_BITS,
                                              FIRST_ORDER, err);
 
         if (!leaf)
@@ -221,7 +221,7 @@ counts_add_range(struct counts *c, uint64_t cluster, uint64_t nr, uint64_t n,
         if (add_to_leaf(leaf, i, part, n))
             continue;
         for (uint64_t j = 0; j < part; j++)
-            if (counts_add(c, cluster + j, n, err) == -1)
+            if (counters_add(c, cluster + j, n, err) == -1)
                 return -1;
     }
     return 0;
@@ -236,7 +236,7 @@ compare_keys(const void *a, const void *b)
 }
 
 int
-counts_sort(struct counts *c, struct qcow2_error *err)
+counters_sort(struct counters *c, struct qcow2_error *err)
 {
     free(c->keys);
     c->nr_keys = c->at = 0;
@@ -252,7 +252,7 @@ counts_sort(struct counts *c, struct qcow2_error *err)
 
 /* Moves c->at to the first key that is at least `key`. */
 static void
-seek(struct counts *c, uint64_t key)
+seek(struct counters *c, uint64_t key)
 {
     size_t low = 0, high = c->nr_keys;
 
@@ -270,13 +270,13 @@ seek(struct counts *c, uint64_t key)
 }
 
 bool
-counts_next(struct counts *c, uint64_t *cluster, uint64_t end)
+counters_next(struct counters *c, uint64_t *cluster, uint64_t end)
 {
     uint64_t i = *cluster;
 
     for (seek(c, i >> LEAF_BITS); i < end && c->at < c->nr_keys; c->at++) {
         uint64_t key = c->keys[c->at];
-        struct counts_leaf *leaf = find_leaf(c, key);
+        struct counters_leaf *leaf = find_leaf(c, key);
 
         if (i >> LEAF_BITS != key)
             i = key << LEAF_BITS;
