@@ -15,7 +15,7 @@
 #include "format/first-read.h"
 #include "layer/resolve.h"
 #include "storage/io-nbd.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 
 enum {
     /* Chains this deep get a resolver: a walk costs more than it from here
@@ -34,8 +34,8 @@ struct walk {
     struct qcow2_pool *pool;
     const struct qcow2_options *options;
     const char *disk_path;
-    const struct gate_place *disk_place;
-    struct gate_allow allow;
+    const struct policy_place *disk_place;
+    struct policy_allow allow;
     const struct header *disk_hdr;
     uint64_t dev, ino;          /* of the disk itself; 0: has none */
     struct chain_stop *stop;    /* or NULL */
@@ -172,7 +172,7 @@ refuse_loop(struct qcow2_error *err)
 
 /* A file that is already part of the chain: it would never end. */
 static int
-check_loop(const struct walk *w, const struct gate_file *file,
+check_loop(const struct walk *w, const struct policy_file *file,
            struct qcow2_error *err)
 {
     bool loop = w->ino != 0 && w->dev == file->dev && w->ino == file->ino;
@@ -193,14 +193,14 @@ now_ms(void)
 }
 
 static struct io *
-open_file(const struct walk *w, const struct gate_file *file,
+open_file(const struct walk *w, const struct policy_file *file,
           enum io_lock lock, struct qcow2_error *err)
 {
     unsigned timeout_ms = w->options->nbd_timeout_ms;
     uint64_t limit_ms = io_nbd_timeout(timeout_ms) * TIMEOUTS_A_CHAIN;
 
     if (file->ino != 0)
-        return gate_open(file, lock, err);
+        return policy_open(file, lock, err);
     if (now_ms() - w->started_ms <= limit_ms)
         return io_nbd_open_within(file->path, true, timeout_ms, err);
     error_set(err, ETIMEDOUT, "to open the layers above it took longer than "
@@ -214,7 +214,7 @@ open_file(const struct walk *w, const struct gate_file *file,
  */
 static struct layer *
 find_export(const struct walk *w, const struct naming *n,
-            const struct gate_file *file, bool locked)
+            const struct policy_file *file, bool locked)
 {
     enum qcow2_format format = n->format;
     struct layer *l;
@@ -231,7 +231,7 @@ find_export(const struct walk *w, const struct naming *n,
 
 static struct layer *
 open_layer(const struct walk *w, const struct naming *n,
-           const struct gate_file *file, struct qcow2_error *err)
+           const struct policy_file *file, struct qcow2_error *err)
 {
     bool locked = !w->options->no_lock;
     struct layer *l = find_export(w, n, file, locked);
@@ -268,7 +268,7 @@ open_and_link(const struct walk *w, const struct naming *n,
 
 /* Does the chain end here for who asks? */
 static bool
-is_stop(const struct chain_stop *stop, const struct gate_file *file)
+is_stop(const struct chain_stop *stop, const struct policy_file *file)
 {
     return stop && (stop->ino == 0 || (stop->dev == file->dev
                                        && stop->ino == file->ino));
@@ -276,7 +276,7 @@ is_stop(const struct chain_stop *stop, const struct gate_file *file)
 
 /* Fills what was found out. Takes over file. */
 static int
-stop_at(const struct walk *w, const struct naming *n, struct gate_file *file,
+stop_at(const struct walk *w, const struct naming *n, struct policy_file *file,
         struct qcow2_error *err)
 {
     struct chain_stop *stop = w->stop;
@@ -286,7 +286,7 @@ stop_at(const struct walk *w, const struct naming *n, struct gate_file *file,
         || first_read_prepare(io, w->options->failures, true, err) == -1
         || settle_format(w, n, io, &stop->format, err) == -1) {
         io_close(io);
-        gate_file_free(file);
+        policy_file_free(file);
         return -1;
     }
     io_close(io);
@@ -299,23 +299,23 @@ stop_at(const struct walk *w, const struct naming *n, struct gate_file *file,
 
 /* Steps to the layer below w->above, opening it if need be. A layer that is
  * shared brings those below it along; but what another disk may open, this
- * one may not necessarily, so every name passes the gate again. 1: done; 0:
+ * one may not necessarily, so the path policy decides on every name again. 1: done; 0:
  * it is where to stop.
  */
 static int
 step(struct walk *w, const struct naming *n, struct qcow2_error *err)
 {
     struct layer **link = w->above ? &w->above->backing : &w->top, *next;
-    struct gate_file file;
+    struct policy_file file;
     int r;
 
     if (w->depth == MAX_CHAIN_DEPTH)
         return error_set(err, EIO, "the backing chain has more than %d "
                          "layers", MAX_CHAIN_DEPTH);
     if (n->trusted)
-        r = gate_trust(n->name, &file, err);
+        r = policy_trust(n->name, &file, err);
     else
-        r = gate_resolve(w->above ? &w->above->place : w->disk_place,
+        r = policy_resolve(w->above ? &w->above->place : w->disk_place,
                          n->name, &w->allow, &file, err);
     if (r == -1)
         return -1;
@@ -330,7 +330,7 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
     if (r == 0 && !pool_is_file(next, &file))
         r = error_set(err, EIO, "it was replaced while the image above it is "
                       "in use");
-    gate_file_free(&file);
+    policy_file_free(&file);
     if (r == -1)
         return -1;
     w->above = next;
@@ -360,22 +360,22 @@ walk_down(struct walk *w, struct qcow2_error *err)
 
 /* Where the disk itself is, if that is needed and not known yet. */
 static int
-find_place(const struct walk *w, struct gate_place *place,
+find_place(const struct walk *w, struct policy_place *place,
            struct qcow2_error *err)
 {
-    *place = (struct gate_place){ .kind = GATE_UNNAMED };
+    *place = (struct policy_place){ .kind = GATE_UNNAMED };
     if (w->disk_place || !w->disk_hdr->backing_file || w->options->backing
         || w->options->backing_none)
         return 0;
     if (w->options->fd < 0)
-        return gate_place_of(w->disk_path, place, err);
-    gate_place_of_fd(w->options->fd, place);
+        return policy_place_of(w->disk_path, place, err);
+    policy_place_of_fd(w->options->fd, place);
     return 0;
 }
 
 int
 chain_open(struct qcow2_pool *pool, const char *path,
-           const struct gate_place *place, const struct header *hdr,
+           const struct policy_place *place, const struct header *hdr,
            const struct qcow2_options *options, uint64_t dev, uint64_t ino,
            struct chain_stop *stop, struct layer **top,
            struct qcow2_error *err)
@@ -385,18 +385,18 @@ chain_open(struct qcow2_pool *pool, const char *path,
         .disk_place = place, .disk_hdr = hdr, .dev = dev, .ino = ino,
         .stop = stop, .started_ms = now_ms(),
     };
-    struct gate_place found;
+    struct policy_place found;
     int r;
 
     *top = NULL;
-    if (gate_allow_init(&w.allow, options->allow, options->nr_allow, err)
+    if (policy_allow_init(&w.allow, options->allow, options->nr_allow, err)
         == -1 || find_place(&w, &found, err) == -1)
         return -1;
     if (!place)
         w.disk_place = &found;
     r = walk_down(&w, err);
-    gate_place_free(&found);
-    gate_allow_free(&w.allow);
+    policy_place_free(&found);
+    policy_allow_free(&w.allow);
     *top = r == 0 ? w.top : NULL;
     return r;
 }

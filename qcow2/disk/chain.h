@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* chain.h: opens the backing layers of a disk, each name through the gate
- * (gate.h), and shares them between disks (pool.h).
+/* chain.h: opens the backing layers of a disk, each name by the path policy
+ * (path-policy.h), and shares them between disks (pool.h).
  */
 #ifndef QCOW2_CHAIN_H
 #define QCOW2_CHAIN_H
@@ -16,18 +16,18 @@ struct chain_stop {
     /* What was found out: */
     bool reached;           /* the file is in the chain */
     unsigned depth;         /* as a layer: the first backing file has 1 */
-    struct gate_file file;  /* for who opens it himself, and frees this */
+    struct policy_file file;  /* for who opens it himself, and frees this */
     enum qcow2_format format;
     bool guessed;           /* raw, as it looks like nothing else */
 };
 
 /* Decides what the backing file of the image at `path` (opened with options,
  * and in this place; NULL: where path is) is, passes its name through the
- * gate, opens it and all below it, up to stop (which may be NULL). *top is NULL
+ * path policy, opens it and all below it, up to stop (which may be NULL). *top is NULL
  * if there is none. Iterative: depth costs no stack.
  */
 int chain_open(struct qcow2_pool *pool, const char *path,
-               const struct gate_place *place, const struct header *hdr,
+               const struct policy_place *place, const struct header *hdr,
                const struct qcow2_options *options,
                uint64_t dev, uint64_t ino, struct chain_stop *stop,
                struct layer **top, struct qcow2_error *err);

@@ -10,19 +10,19 @@
 #include "storage/io.h"
 
 int
-create_preallocate(struct io *io, const struct gate_target *target,
+create_preallocate(struct io *io, const struct policy_target *target,
                    enum qcow2_format format,
                    enum qcow2_preallocation prealloc, struct qcow2_error *err)
 {
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
-    struct gate_place place;
+    struct policy_place place;
     struct qcow2_disk *disk;
     int r;
 
     options.format = format;
-    gate_target_place(target, &place);
+    policy_target_place(target, &place);
     disk = disk_open_at(io, target->path, &place, &options, NULL, err);
-    gate_place_free(&place);
+    policy_place_free(&place);
     if (!disk)
         return -1;
     r = qcow2_preallocate(disk, qcow2_get_size(disk), 0, prealloc, err);
@@ -45,14 +45,14 @@ set_size(struct io *io, uint64_t size, struct qcow2_error *err)
 }
 
 struct io *
-create_raw_target(struct gate_target *target, uint64_t size, bool overwrite,
+create_raw_target(struct policy_target *target, uint64_t size, bool overwrite,
                   mode_t mode, struct qcow2_error *err)
 {
-    struct io *io = gate_target_open(target, overwrite, mode, err);
+    struct io *io = policy_target_open(target, overwrite, mode, err);
 
     if (!io || set_size(io, size, err) == 0)
         return io;
-    gate_target_remove(target);
+    policy_target_remove(target);
     io_close(io);
     error_prefix(err, "cannot create");
     return NULL;
@@ -63,14 +63,14 @@ qcow2_create_raw(const char *path, uint64_t size,
                  enum qcow2_preallocation prealloc, bool overwrite,
                  struct qcow2_error *err)
 {
-    struct gate_target target;
+    struct policy_target target;
     struct io *io;
     int r = -1;
 
     if (prealloc == QCOW2_PREALLOC_METADATA)
         return error_set(err, EINVAL, "%s: cannot create: a raw file has no "
                          "metadata to preallocate", path);
-    if (gate_target_find(path, &target, err) == -1)
+    if (policy_target_find(path, &target, err) == -1)
         return -1;
     io = create_raw_target(&target, size, overwrite, CREATE_MODE, err);
     if (io && prealloc == QCOW2_PREALLOC_OFF) {
@@ -79,10 +79,10 @@ qcow2_create_raw(const char *path, uint64_t size,
     } else if (io) {
         r = create_preallocate(io, &target, QCOW2_FORMAT_RAW, prealloc, err);
         if (r == -1) {
-            gate_target_remove(&target);
+            policy_target_remove(&target);
             error_prefix(err, "cannot create");
         }
     }
-    gate_target_free(&target);
+    policy_target_free(&target);
     return r;
 }

@@ -15,7 +15,7 @@
 #include "disk/open.h"
 #include "format/header.h"
 #include "meta/refcount.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 
 enum {
     DEFAULT_VERSION = 3,
@@ -222,24 +222,24 @@ check_backing_name(const struct qcow2_create_options *o,
  * the place of a file in the chain.
  */
 static struct qcow2_disk *
-open_backing(const struct gate_place *place,
+open_backing(const struct policy_place *place,
              const struct qcow2_create_options *o, struct qcow2_error *err)
 {
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
     struct qcow2_disk *disk = NULL;
-    struct gate_allow allow;
-    struct gate_file file;
+    struct policy_allow allow;
+    struct policy_file file;
 
     options.format = o->backing_format;
     options.readonly = true;
     options.allow = o->allow;
     options.nr_allow = o->nr_allow;
-    if (gate_allow_init(&allow, o->allow, o->nr_allow, err) == 0
-        && gate_resolve(place, o->backing, &allow, &file, err) == 0) {
+    if (policy_allow_init(&allow, o->allow, o->nr_allow, err) == 0
+        && policy_resolve(place, o->backing, &allow, &file, err) == 0) {
         disk = disk_open_file(&file, &options, NULL, err);
-        gate_file_free(&file);
+        policy_file_free(&file);
     }
-    gate_allow_free(&allow);
+    policy_allow_free(&allow);
     if (!disk)
         error_prefix(err, "backing file '%s'", ESCAPED(o->backing));
     return disk;
@@ -248,18 +248,18 @@ open_backing(const struct gate_place *place,
 /* A file cannot take the place of one that it is to stand on. Where the
  * backing file is open, locks would see to that, but not tell why. */
 static int
-check_not_below(const struct gate_file *old, const struct gate_place *place,
+check_not_below(const struct policy_file *old, const struct policy_place *place,
                 const struct qcow2_create_options *o,
                 const struct qcow2_disk *backing, struct qcow2_error *err)
 {
-    struct gate_file file;
+    struct policy_file file;
     bool below = false;
 
     if (!o->backing || old->fd == -1)
         return 0;
-    if (gate_trust_name(place, o->backing, &file, NULL) == 0) {
+    if (policy_trust_name(place, o->backing, &file, NULL) == 0) {
         below = file.dev == old->dev && file.ino == old->ino;
-        gate_file_free(&file);
+        policy_file_free(&file);
     }
     for (unsigned i = 0; backing && i < backing->chain->nr_layers; i++) {
         const struct io *io = backing->chain->layers[i]->io;
@@ -311,15 +311,15 @@ write_image(struct io *io, const struct plan *p, struct qcow2_error *err)
 }
 
 static struct io *
-create_file(struct gate_target *t, bool overwrite, mode_t mode,
+create_file(struct policy_target *t, bool overwrite, mode_t mode,
             const struct plan *p, struct qcow2_error *err)
 {
-    struct io *io = gate_target_open(t, overwrite, mode, err);
+    struct io *io = policy_target_open(t, overwrite, mode, err);
 
     if (!io || write_image(io, p, err) == 0)
         return io;
     /* Still locked, so nobody has begun to use it. */
-    gate_target_remove(t);
+    policy_target_remove(t);
     io_close(io);
     return NULL;
 }
@@ -341,14 +341,14 @@ create_io(struct io *io, const struct qcow2_create_options *o,
 /* Decides what is to be made. *backing is what it stands on, to be closed
  * once it is made. */
 static int
-settle(const struct gate_target *t, const struct qcow2_create_options *o,
+settle(const struct policy_target *t, const struct qcow2_create_options *o,
        struct plan *p, struct qcow2_disk **backing, struct qcow2_error *err)
 {
-    struct gate_place place;
+    struct policy_place place;
     uint64_t size = o->size;
     int r = 0;
 
-    gate_target_place(t, &place);
+    policy_target_place(t, &place);
     if (o->backing && !o->backing_unchecked) {
         *backing = open_backing(&place, o, err);
         r = *backing ? 0 : -1;
@@ -359,13 +359,13 @@ settle(const struct gate_target *t, const struct qcow2_create_options *o,
         r = check_not_below(&t->file, &place, o, *backing, err);
     if (r == 0)
         r = make_plan(o, size, p, err);
-    gate_place_free(&place);
+    policy_place_free(&place);
     return r == 0 ? 0 : error_prefix(err, "%s: cannot create",
                                      ESCAPED(t->path));
 }
 
 struct io *
-create_target(struct gate_target *t, const struct qcow2_create_options *o,
+create_target(struct policy_target *t, const struct qcow2_create_options *o,
               mode_t mode, struct qcow2_error *err)
 {
     struct qcow2_disk *backing = NULL;
@@ -389,11 +389,11 @@ int
 qcow2_create(const char *path, const struct qcow2_create_options *o,
              struct qcow2_error *err)
 {
-    struct gate_target target;
+    struct policy_target target;
     struct io *io;
     int r = -1;
 
-    if (gate_target_find(path, &target, err) == -1)
+    if (policy_target_find(path, &target, err) == -1)
         return -1;
     io = create_target(&target, o, CREATE_MODE, err);
     if (io && (o->prealloc == QCOW2_PREALLOC_OFF || o->backing)) {
@@ -403,8 +403,8 @@ qcow2_create(const char *path, const struct qcow2_create_options *o,
         r = create_preallocate(io, &target, QCOW2_FORMAT_QCOW2, o->prealloc,
                                err);
         if (r == -1)
-            gate_target_remove(&target);
+            policy_target_remove(&target);
     }
-    gate_target_free(&target);
+    policy_target_free(&target);
     return r;
 }

@@ -4,7 +4,7 @@
 #define QCOW2_CREATE_H
 
 #include "qcow2.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 #include "storage/io.h"
 
 enum {
@@ -24,15 +24,15 @@ int create_io(struct io *io, const struct qcow2_create_options *options,
  * A new file gets this mode, but for the umask. On failure nothing is left
  * behind that was not there before.
  */
-struct io *create_target(struct gate_target *target,
+struct io *create_target(struct policy_target *target,
                          const struct qcow2_create_options *options,
                          mode_t mode, struct qcow2_error *err);
-struct io *create_raw_target(struct gate_target *target, uint64_t size,
+struct io *create_raw_target(struct policy_target *target, uint64_t size,
                              bool overwrite, mode_t mode,
                              struct qcow2_error *err);
 
 /* Preallocates all of the new disk in io, which it takes over. */
-int create_preallocate(struct io *io, const struct gate_target *target,
+int create_preallocate(struct io *io, const struct policy_target *target,
                        enum qcow2_format format,
                        enum qcow2_preallocation prealloc,
                        struct qcow2_error *err);

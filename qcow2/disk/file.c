@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "disk/open.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 
 static struct qcow2_file *
 file_alloc(struct qcow2_error *err)
@@ -25,7 +25,7 @@ qcow2_find_file(const char *path, struct qcow2_error *err)
 {
     struct qcow2_file *file = file_alloc(err);
 
-    if (file && gate_trust(path, &file->file, err) == -1) {
+    if (file && policy_trust(path, &file->file, err) == -1) {
         free(file);
         return NULL;
     }
@@ -44,7 +44,7 @@ qcow2_find_file_in(int dir_fd, const char *name, struct qcow2_error *err)
         return NULL;
     }
     file = file_alloc(err);
-    if (file && gate_find_in(dir, name, &file->file, err) == -1) {
+    if (file && policy_find_in(dir, name, &file->file, err) == -1) {
         free(file);
         file = NULL;
     }
@@ -56,7 +56,7 @@ void
 qcow2_file_free(struct qcow2_file *file)
 {
     if (file)
-        gate_file_free(&file->file);
+        policy_file_free(&file->file);
     free(file);
 }
 

@@ -20,7 +20,7 @@
 #include "format/header.h"
 #include "format/snaptab.h"
 #include "qcow2.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 #include "storage/io-nbd.h"
 #include "storage/io.h"
 
@@ -32,7 +32,7 @@ struct info {
     uint64_t dev, ino;
     struct header hdr;
     struct snapshot_table snaptab;
-    struct gate_place place;
+    struct policy_place place;
     char *path, *full_backing, *data_file, *encryption;
     struct qcow2_snapshot *snapshots;
     struct qcow2_info_extension *extensions;
@@ -415,7 +415,7 @@ fill_allocated(struct info *info, struct io *io, struct qcow2_error *err)
 
 /* Takes over io, also on failure. */
 static struct info *
-info_new(struct io *io, const char *path, const struct gate_place *place,
+info_new(struct io *io, const char *path, const struct policy_place *place,
          enum qcow2_format format, const struct qcow2_info_options *options,
          struct qcow2_error *err)
 {
@@ -427,7 +427,7 @@ info_new(struct io *io, const char *path, const struct gate_place *place,
         goto out;
     }
     info->pub.path = info->path;
-    gate_place_copy(&info->place, place);
+    policy_place_copy(&info->place, place);
     info->dev = io->dev;
     info->ino = io->ino;
     if (first_read_prepare(io, options->failures, options->no_lock, err) == -1
@@ -469,7 +469,7 @@ declared_format(const struct qcow2_info *above, enum qcow2_format *format,
 }
 
 static int
-check_loop(const struct info *top, const struct gate_file *file,
+check_loop(const struct info *top, const struct policy_file *file,
            struct qcow2_error *err)
 {
     unsigned depth = 0;
@@ -492,13 +492,13 @@ lock_of(const struct qcow2_info_options *options)
 }
 
 static struct io *
-open_io(const struct gate_file *file,
+open_io(const struct policy_file *file,
         const struct qcow2_info_options *options, struct qcow2_error *err)
 {
     if (file->fd == -1)
         return io_nbd_open_within(file->path, true, options->nbd_timeout_ms,
                                   err);
-    return gate_open(file, lock_of(options), err);
+    return policy_open(file, lock_of(options), err);
 }
 
 /* Nobody serves what is read here, so a format that nothing declares may be
@@ -506,14 +506,14 @@ open_io(const struct gate_file *file,
  */
 static struct info *
 open_backing(const struct info *top, const struct info *above,
-             struct gate_allow *allow,
+             struct policy_allow *allow,
              const struct qcow2_info_options *options, struct qcow2_error *err)
 {
     const char *name = above->pub.backing_file;
     char plain[MAX_BACKING_NAME_BYTES + 1];
     enum qcow2_format format, says;
     struct info *info = NULL;
-    struct gate_file file;
+    struct policy_file file;
     struct io *io;
 
     if (declared_format(&above->pub, &format, err) == -1)
@@ -522,7 +522,7 @@ open_backing(const struct info *top, const struct info *above,
         name = plain;
         format = format == QCOW2_FORMAT_AUTO ? says : format;
     }
-    if (gate_resolve(&above->place, name, allow, &file, err) == -1)
+    if (policy_resolve(&above->place, name, allow, &file, err) == -1)
         return NULL;
     if (check_loop(top, &file, err) == 0) {
         /* Each name may add a kilobyte to the one above: what no system call
@@ -534,7 +534,7 @@ open_backing(const struct info *top, const struct info *above,
         info = io ? info_new(io, path, &file.place, format, options, err)
                   : NULL;
     }
-    gate_file_free(&file);
+    policy_file_free(&file);
     return info;
 }
 
@@ -543,9 +543,9 @@ static void
 open_chain(struct info *top, const struct qcow2_info_options *options)
 {
     struct info *last = top;
-    struct gate_allow allow;
+    struct policy_allow allow;
 
-    if (gate_allow_init(&allow, options->allow, options->nr_allow,
+    if (policy_allow_init(&allow, options->allow, options->nr_allow,
                         &top->pub.backing_error) == -1)
         return;
     while (last && last->pub.backing_file) {
@@ -561,7 +561,7 @@ open_chain(struct info *top, const struct qcow2_info_options *options)
             last->pub.backing = &below->pub;
         last = below;
     }
-    gate_allow_free(&allow);
+    policy_allow_free(&allow);
 }
 
 /* What options->fd, options->file or path name. */
@@ -569,29 +569,29 @@ static struct info *
 open_top(const char *path, const struct qcow2_info_options *options,
          struct qcow2_error *err)
 {
-    struct gate_place place = { .kind = GATE_UNNAMED };
+    struct policy_place place = { .kind = GATE_UNNAMED };
     struct info *info = NULL;
-    struct gate_file found = GATE_FILE_INIT;
-    const struct gate_file *file = &found;
+    struct policy_file found = GATE_FILE_INIT;
+    const struct policy_file *file = &found;
     struct io *io;
 
     if (options->use_fd && options->fd >= 0) {
         io = io_file_open(path, options->fd, true, lock_of(options), err);
         if (io)
-            gate_place_of_fd(options->fd, &place);
+            policy_place_of_fd(options->fd, &place);
     } else {
         if (options->file)
             file = &options->file->file;
-        else if (gate_trust(path, &found, err) == -1)
+        else if (policy_trust(path, &found, err) == -1)
             return NULL;
         io = open_io(file, options, err);
         if (io)
-            gate_place_copy(&place, &file->place);
+            policy_place_copy(&place, &file->place);
     }
     if (io)
         info = info_new(io, path, &place, options->format, options, err);
-    gate_place_free(&place);
-    gate_file_free(&found);
+    policy_place_free(&place);
+    policy_file_free(&found);
     return info;
 }
 
@@ -618,7 +618,7 @@ qcow2_info_free(struct qcow2_info *pub)
         free(info->bitmaps);
         free(info->extensions);
         free(info->snapshots);
-        gate_place_free(&info->place);
+        policy_place_free(&info->place);
         free(info->path);
         free(info->full_backing);
         free(info->data_file);

@@ -14,7 +14,7 @@
 #include "disk/open-disk.h"
 #include "format/first-read.h"
 #include "meta/flush.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 #include "storage/io-nbd.h"
 
 enum { PROBE_BYTES = 512 };
@@ -60,18 +60,18 @@ prepare_writable(struct image *img, struct qcow2_error *err)
 
 /* Do both names lead to one file? */
 static bool
-is_same_file(const struct gate_place *place, const char *named,
+is_same_file(const struct policy_place *place, const char *named,
              const char *given)
 {
-    struct gate_file a = GATE_FILE_INIT, b = GATE_FILE_INIT;
+    struct policy_file a = GATE_FILE_INIT, b = GATE_FILE_INIT;
     bool same = strcmp(named, given) == 0;
 
-    if (place && gate_trust_name(place, named, &a, NULL) == 0) {
-        same = gate_trust(given, &b, NULL) == 0
+    if (place && policy_trust_name(place, named, &a, NULL) == 0) {
+        same = policy_trust(given, &b, NULL) == 0
                && (a.ino != 0 ? a.ino == b.ino && a.dev == b.dev
                               : b.ino == 0 && strcmp(a.path, b.path) == 0);
-        gate_file_free(&a);
-        gate_file_free(&b);
+        policy_file_free(&a);
+        policy_file_free(&b);
     }
     return same;
 }
@@ -79,7 +79,7 @@ is_same_file(const struct gate_place *place, const char *named,
 /* Do the options give the image another backing file than it names, or read
  * that in another way than it says? */
 static bool
-is_overridden(const struct header *h, const struct gate_place *place,
+is_overridden(const struct header *h, const struct policy_place *place,
               const struct qcow2_options *o)
 {
     if (o->backing_none)
@@ -107,7 +107,7 @@ disk_check_own_view(const struct qcow2_disk *disk, struct qcow2_error *err)
 
 static int
 open_qcow2(struct open_file *file, struct io *io, const char *path,
-           const struct gate_place *place,
+           const struct policy_place *place,
            const struct qcow2_options *options, struct chain_stop *stop,
            struct qcow2_error *err)
 {
@@ -153,7 +153,7 @@ file_free(struct open_file *file)
 
 /* Takes over io, also on failure. */
 static struct open_file *
-file_open(struct io *io, const char *path, const struct gate_place *place,
+file_open(struct io *io, const char *path, const struct policy_place *place,
           const struct qcow2_options *options, struct chain_stop *stop,
           struct qcow2_error *err)
 {
@@ -255,7 +255,7 @@ disk_open_above(struct io *io, const char *path,
 }
 
 struct qcow2_disk *
-disk_open_at(struct io *io, const char *path, const struct gate_place *place,
+disk_open_at(struct io *io, const char *path, const struct policy_place *place,
              const struct qcow2_options *options, struct chain_stop *stop,
              struct qcow2_error *err)
 {
@@ -276,7 +276,7 @@ lock_of(const struct qcow2_options *options)
 }
 
 struct qcow2_disk *
-disk_open_file(const struct gate_file *file,
+disk_open_file(const struct policy_file *file,
                const struct qcow2_options *options, struct chain_stop *stop,
                struct qcow2_error *err)
 {
@@ -286,9 +286,9 @@ disk_open_file(const struct gate_file *file,
         io = io_nbd_open_within(file->path, options->readonly,
                                 options->nbd_timeout_ms, err);
     else if (options->readonly)
-        io = gate_open(file, lock_of(options), err);
+        io = policy_open(file, lock_of(options), err);
     else
-        io = gate_open_writable(file, lock_of(options), err);
+        io = policy_open_writable(file, lock_of(options), err);
     return io ? disk_open_at(io, file->path, &file->place, options, stop, err)
               : NULL;
 }
@@ -298,7 +298,7 @@ disk_open_path(const char *path, const struct qcow2_options *options,
                struct chain_stop *stop, struct qcow2_error *err)
 {
     struct qcow2_disk *disk;
-    struct gate_file file;
+    struct policy_file file;
     struct io *io;
 
     if (options->fd >= 0) {
@@ -308,10 +308,10 @@ disk_open_path(const char *path, const struct qcow2_options *options,
     }
     if (options->file)
         return disk_open_file(&options->file->file, options, stop, err);
-    if (gate_trust(path, &file, err) == -1)
+    if (policy_trust(path, &file, err) == -1)
         return NULL;
     disk = disk_open_file(&file, options, stop, err);
-    gate_file_free(&file);
+    policy_file_free(&file);
     return disk;
 }
 

@@ -27,13 +27,13 @@ struct qcow2_disk *disk_open_above(struct io *io, const char *path,
 /* The same, of an image in this place (path is for messages only); NULL:
  * where path is. */
 struct qcow2_disk *disk_open_at(struct io *io, const char *path,
-                                const struct gate_place *place,
+                                const struct policy_place *place,
                                 const struct qcow2_options *options,
                                 struct chain_stop *stop,
                                 struct qcow2_error *err);
 
 /* Opens the file, locked as options say. */
-struct qcow2_disk *disk_open_file(const struct gate_file *file,
+struct qcow2_disk *disk_open_file(const struct policy_file *file,
                                   const struct qcow2_options *options,
                                   struct chain_stop *stop,
                                   struct qcow2_error *err);
@@ -46,7 +46,7 @@ struct qcow2_disk *disk_open_path(const char *path,
 
 /* A file found by its name, as callers have it (disk/file.c). */
 struct qcow2_file {
-    struct gate_file file;
+    struct policy_file file;
 };
 
 /* The image of a qcow2 disk; NULL for a raw one. */

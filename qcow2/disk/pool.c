@@ -60,7 +60,7 @@ layer_free(struct layer *l)
     else
         raw_free(l->source);
     free(l->path);
-    gate_place_free(&l->place);
+    policy_place_free(&l->place);
     free(l);
 }
 
@@ -108,7 +108,7 @@ pool_put(struct qcow2_pool *pool, struct layer *l)
 }
 
 bool
-pool_is_file(const struct layer *l, const struct gate_file *file)
+pool_is_file(const struct layer *l, const struct policy_file *file)
 {
     if (file->ino == 0)
         return l->ino == 0 && strcmp(l->path, file->path) == 0;
@@ -117,7 +117,7 @@ pool_is_file(const struct layer *l, const struct gate_file *file)
 
 /* May names in images at both places lead to the same files? */
 static bool
-same_place(const struct gate_place *a, const struct gate_place *b)
+same_place(const struct policy_place *a, const struct policy_place *b)
 {
     return a->kind == b->kind
            && (a->start == b->start || dir_is_same(a->start, b->start))
@@ -141,7 +141,7 @@ is_usable(const struct layer *l)
 
 /* The lock is held. format AUTO: of any. */
 static struct layer *
-find(struct qcow2_pool *pool, const struct gate_file *file,
+find(struct qcow2_pool *pool, const struct policy_file *file,
      enum qcow2_format format, bool locked)
 {
     struct layer *l;
@@ -156,7 +156,7 @@ find(struct qcow2_pool *pool, const struct gate_file *file,
 
 /* A layer that is still to be opened, used once. The lock is held. */
 static struct layer *
-add(struct qcow2_pool *pool, const struct gate_file *file,
+add(struct qcow2_pool *pool, const struct policy_file *file,
     enum qcow2_format format, bool locked, struct qcow2_error *err)
 {
     struct layer *l = calloc(1, sizeof *l);
@@ -170,7 +170,7 @@ add(struct qcow2_pool *pool, const struct gate_file *file,
     l->locked = locked;
     l->dev = file->dev;
     l->ino = file->ino;
-    gate_place_copy(&l->place, &file->place);
+    policy_place_copy(&l->place, &file->place);
     l->state = LAYER_OPENING;
     l->nr_users = 1;
     l->next = pool->layers;
@@ -210,7 +210,7 @@ await(struct qcow2_pool *pool, struct layer *l)
 
 struct layer *
 pool_get(struct qcow2_pool *pool, struct io *io,
-         const struct gate_file *file, enum qcow2_format format, bool locked,
+         const struct policy_file *file, enum qcow2_format format, bool locked,
          struct qcow2_error *err)
 {
     struct layer *l;
@@ -239,7 +239,7 @@ pool_get(struct qcow2_pool *pool, struct io *io,
 }
 
 struct layer *
-pool_find(struct qcow2_pool *pool, const struct gate_file *file,
+pool_find(struct qcow2_pool *pool, const struct policy_file *file,
           enum qcow2_format format, bool locked)
 {
     struct layer *l, *unused = NULL;

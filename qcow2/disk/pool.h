@@ -15,7 +15,7 @@
 #include "layer/source.h"
 #include "meta/image.h"
 #include "qcow2.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 
 enum layer_state { LAYER_OPENING, LAYER_READY, LAYER_FAILED };
 
@@ -27,8 +27,8 @@ struct layer {
     /* Constant. */
     enum qcow2_format format;
     bool locked;
-    char *path;             /* as gate_file.path */
-    struct gate_place place; /* where names in it start, and must stay */
+    char *path;             /* as policy_file.path */
+    struct policy_place place; /* where names in it start, and must stay */
     uint64_t dev, ino;
 
     /* Guarded by pool.lock. */
@@ -53,19 +53,19 @@ struct qcow2_pool {
 };
 
 /* Is the layer this file? */
-bool pool_is_file(const struct layer *l, const struct gate_file *file);
+bool pool_is_file(const struct layer *l, const struct policy_file *file);
 
 /* A layer that is an open file, which is taken over, also on failure: the one
  * that the pool has, or a new one. A use of it is the caller's.
  */
 struct layer *pool_get(struct qcow2_pool *pool, struct io *io,
-                       const struct gate_file *file, enum qcow2_format format,
+                       const struct policy_file *file, enum qcow2_format format,
                        bool locked, struct qcow2_error *err);
 
 /* The layer of an NBD export that the pool has, without connecting to the
  * server. format AUTO: of any. NULL: there is none.
  */
-struct layer *pool_find(struct qcow2_pool *pool, const struct gate_file *file,
+struct layer *pool_find(struct qcow2_pool *pool, const struct policy_file *file,
                         enum qcow2_format format, bool locked);
 
 /* Ends one use of a layer, and of those below that only it used. NULL is

@@ -25,7 +25,7 @@
 #include "meta/map.h"
 #include "meta/tree.h"
 #include "request/request.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 
 enum {
     NR_THREADS = 4,
@@ -342,17 +342,17 @@ commit_new(struct qcow2_disk *top, struct qcow2_disk *base, bool empty,
 /* Finds the file that the user means by base: as a name from the image's
  * directory, as names in images are, or from the current one. */
 static int
-find_base(const struct gate_file *image, const char *base,
+find_base(const struct policy_file *image, const char *base,
           struct chain_stop *stop, struct qcow2_error *err)
 {
-    struct gate_file file;
+    struct policy_file file;
 
-    if (gate_trust_name(&image->place, base, &file, NULL) == -1
-        && gate_trust(base, &file, err) == -1)
+    if (policy_trust_name(&image->place, base, &file, NULL) == -1
+        && policy_trust(base, &file, err) == -1)
         return error_prefix(err, "base '%s'", ESCAPED(base));
     stop->dev = file.dev;
     stop->ino = file.ino;
-    gate_file_free(&file);
+    policy_file_free(&file);
     return 0;
 }
 
@@ -363,17 +363,17 @@ open_top(const char *path, const struct qcow2_options *options,
 {
     struct qcow2_options o = *options;
     struct qcow2_disk *top = NULL;
-    struct gate_file file;
+    struct policy_file file;
 
     o.readonly = commit->keep
                  && commit->snapshots != QCOW2_SNAPSHOTS_KEEP;
     o.fd = -1;
     o.pool = NULL; /* layers that others use have the base open */
-    if (gate_trust(path, &file, err) == -1)
+    if (policy_trust(path, &file, err) == -1)
         return NULL;
     if (!commit->base || find_base(&file, commit->base, stop, err) == 0)
         top = disk_open_file(&file, &o, stop, err);
-    gate_file_free(&file);
+    policy_file_free(&file);
     return top;
 }
 
@@ -415,12 +415,12 @@ open_base(struct qcow2_disk *top, const struct chain_stop *above,
     o.debug = options->debug;
     o.debug_topics = options->debug_topics;
     o.debug_opaque = options->debug_opaque;
-    io = gate_open_writable(&above->file,
+    io = policy_open_writable(&above->file,
                             o.no_lock ? IO_LOCK_NONE : IO_LOCK_WRITE, err);
     base = io ? disk_open_at(io, above->file.path, &above->file.place, &o,
                              loop.ino ? &loop : NULL, err) : NULL;
     if (loop.reached) {
-        gate_file_free(&loop.file);
+        policy_file_free(&loop.file);
         qcow2_close(base, NULL);
         base = NULL;
         error_set(err, EIO, "the backing chain forms a loop");
@@ -450,6 +450,6 @@ qcow2_commit(const char *path, const struct qcow2_options *options,
                          commit->snapshots, err);
     else
         qcow2_close(top, NULL);
-    gate_file_free(&stop.file);
+    policy_file_free(&stop.file);
     return job;
 }

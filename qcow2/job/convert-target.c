@@ -57,7 +57,7 @@ set_open_options(struct qcow2_options *open,
 /* Nothing of what is read may be written; the locks see to that too, where
  * they are taken. */
 static int
-check_not_source(const struct gate_file *file,
+check_not_source(const struct policy_file *file,
                  const struct convert_source *source, struct qcow2_error *err)
 {
     if (file->ino == 0
@@ -75,20 +75,20 @@ open_new(struct convert_target *t, const char *path,
          const struct qcow2_convert_options *o, struct qcow2_error *err)
 {
     struct qcow2_options open;
-    struct gate_place place;
+    struct policy_place place;
     struct qcow2_disk *disk;
     struct io *io;
 
-    if (gate_target_find(path, &t->file, err) == -1
+    if (policy_target_find(path, &t->file, err) == -1
         || check_not_source(&t->file.file, source, err) == -1)
         return NULL;
     io = create(t, source, o, err);
     if (!io)
         return NULL;
     set_open_options(&open, o);
-    gate_target_place(&t->file, &place);
+    policy_target_place(&t->file, &place);
     disk = disk_open_at(io, path, &place, &open, NULL, err);
-    gate_place_free(&place);
+    policy_place_free(&place);
     return disk;
 }
 
@@ -98,14 +98,14 @@ open_old(const char *path, const struct convert_source *source,
 {
     struct qcow2_disk *disk = NULL;
     struct qcow2_options open;
-    struct gate_file file;
+    struct policy_file file;
 
-    if (gate_trust(path, &file, err) == -1)
+    if (policy_trust(path, &file, err) == -1)
         return NULL;
     set_open_options(&open, o);
     if (check_not_source(&file, source, err) == 0)
         disk = disk_open_file(&file, &open, NULL, err);
-    gate_file_free(&file);
+    policy_file_free(&file);
     return disk;
 }
 
@@ -413,7 +413,7 @@ convert_target_close(struct convert_target *t, bool complete,
         r = -1;
     t->disk = NULL;
     if (!complete || r == -1)
-        gate_target_remove(&t->file);
-    gate_target_free(&t->file);
+        policy_target_remove(&t->file);
+    policy_target_free(&t->file);
     return r;
 }

@@ -7,7 +7,7 @@
 
 #include "job/copy.h"
 #include "qcow2.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 
 /* Disks one behind the other, each from a multiple of 512 on. */
 struct convert_source {
@@ -50,7 +50,7 @@ struct convert_target {
     bool allocate_all, compress;
     int compress_level;
     uint32_t block_bytes;   /* unit in which zeroes are looked for in data */
-    struct gate_target file; /* a file to be removed on failure, if it was
+    struct policy_target file; /* a file to be removed on failure, if it was
                              * created */
     enum qcow2_preallocation prealloc;
     uint64_t preallocated;  /* bytes so far */

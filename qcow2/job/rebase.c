@@ -26,7 +26,7 @@
 #include "meta/flush.h"
 #include "meta/map.h"
 #include "request/request.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 
 enum { NR_THREADS = 4 };
 
@@ -411,7 +411,7 @@ rebase_new(struct qcow2_disk *top, struct qcow2_disk *below,
 
 /* Opens the new backing file, which the user has named, as a disk. */
 static struct qcow2_disk *
-open_below(const struct gate_file *image, struct qcow2_disk *top,
+open_below(const struct policy_file *image, struct qcow2_disk *top,
            const struct qcow2_options *options,
            const struct qcow2_rebase_options *rebase,
            struct qcow2_error *err)
@@ -420,7 +420,7 @@ open_below(const struct gate_file *image, struct qcow2_disk *top,
                                .ino = top->file->image->io->ino };
     struct qcow2_options o = *options;
     struct qcow2_disk *below = NULL;
-    struct gate_file file;
+    struct policy_file file;
 
     o.format = rebase->backing_format;
     o.readonly = true;
@@ -429,24 +429,24 @@ open_below(const struct gate_file *image, struct qcow2_disk *top,
     o.backing_none = false;
     o.backing = NULL;
     o.backing_format = QCOW2_FORMAT_AUTO;
-    if (gate_trust_name(&image->place, rebase->backing, &file, err) == -1)
+    if (policy_trust_name(&image->place, rebase->backing, &file, err) == -1)
         return NULL;
     loop.reached = loop.ino != 0 && file.dev == loop.dev
                    && file.ino == loop.ino;
     if (!loop.reached)
         below = disk_open_file(&file, &o, loop.ino ? &loop : NULL, err);
     if (loop.reached) {
-        gate_file_free(&loop.file);
+        policy_file_free(&loop.file);
         qcow2_close(below, NULL);
         below = NULL;
         error_set(err, EINVAL, "the image would be in its own backing chain");
     }
-    gate_file_free(&file);
+    policy_file_free(&file);
     return below;
 }
 
 static struct qcow2_disk *
-open_top(const struct gate_file *file, const struct qcow2_options *options,
+open_top(const struct policy_file *file, const struct qcow2_options *options,
          bool header_only, struct qcow2_error *err)
 {
     struct qcow2_options o = *options;
@@ -472,7 +472,7 @@ open_top(const struct gate_file *file, const struct qcow2_options *options,
 }
 
 static struct qcow2_job *
-rebase_file(const struct gate_file *file, const struct qcow2_options *options,
+rebase_file(const struct policy_file *file, const struct qcow2_options *options,
             const struct qcow2_rebase_options *rebase,
             struct qcow2_error *err)
 {
@@ -498,12 +498,12 @@ qcow2_rebase(const char *path, const struct qcow2_options *options,
              const struct qcow2_rebase_options *rebase,
              struct qcow2_error *err)
 {
-    struct gate_file file;
+    struct policy_file file;
     struct qcow2_job *job;
 
-    if (check_options(rebase, err) == -1 || gate_trust(path, &file, err) == -1)
+    if (check_options(rebase, err) == -1 || policy_trust(path, &file, err) == -1)
         return NULL;
     job = rebase_file(&file, options, rebase, err);
-    gate_file_free(&file);
+    policy_file_free(&file);
     return job;
 }

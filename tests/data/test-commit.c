@@ -250,7 +250,7 @@ commit_with_faults(struct trial *t, struct fault_plan *plan,
     top = disk_open_above(
         io_fault_new(io_file_open(top_path, -1, false, IO_LOCK_WRITE, err),
                      plan), top_path, &options, &stop, err);
-    gate_file_free(&stop.file);
+    policy_file_free(&stop.file);
     if (!top)
         return NULL;
     options.format = format_of(base);

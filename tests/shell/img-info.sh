@@ -54,7 +54,7 @@ refuses 'neither a regular file' qcow2_img info --backing-chain \
 [ -z "$(qcow2_img info --backing-chain sub/on-pipe.qcow2 2>/dev/null)" ] \
     || fail "half a chain is shown"
 
-# Chains go through the gate.
+# The path policy decides on chains.
 qemu-img create -q -f qcow2 -b ../base.qcow2 -F qcow2 sub/over.qcow2
 refuses '--allow=DIR' qcow2_img info --backing-chain sub/over.qcow2
 qcow2_img info --backing-chain --allow . --output=json sub/over.qcow2 >out.json

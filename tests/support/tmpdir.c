@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 
 static char dir_name[512];
 
@@ -99,12 +99,12 @@ tmpdir_read_file(const char *path, size_t *nr_bytes)
 struct io *
 tmpdir_create_io(const char *path, bool overwrite, struct qcow2_error *err)
 {
-    struct gate_target target;
+    struct policy_target target;
     struct io *io;
 
-    if (gate_target_find(path, &target, err) == -1)
+    if (policy_target_find(path, &target, err) == -1)
         return NULL;
-    io = gate_target_open(&target, overwrite, 0644, err);
-    gate_target_free(&target);
+    io = policy_target_open(&target, overwrite, 0644, err);
+    policy_target_free(&target);
     return io;
 }

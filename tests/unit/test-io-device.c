@@ -13,7 +13,7 @@
 
 #include "expect.h"
 #include "oracle.h"
-#include "storage/gate.h"
+#include "storage/path-policy.h"
 #include "tmpdir.h"
 
 static char device[64], other[512];
@@ -63,14 +63,14 @@ static struct io *
 open_node(const char *node, bool readonly, enum io_lock lock,
           struct qcow2_error *err)
 {
-    struct gate_file file;
+    struct policy_file file;
     struct io *io;
 
-    if (gate_trust(node, &file, err) == -1)
+    if (policy_trust(node, &file, err) == -1)
         return NULL;
-    io = readonly ? gate_open(&file, lock, err)
-                  : gate_open_writable(&file, lock, err);
-    gate_file_free(&file);
+    io = readonly ? policy_open(&file, lock, err)
+                  : policy_open_writable(&file, lock, err);
+    policy_file_free(&file);
     return io;
 }
 

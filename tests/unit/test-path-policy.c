@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test-gate.c: which files an image may name. */
-#include "storage/gate.h"
+/* test-path-policy.c: which files an image may name. */
+#include "storage/path-policy.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -39,19 +39,19 @@ make_text(const char *name, const char *text)
 
 static int
 find(const char *image, const char *name, const char *const *dirs,
-     size_t nr_dirs, struct gate_file *file, struct qcow2_error *err)
+     size_t nr_dirs, struct policy_file *file, struct qcow2_error *err)
 {
-    struct gate_allow allow;
-    struct gate_place place;
-    int r = gate_allow_init(&allow, dirs, nr_dirs, err);
+    struct policy_allow allow;
+    struct policy_place place;
+    int r = policy_allow_init(&allow, dirs, nr_dirs, err);
 
     if (r == 0)
-        r = gate_place_of(image, &place, err);
+        r = policy_place_of(image, &place, err);
     if (r == 0) {
-        r = gate_resolve(&place, name, &allow, file, err);
-        gate_place_free(&place);
+        r = policy_resolve(&place, name, &allow, file, err);
+        policy_place_free(&place);
     }
-    gate_allow_free(&allow);
+    policy_allow_free(&allow);
     return r;
 }
 
@@ -61,7 +61,7 @@ pass(const char *image, const char *name, const char *allow,
 {
     const char *dirs[] = { allow };
     struct qcow2_error err;
-    struct gate_file file;
+    struct policy_file file;
     struct stat st;
 
     expect_case("%s in %s, allow=%s", name, image, allow ? allow : "");
@@ -69,7 +69,7 @@ pass(const char *image, const char *name, const char *allow,
     assert_int_equal(stat(want, &st), 0);
     assert_int_equal(file.dev, st.st_dev);
     assert_int_equal(file.ino, st.st_ino);
-    gate_file_free(&file);
+    policy_file_free(&file);
 }
 
 static void
@@ -78,7 +78,7 @@ stop(const char *image, const char *name, const char *allow, int errnum,
 {
     const char *dirs[] = { allow };
     struct qcow2_error err = { 0 };
-    struct gate_file file;
+    struct policy_file file;
 
     expect_case("%s in %s, allow=%s", name, image, allow ? allow : "");
     EXPECT(find(image, name, dirs, allow != NULL, &file, &err) == -1,
@@ -201,7 +201,7 @@ test_uris_are_opened_only_below_an_allowed_one(void **state)
 {
     const char *allow[] = { "nbd://host/disks" };
     const char *image = tmpdir_path("a/image");
-    struct gate_file file;
+    struct policy_file file;
     struct qcow2_error err;
 
     (void)state;
@@ -225,7 +225,7 @@ test_uris_are_opened_only_below_an_allowed_one(void **state)
     EXPECT_OK(find(image, "nbd://host/disks/a", allow, 1, &file, &err),
               &err);
     assert_string_equal(file.path, "nbd://host/disks/a");
-    gate_file_free(&file);
+    policy_file_free(&file);
 }
 
 static void
@@ -246,7 +246,7 @@ test_only_files_and_block_devices_are_opened(void **state)
 static void
 test_file_replaced_after_the_decision_is_not_opened(void **state)
 {
-    struct gate_file file;
+    struct policy_file file;
     struct qcow2_error err;
     struct io *io;
     char byte;
@@ -264,12 +264,12 @@ test_file_replaced_after_the_decision_is_not_opened(void **state)
             make_text("a/base", "wrong");
         if (i == 2)
             assert_int_equal(mkfifo(tmpdir_path("a/base"), 0644), 0);
-        io = gate_open(&file, IO_LOCK_READ, &err);
+        io = policy_open(&file, IO_LOCK_READ, &err);
         EXPECT(io, "%s", err.text);
         EXPECT_OK(io_pread(io, &byte, 1, 0, &err), &err);
         assert_int_equal(byte, 'r');
         io_close(io);
-        gate_file_free(&file);
+        policy_file_free(&file);
         rename(tmpdir_path("a/kept"), tmpdir_path("a/base"));
     }
 }
@@ -354,8 +354,8 @@ test_long_paths_have_limits(void **state)
 static void
 test_images_on_devices_have_no_directory(void **state)
 {
-    struct gate_place place;
-    struct gate_file file;
+    struct policy_place place;
+    struct policy_file file;
     struct qcow2_error err;
 
     (void)state;
@@ -363,9 +363,9 @@ test_images_on_devices_have_no_directory(void **state)
     assert_int_equal(symlink("a/base", tmpdir_path("link")), 0);
     if (mknod(tmpdir_path("a/device"), S_IFBLK | 0600, 7 << 8) == -1)
         skip();
-    EXPECT_OK(gate_place_of(tmpdir_path("a/device"), &place, &err), &err);
+    EXPECT_OK(policy_place_of(tmpdir_path("a/device"), &place, &err), &err);
     assert_int_equal(place.kind, GATE_DEVICE);
-    gate_place_free(&place);
+    policy_place_free(&place);
     stop(tmpdir_path("a/device"), "base", NULL, EPERM, "block device");
     stop(tmpdir_path("a/device"), "device", NULL, EPERM, "block device");
     pass(tmpdir_path("a/device"), "base", tmpdir_path("a"),
@@ -374,16 +374,16 @@ test_images_on_devices_have_no_directory(void **state)
     assert_int_equal(symlink("../a/device", tmpdir_path("b/link")), 0);
     make_text("b/base", "x");
     stop(tmpdir_path("b/link"), "base", NULL, EPERM, "block device");
-    EXPECT_OK(gate_trust(tmpdir_path("b/link"), &file, &err), &err);
+    EXPECT_OK(policy_trust(tmpdir_path("b/link"), &file, &err), &err);
     assert_int_equal(file.place.kind, GATE_DEVICE);
-    gate_file_free(&file);
+    policy_file_free(&file);
 }
 
 /* In a directory where all may write, links of others are not followed. */
 static void
 test_links_of_others_in_sticky_directories_are_not_followed(void **state)
 {
-    struct gate_file file;
+    struct policy_file file;
     struct qcow2_error err;
 
     (void)state;
@@ -392,10 +392,10 @@ test_links_of_others_in_sticky_directories_are_not_followed(void **state)
     make_text("b/base", "x");
     chmod(tmpdir_path("a"), 01777);
     assert_int_equal(symlink("../b/base", tmpdir_path("a/link")), 0);
-    EXPECT_OK(gate_trust(tmpdir_path("a/link"), &file, &err), &err);
-    gate_file_free(&file);
+    EXPECT_OK(policy_trust(tmpdir_path("a/link"), &file, &err), &err);
+    policy_file_free(&file);
     assert_int_equal(lchown(tmpdir_path("a/link"), 12345, -1), 0);
-    EXPECT(gate_trust(tmpdir_path("a/link"), &file, &err) == -1, "found");
+    EXPECT(policy_trust(tmpdir_path("a/link"), &file, &err) == -1, "found");
     assert_int_equal(err.errnum, EACCES);
 }
 

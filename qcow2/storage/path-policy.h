@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* gate.h: the gate that every file name from an image must pass. */
-#ifndef QCOW2_GATE_H
-#define QCOW2_GATE_H
+/* path-policy.h: decides which files may be opened by a name from an image. */
+#ifndef QCOW2_PATH_POLICY_H
+#define QCOW2_PATH_POLICY_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,7 +13,7 @@
 #include "storage/path-walk.h"
 
 /* What kind of thing an image lies in: it decides what it may name. */
-enum gate_kind {
+enum policy_kind {
     GATE_REMOTE,   /* a server: nothing but by allow=, no relative names */
     GATE_UNNAMED,  /* a file without a name (any more): the same */
     GATE_DEVICE,   /* a block device, which no directory of images holds:
@@ -26,42 +26,43 @@ enum gate_kind {
  * than the directory of the file itself: a link to an image gives it nothing
  * that it does not have where it is.
  */
-struct gate_place {
-    enum gate_kind kind;
+struct policy_place {
+    enum policy_kind kind;
     struct dir *start;  /* of relative names; NULL: there are none */
     struct dir *home;   /* GATE_FILE: the directory that the file is in */
 };
 
 /* The place of the image at path, where there may be no file yet; or of the
  * file open on fd. To be freed. */
-int gate_place_of(const char *path, struct gate_place *place,
+int policy_place_of(const char *path, struct policy_place *place,
                   struct qcow2_error *err);
-void gate_place_of_fd(int fd, struct gate_place *place);
-void gate_place_copy(struct gate_place *to, const struct gate_place *from);
-void gate_place_free(struct gate_place *place);
+void policy_place_of_fd(int fd, struct policy_place *place);
+void policy_place_copy(struct policy_place *to,
+                       const struct policy_place *from);
+void policy_place_free(struct policy_place *place);
 
 /* Directories and URIs that images may name files below, besides their own.
  * Directories are opened when they are first needed, and once.
  */
-struct gate_allow {
+struct policy_allow {
     const char *const *names;
     size_t nr;
     struct dir **dirs;  /* NULL, or nr of them, each NULL if not yet open */
 };
 
 /* Refuses what no allow= can be. names must live as long as *allow. */
-int gate_allow_init(struct gate_allow *allow, const char *const *names,
+int policy_allow_init(struct policy_allow *allow, const char *const *names,
                     size_t nr, struct qcow2_error *err);
-void gate_allow_free(struct gate_allow *allow);
+void policy_allow_free(struct policy_allow *allow);
 
 /* A file that may be opened, and that alone: it is held, so that nobody can
  * put another one in its place. */
-struct gate_file {
+struct policy_file {
     char *path;         /* for messages; or an NBD URI; NULL: no file */
     int fd;             /* O_PATH; -1: it is a URI */
     struct dir *dir;    /* where it is; NULL: it has no name */
     char *name;         /* in dir */
-    struct gate_place place;
+    struct policy_place place;
     uint64_t dev, ino;  /* 0: it is a URI */
 };
 #define GATE_FILE_INIT { .fd = -1 }
@@ -72,54 +73,55 @@ struct gate_file {
  * otherwise, saying which option would allow it. Links are followed before
  * that is decided. allow may be NULL.
  */
-int gate_resolve(const struct gate_place *from, const char *name,
-                 struct gate_allow *allow, struct gate_file *file,
+int policy_resolve(const struct policy_place *from, const char *name,
+                 struct policy_allow *allow, struct policy_file *file,
                  struct qcow2_error *err);
 
 /* The same for what the user named, which is allowed: relative to the
  * current directory, or as names in the image at `from` are. */
-int gate_trust(const char *path, struct gate_file *file,
+int policy_trust(const char *path, struct policy_file *file,
                struct qcow2_error *err);
-int gate_trust_name(const struct gate_place *from, const char *name,
-                    struct gate_file *file, struct qcow2_error *err);
+int policy_trust_name(const struct policy_place *from, const char *name,
+                    struct policy_file *file, struct qcow2_error *err);
 
 /* The file that name leads to from dir, if that is in dir or below. */
-int gate_find_in(struct dir *dir, const char *name, struct gate_file *file,
+int policy_find_in(struct dir *dir, const char *name, struct policy_file *file,
                  struct qcow2_error *err);
 
 /* Opens the file, read-only or for writing. */
-struct io *gate_open(const struct gate_file *file, enum io_lock lock,
+struct io *policy_open(const struct policy_file *file, enum io_lock lock,
                      struct qcow2_error *err);
-struct io *gate_open_writable(const struct gate_file *file,
+struct io *policy_open_writable(const struct policy_file *file,
                               enum io_lock lock, struct qcow2_error *err);
 
-void gate_file_free(struct gate_file *file);
+void policy_file_free(struct policy_file *file);
 
 /* A file that is to be made, or made anew, at a path of the user's. */
-struct gate_target {
+struct policy_target {
     const char *path;       /* as the user named it */
     struct dir *dir;        /* where it is made if there is none */
     char name[NAME_MAX + 1];
-    struct gate_file file;  /* what is there; fd -1: nothing */
-    bool created;           /* by gate_target_open: may be removed again */
+    struct policy_file file;  /* what is there; fd -1: nothing */
+    bool created;           /* by policy_target_open: may be removed again */
     uint64_t dev, ino;      /* what it made */
 };
 #define GATE_TARGET_INIT { .file = GATE_FILE_INIT }
 
 /* Finds out what is at path, which must live as long as *t. */
-int gate_target_find(const char *path, struct gate_target *t,
+int policy_target_find(const char *path, struct policy_target *t,
                      struct qcow2_error *err);
 
 /* Makes the file, with this mode but for the umask, or (if overwrite) opens
  * the one that is there and makes it durably empty; with IO_LOCK_WRITE. */
-struct io *gate_target_open(struct gate_target *t, bool overwrite,
+struct io *policy_target_open(struct policy_target *t, bool overwrite,
                             mode_t mode, struct qcow2_error *err);
 
 /* Where the file made is. To be freed. */
-void gate_target_place(const struct gate_target *t, struct gate_place *place);
+void policy_target_place(const struct policy_target *t,
+                         struct policy_place *place);
 
-/* Removes what gate_target_open created, if it is still there. */
-void gate_target_remove(const struct gate_target *t);
-void gate_target_free(struct gate_target *t);
+/* Removes what policy_target_open created, if it is still there. */
+void policy_target_remove(const struct policy_target *t);
+void policy_target_free(struct policy_target *t);
 
-#endif /* QCOW2_GATE_H */
+#endif /* QCOW2_PATH_POLICY_H */

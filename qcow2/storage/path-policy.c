@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* gate.c: decides which files an image may name; see gate.h. */
-#include "storage/gate.h"
+/* path-policy.c: decides which files an image may name; see path-policy.h. */
+#include "storage/path-policy.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +32,7 @@ starts_with(const char *s, const char *prefix)
 
 /* --- Places ------------------------------------------------------------- */
 
-static enum gate_kind
+static enum policy_kind
 kind_of(const struct stat *st)
 {
     return S_ISBLK(st->st_mode) ? GATE_DEVICE : GATE_FILE;
@@ -40,9 +40,9 @@ kind_of(const struct stat *st)
 
 /* The place of what a walk found. */
 static void
-place_found(const struct path_walk *w, struct gate_place *place)
+place_found(const struct path_walk *w, struct policy_place *place)
 {
-    *place = (struct gate_place){ .kind = kind_of(&w->st) };
+    *place = (struct policy_place){ .kind = kind_of(&w->st) };
     place->start = dir_get(w->start);
     /* Found by a descriptor: its name is not what was walked along. */
     if (w->jumped)
@@ -54,13 +54,13 @@ place_found(const struct path_walk *w, struct gate_place *place)
 }
 
 int
-gate_place_of(const char *path, struct gate_place *place,
+policy_place_of(const char *path, struct policy_place *place,
               struct qcow2_error *err)
 {
     struct path_walk w;
     int r;
 
-    *place = (struct gate_place){ .kind = GATE_REMOTE };
+    *place = (struct policy_place){ .kind = GATE_REMOTE };
     if (io_nbd_is_uri(path))
         return 0;
     r = path_walk_to_dir(&w, NULL, path, true);
@@ -78,12 +78,12 @@ gate_place_of(const char *path, struct gate_place *place,
 }
 
 void
-gate_place_of_fd(int fd, struct gate_place *place)
+policy_place_of_fd(int fd, struct policy_place *place)
 {
     struct dir *dir = path_dir_of_fd(fd);
     struct stat st;
 
-    *place = (struct gate_place){ .kind = GATE_UNNAMED, .start = dir };
+    *place = (struct policy_place){ .kind = GATE_UNNAMED, .start = dir };
     if (!dir || fstat(fd, &st) == -1)
         return;
     place->kind = kind_of(&st);
@@ -92,7 +92,7 @@ gate_place_of_fd(int fd, struct gate_place *place)
 }
 
 void
-gate_place_copy(struct gate_place *to, const struct gate_place *from)
+policy_place_copy(struct policy_place *to, const struct policy_place *from)
 {
     *to = *from;
     dir_get(to->start);
@@ -100,11 +100,11 @@ gate_place_copy(struct gate_place *to, const struct gate_place *from)
 }
 
 void
-gate_place_free(struct gate_place *place)
+policy_place_free(struct policy_place *place)
 {
     dir_put(place->start);
     dir_put(place->home);
-    *place = (struct gate_place){ .kind = GATE_REMOTE };
+    *place = (struct policy_place){ .kind = GATE_REMOTE };
 }
 
 /* --- Names -------------------------------------------------------------- */
@@ -124,7 +124,7 @@ check_plain_path(const char *name, struct qcow2_error *err)
 
 /* Fills *file for a URI. */
 static int
-take_uri(const char *uri, struct gate_file *file, struct qcow2_error *err)
+take_uri(const char *uri, struct policy_file *file, struct qcow2_error *err)
 {
     file->path = strdup(uri);
     return file->path ? 0 : error_nomem(err);
@@ -152,7 +152,7 @@ uri_begins_with(const char *uri, const char *prefix)
 }
 
 static int
-check_uri(const char *uri, const struct gate_allow *allow,
+check_uri(const char *uri, const struct policy_allow *allow,
           struct qcow2_error *err)
 {
     for (size_t i = 0; allow && i < allow->nr; i++)
@@ -165,10 +165,10 @@ check_uri(const char *uri, const struct gate_allow *allow,
 }
 
 int
-gate_allow_init(struct gate_allow *allow, const char *const *names,
+policy_allow_init(struct policy_allow *allow, const char *const *names,
                 size_t nr, struct qcow2_error *err)
 {
-    *allow = (struct gate_allow){ .names = names, .nr = nr };
+    *allow = (struct policy_allow){ .names = names, .nr = nr };
     for (size_t i = 0; i < nr; i++)
         if (has_protocol(names[i]) && !io_nbd_is_uri(names[i]))
             return error_set(err, ENOTSUP, "allow=%s: only local "
@@ -178,18 +178,18 @@ gate_allow_init(struct gate_allow *allow, const char *const *names,
 }
 
 void
-gate_allow_free(struct gate_allow *allow)
+policy_allow_free(struct policy_allow *allow)
 {
     for (size_t i = 0; allow->dirs && i < allow->nr; i++)
         dir_put(allow->dirs[i]);
     free(allow->dirs);
-    *allow = (struct gate_allow){ .nr = 0 };
+    *allow = (struct policy_allow){ .nr = 0 };
 }
 
 /* The directory that the i-th one of allow names, which is the user's word;
  * NULL, with *err set, if there is none. */
 static struct dir *
-allowed_dir(struct gate_allow *allow, size_t i, struct qcow2_error *err)
+allowed_dir(struct policy_allow *allow, size_t i, struct qcow2_error *err)
 {
     int fd;
 
@@ -222,8 +222,8 @@ is_below(const struct path_walk *w, const struct dir *dir,
 }
 
 static int
-is_allowed(const struct path_walk *w, const struct gate_place *from,
-           struct gate_allow *allow, struct qcow2_error *err)
+is_allowed(const struct path_walk *w, const struct policy_place *from,
+           struct policy_allow *allow, struct qcow2_error *err)
 {
     int r = is_below(w, from->home, err);
 
@@ -239,7 +239,7 @@ is_allowed(const struct path_walk *w, const struct gate_place *from,
 }
 
 static int
-refuse(const struct gate_place *from, const char *path,
+refuse(const struct policy_place *from, const char *path,
        struct qcow2_error *err)
 {
     CLEANUP_FREE char *home = from->home ? path_of_fd(from->home->fd) : NULL;
@@ -275,7 +275,7 @@ check_kind(const struct stat *st, const char *path, struct qcow2_error *err)
 
 /* Takes what a walk found. path is for messages. */
 static int
-take_found(struct path_walk *w, const char *path, struct gate_file *file,
+take_found(struct path_walk *w, const char *path, struct policy_file *file,
            struct qcow2_error *err)
 {
     place_found(w, &file->place);
@@ -285,7 +285,7 @@ take_found(struct path_walk *w, const char *path, struct gate_file *file,
     file->dev = w->st.st_dev;
     file->ino = w->st.st_ino;
     if (!file->path || !file->name) {
-        gate_file_free(file);
+        policy_file_free(file);
         return error_nomem(err);
     }
     file->fd = w->fd;
@@ -323,7 +323,7 @@ walk(struct path_walk *w, struct dir *start, const char *name,
 }
 
 static int
-check_start(const struct gate_place *from, const char *name,
+check_start(const struct policy_place *from, const char *name,
             struct qcow2_error *err)
 {
     if (name[0] == '/' || from->start)
@@ -337,8 +337,8 @@ check_start(const struct gate_place *from, const char *name,
 
 /* allow_all: whatever it is. */
 static int
-resolve(const struct gate_place *from, const char *name,
-        struct gate_allow *allow, bool allow_all, struct gate_file *file,
+resolve(const struct policy_place *from, const char *name,
+        struct policy_allow *allow, bool allow_all, struct policy_file *file,
         struct qcow2_error *err)
 {
     CLEANUP_FREE char *path = NULL;
@@ -365,11 +365,11 @@ resolve(const struct gate_place *from, const char *name,
 }
 
 int
-gate_resolve(const struct gate_place *from, const char *name,
-             struct gate_allow *allow, struct gate_file *file,
+policy_resolve(const struct policy_place *from, const char *name,
+             struct policy_allow *allow, struct policy_file *file,
              struct qcow2_error *err)
 {
-    *file = (struct gate_file)GATE_FILE_INIT;
+    *file = (struct policy_file)GATE_FILE_INIT;
     if (io_nbd_is_uri(name))
         return check_uri(name, allow, err) == -1 ? -1
                                                  : take_uri(name, file, err);
@@ -379,24 +379,25 @@ gate_resolve(const struct gate_place *from, const char *name,
 }
 
 int
-gate_find_in(struct dir *dir, const char *name, struct gate_file *file,
+policy_find_in(struct dir *dir, const char *name, struct policy_file *file,
              struct qcow2_error *err)
 {
-    const struct gate_place from = {
+    const struct policy_place from = {
         .kind = GATE_FILE, .start = dir, .home = dir,
     };
 
-    *file = (struct gate_file)GATE_FILE_INIT;
+    *file = (struct policy_file)GATE_FILE_INIT;
     return resolve(&from, name, NULL, false, file, err);
 }
 
 int
-gate_trust(const char *path, struct gate_file *file, struct qcow2_error *err)
+policy_trust(const char *path, struct policy_file *file,
+             struct qcow2_error *err)
 {
     struct path_walk w;
     int r = 0;
 
-    *file = (struct gate_file)GATE_FILE_INIT;
+    *file = (struct policy_file)GATE_FILE_INIT;
     if (io_nbd_is_uri(path))
         return take_uri(path, file, err);
     if (strstr(path, "://"))
@@ -412,10 +413,10 @@ gate_trust(const char *path, struct gate_file *file, struct qcow2_error *err)
 }
 
 int
-gate_trust_name(const struct gate_place *from, const char *name,
-                struct gate_file *file, struct qcow2_error *err)
+policy_trust_name(const struct policy_place *from, const char *name,
+                struct policy_file *file, struct qcow2_error *err)
 {
-    *file = (struct gate_file)GATE_FILE_INIT;
+    *file = (struct policy_file)GATE_FILE_INIT;
     if (io_nbd_is_uri(name))
         return take_uri(name, file, err);
     if (check_plain_path(name, err) == -1)
@@ -424,7 +425,7 @@ gate_trust_name(const struct gate_place *from, const char *name,
 }
 
 static struct io *
-open_file(const struct gate_file *file, bool readonly, enum io_lock lock,
+open_file(const struct policy_file *file, bool readonly, enum io_lock lock,
           struct qcow2_error *err)
 {
     if (file->fd == -1)
@@ -435,41 +436,41 @@ open_file(const struct gate_file *file, bool readonly, enum io_lock lock,
 }
 
 struct io *
-gate_open(const struct gate_file *file, enum io_lock lock,
+policy_open(const struct policy_file *file, enum io_lock lock,
           struct qcow2_error *err)
 {
     return open_file(file, true, lock, err);
 }
 
 struct io *
-gate_open_writable(const struct gate_file *file, enum io_lock lock,
+policy_open_writable(const struct policy_file *file, enum io_lock lock,
                    struct qcow2_error *err)
 {
     return open_file(file, false, lock, err);
 }
 
 void
-gate_file_free(struct gate_file *file)
+policy_file_free(struct policy_file *file)
 {
     if (file->path && file->fd != -1)
         close(file->fd);
     free(file->path);
     free(file->name);
     dir_put(file->dir);
-    gate_place_free(&file->place);
-    *file = (struct gate_file)GATE_FILE_INIT;
+    policy_place_free(&file->place);
+    *file = (struct policy_file)GATE_FILE_INIT;
 }
 
 /* --- Making files ------------------------------------------------------- */
 
 int
-gate_target_find(const char *path, struct gate_target *t,
+policy_target_find(const char *path, struct policy_target *t,
                  struct qcow2_error *err)
 {
     struct path_walk w;
     int r;
 
-    *t = (struct gate_target)GATE_TARGET_INIT;
+    *t = (struct policy_target)GATE_TARGET_INIT;
     t->path = path;
     r = path_walk_to_dir(&w, NULL, path, true);
     if (r == 0) {
@@ -485,12 +486,12 @@ gate_target_find(const char *path, struct gate_target *t,
         error_set_errno(err, errno, "%s: cannot open", ESCAPED(path));
     path_walk_end(&w);
     if (r == -1)
-        gate_target_free(t);
+        policy_target_free(t);
     return r;
 }
 
 static struct io *
-make_file(struct gate_target *t, mode_t mode, struct qcow2_error *err)
+make_file(struct policy_target *t, mode_t mode, struct qcow2_error *err)
 {
     struct io *io;
     int fd = openat(t->dir->fd, t->name,
@@ -512,9 +513,9 @@ make_file(struct gate_target *t, mode_t mode, struct qcow2_error *err)
 /* What the file holds is dropped only once nobody else uses it; for good, so
  * that no power cut shows it with what is written next. */
 static struct io *
-empty_file(struct gate_target *t, struct qcow2_error *err)
+empty_file(struct policy_target *t, struct qcow2_error *err)
 {
-    struct io *io = gate_open_writable(&t->file, IO_LOCK_WRITE, err);
+    struct io *io = policy_open_writable(&t->file, IO_LOCK_WRITE, err);
 
     if (io && io->can_grow
         && (io_truncate(io, 0, err) == -1 || io_flush(io, err) == -1)) {
@@ -525,7 +526,7 @@ empty_file(struct gate_target *t, struct qcow2_error *err)
 }
 
 struct io *
-gate_target_open(struct gate_target *t, bool overwrite, mode_t mode,
+policy_target_open(struct policy_target *t, bool overwrite, mode_t mode,
                  struct qcow2_error *err)
 {
     if (t->file.fd == -1)
@@ -537,13 +538,13 @@ gate_target_open(struct gate_target *t, bool overwrite, mode_t mode,
 }
 
 void
-gate_target_place(const struct gate_target *t, struct gate_place *place)
+policy_target_place(const struct policy_target *t, struct policy_place *place)
 {
     if (t->file.fd != -1) {
-        gate_place_copy(place, &t->file.place);
+        policy_place_copy(place, &t->file.place);
         return;
     }
-    *place = (struct gate_place){
+    *place = (struct policy_place){
         .kind = GATE_FILE, .start = dir_get(t->dir), .home = dir_get(t->dir),
     };
 }
@@ -551,7 +552,7 @@ gate_target_place(const struct gate_target *t, struct gate_place *place)
 /* The kernel removes names, not files: what is exchanged at this moment is
  * removed in the directory that was named, and nowhere else. */
 void
-gate_target_remove(const struct gate_target *t)
+policy_target_remove(const struct policy_target *t)
 {
     struct stat st;
 
@@ -562,9 +563,9 @@ gate_target_remove(const struct gate_target *t)
 }
 
 void
-gate_target_free(struct gate_target *t)
+policy_target_free(struct policy_target *t)
 {
     dir_put(t->dir);
-    gate_file_free(&t->file);
-    *t = (struct gate_target)GATE_TARGET_INIT;
+    policy_file_free(&t->file);
+    *t = (struct policy_target)GATE_TARGET_INIT;
 }
