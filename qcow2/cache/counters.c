@@ -207,8 +207,8 @@ add_to_leaf(struct counters_leaf *leaf, uint64_t i, uint64_t nr, uint64_t n)
 }
 
 int
-counters_add_range(struct counters *c, uint64_t cluster, uint64_t nr, uint64_t n,
-                 struct qcow2_error *err)
+counters_add_range(struct counters *c, uint64_t cluster, uint64_t nr,
+                   uint64_t n, struct qcow2_error *err)
 {
     for (uint64_t part; nr > 0; nr -= part, cluster += part) {
         uint64_t i = cluster % LEAF_ENTRIES;

@@ -12,8 +12,8 @@
 enum { MAX_WINDOWS = 1 << 20 };
 
 int
-linear_init(struct linear_slices *linear, struct cache *cache, uint64_t nr_windows,
-          struct qcow2_error *err)
+linear_init(struct linear_slices *linear, struct cache *cache,
+            uint64_t nr_windows, struct qcow2_error *err)
 {
     linear->nr = min_u64(nr_windows, MAX_WINDOWS);
     linear->beside = cache;
@@ -35,7 +35,8 @@ linear_destroy(struct linear_slices *linear)
 }
 
 bool
-linear_any(const struct linear_slices *linear, uint64_t window, uint64_t nr, uint64_t but)
+linear_any(const struct linear_slices *linear, uint64_t window, uint64_t nr,
+           uint64_t but)
 {
     uint64_t end = min_u64(window + nr, linear->nr);
 

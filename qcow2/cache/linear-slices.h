@@ -31,14 +31,17 @@ enum {
     LINEAR_ENDED = 1u << 2,
 };
 
-/* Where too much memory is taken beside the cache, nothing is ever noted. */
-int linear_init(struct linear_slices *linear, struct cache *cache, uint64_t nr_windows,
-              struct qcow2_error *err);
+/* If too much memory is taken beside the cache already, no slice is ever
+ * recorded.
+ */
+int linear_init(struct linear_slices *linear, struct cache *cache,
+                uint64_t nr_windows, struct qcow2_error *err);
 void linear_destroy(struct linear_slices *linear);
 
 /* Is the window's slice linear? *first is its first entry. */
 static inline bool
-linear_find(const struct linear_slices *linear, uint64_t window, uint64_t *first)
+linear_find(const struct linear_slices *linear, uint64_t window,
+            uint64_t *first)
 {
     uint64_t word = window < linear->nr
                         ? __atomic_load_n(&linear->words[window],
@@ -49,8 +52,8 @@ linear_find(const struct linear_slices *linear, uint64_t window, uint64_t *first
 }
 
 /* Is anything known of nr windows, but for one of them? */
-bool linear_any(const struct linear_slices *linear, uint64_t window, uint64_t nr,
-              uint64_t but);
+bool linear_any(const struct linear_slices *linear, uint64_t window,
+                uint64_t nr, uint64_t but);
 
 /* Records the slice, just read from disk, as linear, unless it was ended. */
 void linear_note(struct linear_slices *linear, uint64_t window, uint64_t first);

@@ -65,10 +65,10 @@ struct check {
     struct counters stored;       /* its refcount plus 1, if it differs */
     struct counters l2;           /* how often a cluster is an L2 table */
     struct counters l2_active;    /* of the active disk */
-    struct counters shared;       /* metadata that something else uses, too */
-    struct counters moved;        /* of these, how many references from L2
+    struct counters shared;     /* metadata that something else uses, too */
+    struct counters moved;      /* of these, how many references from L2
                                  * entries go to a copy */
-    struct counters copies;       /* the cluster of the copy, once there is one */
+    struct counters copies;     /* the cluster of the copy, once there is one */
     uint64_t *new_reftable;     /* of refcounts just rebuilt, or NULL */
     unsigned char *table;       /* buffer of cluster_size */
     struct decompressor *decompressor; /* of check-data.c, or NULL */

@@ -299,8 +299,8 @@ stop_at(const struct walk *w, const struct naming *n, struct policy_file *file,
 
 /* Steps to the layer below w->above, opening it if need be. A layer that is
  * shared brings those below it along; but what another disk may open, this
- * one may not necessarily, so the path policy decides on every name again. 1: done; 0:
- * it is where to stop.
+ * one may not necessarily, so the path policy decides on every name again.
+ * 1: done; 0: it is where to stop.
  */
 static int
 step(struct walk *w, const struct naming *n, struct qcow2_error *err)

@@ -22,9 +22,9 @@ struct chain_stop {
 };
 
 /* Decides what the backing file of the image at `path` (opened with options,
- * and in this place; NULL: where path is) is, passes its name through the
- * path policy, opens it and all below it, up to stop (which may be NULL). *top is NULL
- * if there is none. Iterative: depth costs no stack.
+ * and in this place; NULL: where path is) is, has the path policy decide on
+ * its name, and opens it and all below it, up to stop (which may be NULL).
+ * *top is NULL if there is none. Iterative: depth costs no stack.
  */
 int chain_open(struct qcow2_pool *pool, const char *path,
                const struct policy_place *place, const struct header *hdr,

@@ -501,7 +501,8 @@ qcow2_rebase(const char *path, const struct qcow2_options *options,
     struct policy_file file;
     struct qcow2_job *job;
 
-    if (check_options(rebase, err) == -1 || policy_trust(path, &file, err) == -1)
+    if (check_options(rebase, err) == -1
+        || policy_trust(path, &file, err) == -1)
         return NULL;
     job = rebase_file(&file, options, rebase, err);
     policy_file_free(&file);

@@ -393,8 +393,8 @@ image_replace_active(struct image *img, uint64_t *l1, uint32_t l1_entries,
     if (!with.l1
         || init_l1_dirty(l1_entries, &with.l1_dirty, &with.l1_is_dirty, err)
            == -1
-        || linear_init(&with.linear, img->meta, nr_windows(img, l1_entries), err)
-           == -1) {
+        || linear_init(&with.linear, img->meta, nr_windows(img, l1_entries),
+                       err) == -1) {
         free_l1(&with);
         free(l1);
         return error_nomem(err);

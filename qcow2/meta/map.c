@@ -433,7 +433,8 @@ map_preload(struct view *v, uint64_t from, uint64_t to)
 
     if (table.host_off == 0 || table.flaws)
         return end;
-    while (start < end && linear_find(&v->linear, window_of(img, start), &first))
+    while (start < end
+           && linear_find(&v->linear, window_of(img, start), &first))
         start += window;
     if (start >= end)
         return end;
