@@ -253,7 +253,7 @@ open_layer(const struct walk *w, const struct naming *n,
 
 static struct layer *
 open_and_link(const struct walk *w, const struct naming *n,
-              const struct gate_file *file, struct layer **link,
+              const struct policy_file *file, struct layer **link,
               struct qcow2_error *err)
 {
     struct layer *l = open_layer(w, n, file, err);
