@@ -20,10 +20,13 @@ zero_is_fast(const struct image *img)
     return img->hdr.version >= 3;
 }
 
+/* Does an unallocated cluster show a backing file, here or wherever the image
+ * is opened with the backing file that it names?
+ */
 static bool
 has_backing(const struct image *img)
 {
-    return img->chain.nr_layers > 1;
+    return img->chain.nr_layers > 1 || img->hdr.backing_file;
 }
 
 /* How whole clusters become zero without writing data; false: they do not.
@@ -42,18 +45,26 @@ metadata_change(const struct image *img, bool free_space,
     return true;
 }
 
-/* Do the clusters of m, at guest_off, read as zeroes already, and with no
- * space to free? Shortens m to what the answer holds for. */
+/* How whole clusters become zero. */
+struct zeroing {
+    enum map_change change;
+    bool free_space;
+    bool record; /* also where they read as zeroes through the chain: it may
+                  * come to hold something else there */
+};
+
+/* Do the clusters of m, at guest_off, need no change? Shortens m to what the
+ * answer holds for. */
 static int
-is_done(struct image *img, uint64_t guest_off, bool free_space,
+is_done(struct image *img, uint64_t guest_off, const struct zeroing *z,
         struct mapping *m, bool *done, struct qcow2_error *err)
 {
     struct mapping below;
 
     *done = false;
     if (m->kind == MAP_ZERO)
-        *done = !(free_space && m->has_host);
-    if (m->kind != MAP_UNALLOCATED)
+        *done = !(z->free_space && m->has_host);
+    if (m->kind != MAP_UNALLOCATED || (z->record && has_backing(img)))
         return 0;
     if (source_chain_lookup(&img->chain, 1, guest_off, m->nr_bytes, &below,
                             NULL, err) == -1)
@@ -73,8 +84,7 @@ is_done(struct image *img, uint64_t guest_off, bool free_space,
 /* Changes whole clusters [from, to) of one piece, held exclusively. */
 static int
 change_clusters(struct image *img, uint64_t from, uint64_t to,
-                bool free_space, enum map_change change,
-                struct qcow2_error *err)
+                const struct zeroing *z, struct qcow2_error *err)
 {
     struct view *v = &img->active;
     struct map_slice slice = { NULL };
@@ -86,13 +96,13 @@ change_clusters(struct image *img, uint64_t from, uint64_t to,
 
         r = map_lookup(v, from, to - from, &m, err);
         if (r == 0)
-            r = is_done(img, from, free_space, &m, &done, err);
+            r = is_done(img, from, z, &m, &done, err);
         if (r == 0 && !done) {
             if (!slice.block)
                 r = map_prepare(v, from, &slice, err);
             if (r == 0)
                 map_set(v, &slice, from, m.nr_bytes >> img->cluster_bits,
-                        change, 0);
+                        z->change, 0);
         }
         from += m.nr_bytes;
     }
@@ -102,8 +112,7 @@ change_clusters(struct image *img, uint64_t from, uint64_t to,
 
 static int
 zero_clusters(struct image *img, uint64_t from, uint64_t to,
-              bool free_space, enum map_change change,
-              struct qcow2_error *err)
+              const struct zeroing *z, struct qcow2_error *err)
 {
     while (from < to) {
         uint64_t piece = map_piece(&img->active, from), reach;
@@ -119,8 +128,7 @@ zero_clusters(struct image *img, uint64_t from, uint64_t to,
         if (flush_make_room(img, err) == -1)
             return -1;
         range_lock_exclusive(&img->ranges, &r, from, from + piece);
-        ret = change_clusters(img, from, from + piece, free_space, change,
-                              err);
+        ret = change_clusters(img, from, from + piece, z, err);
         range_unlock(&img->ranges, &r);
         if (ret == -1)
             return -1;
@@ -144,9 +152,10 @@ zero_in_place(struct image *img, uint64_t guest_off, uint64_t nr_bytes,
     range_lock_shared(&img->ranges, &r, guest_off, guest_off + nr_bytes);
     while (*done < nr_bytes) {
         struct mapping m;
+        unsigned depth;
 
         ret = source_chain_lookup(&img->chain, 0, guest_off + *done,
-                                  nr_bytes - *done, &m, NULL, err);
+                                  nr_bytes - *done, &m, &depth, err);
         if (ret == -1)
             break;
         if (m.kind == MAP_DATA && m.source == &img->active.src && m.copied) {
@@ -156,11 +165,52 @@ zero_in_place(struct image *img, uint64_t guest_off, uint64_t nr_bytes,
                               err);
             if (ret == -1)
                 break;
-        } else if (m.kind != MAP_ZERO) {
+        } else if (m.kind != MAP_ZERO || (depth > 0 && has_backing(img))) {
             break;
         }
         *done += m.nr_bytes;
     }
+    range_unlock(&img->ranges, &r);
+    return ret;
+}
+
+/* Does the cluster at from show the backing file, which reads as zeroes all
+ * over it? The caller holds its range. */
+static int
+shows_zeroes(struct image *img, uint64_t from, bool *shows,
+             struct qcow2_error *err)
+{
+    uint64_t to = min_u64(from + img->cluster_size, img->active.src.size);
+    struct mapping m;
+
+    *shows = false;
+    if (map_lookup(&img->active, from, to - from, &m, err) == -1)
+        return -1;
+    if (m.kind != MAP_UNALLOCATED)
+        return 0;
+    return source_chain_is_zero(&img->chain, 1, from, to, shows, err);
+}
+
+/* Makes the cluster at from a zero cluster if all of it reads as zeroes
+ * already, so that a part of it is zeroed without writing data. */
+static int
+mark_cluster(struct image *img, uint64_t from, bool *marked,
+             struct qcow2_error *err)
+{
+    uint64_t to = from + img->cluster_size;
+    const struct zeroing z = { .change = MAP_TO_ZERO, .record = true };
+    struct range r;
+    int ret;
+
+    *marked = false;
+    if (img->hdr.version < 3 || !has_backing(img))
+        return 0;
+    if (flush_make_room(img, err) == -1)
+        return -1;
+    range_lock_exclusive(&img->ranges, &r, from, to);
+    ret = shows_zeroes(img, from, marked, err);
+    if (ret == 0 && *marked)
+        ret = change_clusters(img, from, to, &z, err);
     range_unlock(&img->ranges, &r);
     return ret;
 }
@@ -177,34 +227,57 @@ zero_data(struct image *img, uint64_t from, uint64_t to, unsigned flags,
         if (zero_in_place(img, from, piece, flags, &done, err) == -1)
             return -1;
         if (done == 0) {
+            uint64_t start = round_down(from, img->cluster_size);
+            bool marked;
+
             /* To the cluster's end: beyond it things may be different. */
-            done = min_u64(piece, img->cluster_size
-                                      - (from & (img->cluster_size - 1)));
-            done = min_u64(done, ZERO_BUFFER_BYTES);
-            if (write_data(img, zero_buffer, done, from, err) == -1)
+            done = min_u64(piece, start + img->cluster_size - from);
+            if (mark_cluster(img, start, &marked, err) == -1)
                 return -1;
+            if (!marked) {
+                done = min_u64(done, ZERO_BUFFER_BYTES);
+                if (write_data(img, zero_buffer, done, from, err) == -1)
+                    return -1;
+            }
         }
         from += done;
     }
     return 0;
 }
 
+/* Can [from, to), inside one cluster, be zeroed without writing data? */
 static int
-is_zero(struct image *img, uint64_t from, uint64_t to, bool *zero,
+part_is_fast(struct image *img, uint64_t from, uint64_t to, bool *fast,
+             struct qcow2_error *err)
+{
+    struct mapping m;
+
+    if (map_lookup(&img->active, from, to - from, &m, err) == -1)
+        return -1;
+    *fast = m.kind == MAP_ZERO
+            || (m.kind == MAP_UNALLOCATED && !has_backing(img));
+    if (*fast)
+        return 0;
+    return shows_zeroes(img, round_down(from, img->cluster_size), fast, err);
+}
+
+/* The same of a range of any length. */
+static int
+is_fast(struct image *img, uint64_t from, uint64_t to, bool *fast,
         struct qcow2_error *err)
 {
-    for (*zero = true; *zero && from < to;) {
-        uint64_t piece = min_u64(to - from, map_piece(&img->active, from));
+    for (*fast = true; *fast && from < to;) {
+        uint64_t start = round_down(from, img->cluster_size);
+        uint64_t end = start + img->cluster_size;
         struct range r;
         int ret;
 
-        range_lock_shared(&img->ranges, &r, from, from + piece);
-        ret = source_chain_is_zero(&img->chain, 0, from, from + piece, zero,
-                                   err);
+        range_lock_shared(&img->ranges, &r, start, end);
+        ret = part_is_fast(img, from, min_u64(to, end), fast, err);
         range_unlock(&img->ranges, &r);
         if (ret == -1)
             return -1;
-        from += piece;
+        from = end;
     }
     return 0;
 }
@@ -238,8 +311,8 @@ check_fast(struct image *img, const struct parts *p, bool by_metadata,
     bool head = true, tail = true;
 
     if (by_metadata
-        && (is_zero(img, p->from, p->body_from, &head, err) == -1
-            || is_zero(img, min_u64(p->body_to, p->to), p->to, &tail, err)
+        && (is_fast(img, p->from, p->body_from, &head, err) == -1
+            || is_fast(img, min_u64(p->body_to, p->to), p->to, &tail, err)
                == -1))
         return -1;
     if (!by_metadata || !head || !tail)
@@ -253,17 +326,18 @@ zero_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
            unsigned flags, struct qcow2_error *err)
 {
     struct parts p = split(img, guest_off, nr_bytes);
-    bool free_space = flags & QCOW2_MAY_TRIM && !img->no_discard;
-    enum map_change change;
-    bool by_metadata = metadata_change(img, free_space, &change);
+    struct zeroing z = {
+        .free_space = flags & QCOW2_MAY_TRIM && !img->no_discard,
+        .record = true,
+    };
+    bool by_metadata = metadata_change(img, z.free_space, &z.change);
 
     if (flags & QCOW2_FAST && check_fast(img, &p, by_metadata, err) == -1)
         return -1;
     if (!by_metadata)
         return zero_data(img, p.from, p.to, flags, err);
     if (zero_data(img, p.from, p.body_from, flags, err) == -1
-        || zero_clusters(img, p.body_from, p.body_to, free_space, change,
-                         err) == -1)
+        || zero_clusters(img, p.body_from, p.body_to, &z, err) == -1)
         return -1;
     return p.body_to < p.to ? zero_data(img, p.body_to, p.to, flags, err)
                             : 0;
@@ -274,9 +348,9 @@ zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
           struct qcow2_error *err)
 {
     struct parts p = split(img, guest_off, nr_bytes);
-    enum map_change change;
+    struct zeroing z = { .free_space = true };
 
-    if (img->no_discard || !metadata_change(img, true, &change))
+    if (img->no_discard || !metadata_change(img, true, &z.change))
         return 0;
-    return zero_clusters(img, p.body_from, p.body_to, true, change, err);
+    return zero_clusters(img, p.body_from, p.body_to, &z, err);
 }
