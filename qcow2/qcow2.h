@@ -818,6 +818,7 @@ struct qcow2_check_options {
     bool data;      /* decompress all compressed clusters, too */
     bool plan;      /* say by `write` what would be written; write nothing */
     bool no_lock;
+    const struct qcow2_file *file; /* instead of path, or NULL */
     struct qcow2_failures *failures; /* the process's, or NULL */
 
     /* All may be NULL. problem: called for each problem found first, then,

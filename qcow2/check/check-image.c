@@ -7,8 +7,10 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/escape.h"
 #include "check/check-private.h"
 #include "format/first-read.h"
+#include "storage/path-policy.h"
 
 static bool
 found_any(const struct check *c)
@@ -154,6 +156,19 @@ check_io(struct io *io, const struct qcow2_check_options *options,
     return 0;
 }
 
+static struct io *
+open_file(const struct qcow2_file *file, bool readonly, enum io_lock lock,
+          struct qcow2_error *err)
+{
+    if (file->file.fd == -1) {
+        error_set(err, ENOTSUP, "%s: only local files can be checked",
+                  ESCAPED(file->file.path));
+        return NULL;
+    }
+    return readonly ? policy_open(&file->file, lock, err)
+                    : policy_open_writable(&file->file, lock, err);
+}
+
 int
 qcow2_check(const char *path, const struct qcow2_check_options *options,
             struct qcow2_check_result *result, struct qcow2_error *err)
@@ -161,7 +176,9 @@ qcow2_check(const char *path, const struct qcow2_check_options *options,
     bool readonly = options->repair == QCOW2_REPAIR_NONE || options->plan;
     enum io_lock lock = options->no_lock ? IO_LOCK_NONE
                         : readonly ? IO_LOCK_READ : IO_LOCK_WRITE;
-    struct io *io = io_file_open(path, -1, readonly, lock, err);
+    struct io *io = options->file
+                    ? open_file(options->file, readonly, lock, err)
+                    : io_file_open(path, -1, readonly, lock, err);
     int r;
 
     if (!io)

@@ -44,11 +44,6 @@ struct qcow2_disk *disk_open_path(const char *path,
                                   struct chain_stop *stop,
                                   struct qcow2_error *err);
 
-/* A file found by its name, as callers have it (disk/file.c). */
-struct qcow2_file {
-    struct policy_file file;
-};
-
 /* The image of a qcow2 disk; NULL for a raw one. */
 struct image *disk_image(struct qcow2_disk *disk);
 

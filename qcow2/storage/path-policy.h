@@ -67,6 +67,11 @@ struct policy_file {
 };
 #define GATE_FILE_INIT { .fd = -1 }
 
+/* The same as callers have it (disk/file.c). */
+struct qcow2_file {
+    struct policy_file file;
+};
+
 /* What stands behind a name found in the image at `from`: allowed if it is a
  * regular file or block device in the image's directory or below, or below
  * one of allow, or an NBD URI that begins with one of allow. EPERM

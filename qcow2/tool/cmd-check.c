@@ -217,6 +217,7 @@ check_format(const struct request *q)
     struct qcow2_info_options o = {
         .format = q->disk.options.format,
         .no_lock = q->disk.options.no_lock,
+        .file = q->check.file,
         .failures = failures,
     };
     struct qcow2_error err;
@@ -277,7 +278,7 @@ check(struct request *q)
 }
 
 static int
-run_request(struct request *q)
+run_on_file(struct request *q)
 {
     int status = check_format(q);
 
@@ -291,6 +292,25 @@ run_request(struct request *q)
     status = check(q);
     if (q->undo && undo_close(q->undo, status != NOT_DONE) == -1)
         status = NOT_DONE;
+    return status;
+}
+
+/* The file is found once: the format that was settled is that of the file
+ * that is repaired. */
+static int
+run_request(struct request *q)
+{
+    struct qcow2_error err;
+    struct qcow2_file *file = qcow2_find_file(q->path, &err);
+    int status;
+
+    if (!file) {
+        report_error(&err);
+        return NOT_DONE;
+    }
+    q->check.file = file;
+    status = run_on_file(q);
+    qcow2_file_free(file);
     return status;
 }
 

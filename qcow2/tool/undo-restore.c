@@ -34,7 +34,8 @@ struct sector {
 
 struct restore {
     const struct undo_file *undo;
-    struct qcow2_disk *file;
+    struct qcow2_disk *disk;
+    const struct qcow2_file *file; /* that disk is of */
     const char *path;
     uint64_t size;              /* now */
     struct sector *sectors;     /* ascending */
@@ -139,7 +140,7 @@ read_now(const struct restore *r, void *buf, size_t nr_bytes, uint64_t off,
                : r->size - off < nr_bytes ? r->size - off : nr_bytes;
 
     memset((char *)buf + n, 0, nr_bytes - n);
-    return n ? qcow2_pread(r->file, buf, n, off, err) : 0;
+    return n ? qcow2_pread(r->disk, buf, n, off, err) : 0;
 }
 
 static int
@@ -228,7 +229,7 @@ next_piece(const struct restore *r, uint64_t at, uint64_t end,
 
     *s = (struct stretch){ end - at, true };
     if (at < r->size
-        && qcow2_map(r->file, (end < r->size ? end : r->size) - at, at,
+        && qcow2_map(r->disk, (end < r->size ? end : r->size) - at, at,
                      note_extent, s, err) == -1)
         return -1;
     if (s->is_zero && ours > at) {
@@ -323,7 +324,8 @@ static int
 check_what_is_written(struct restore *r, struct qcow2_error *err)
 {
     const struct qcow2_check_options options = {
-        .no_lock = true, /* r->file has the lock */
+        .no_lock = true, /* r->disk has the lock */
+        .file = r->file,
         .metadata = note_metadata,
         .opaque = r,
     };
@@ -360,22 +362,23 @@ put_back(const struct restore *r, struct qcow2_error *err)
         size_t n = off >= before ? 0
                    : before - off < SECTOR ? before - off : SECTOR;
 
-        if (n && qcow2_pwrite(r->file, r->sectors[i].bytes, n, off, 0, err)
+        if (n && qcow2_pwrite(r->disk, r->sectors[i].bytes, n, off, 0, err)
                  == -1)
             return -1;
     }
-    if (r->size > before && qcow2_resize(r->file, before, true, err) == -1)
+    if (r->size > before && qcow2_resize(r->disk, before, true, err) == -1)
         return -1;
-    return qcow2_flush(r->file, err);
+    return qcow2_flush(r->disk, err);
 }
 
 static int
-restore(const struct undo_file *undo, struct qcow2_disk *file,
-        const char *path, struct qcow2_error *err)
+restore(const struct undo_file *undo, struct qcow2_disk *disk,
+        const struct qcow2_file *file, const char *path,
+        struct qcow2_error *err)
 {
     struct restore r = {
-        .undo = undo, .file = file, .path = path,
-        .size = qcow2_get_size(file),
+        .undo = undo, .disk = disk, .file = file, .path = path,
+        .size = qcow2_get_size(disk),
     };
     int ret = check_all(&r, err);
 
@@ -390,19 +393,26 @@ undo_restore(const char *path, const char *image)
 {
     struct disk_args args = DISK_ARGS_INIT;
     int status = EXIT_FAILURE;
-    struct qcow2_disk *file;
+    struct qcow2_disk *disk;
+    struct qcow2_file *file;
     struct undo_file undo;
     struct qcow2_error err;
 
     if (undo_file_read(path, &undo) == -1)
         return EXIT_FAILURE;
+    /* Found once: what is judged is what is written. */
+    file = qcow2_find_file(image, &err);
+    if (!file)
+        report_error(&err);
     args.options.format = QCOW2_FORMAT_RAW;
-    file = disk_open(image, &args, false);
-    if (file) {
-        status = restore(&undo, file, image, &err) == 0
+    args.options.file = file;
+    disk = file ? disk_open(image, &args, false) : NULL;
+    if (disk) {
+        status = restore(&undo, disk, file, image, &err) == 0
                  ? EXIT_SUCCESS : report_error(&err);
-        status = disk_close(file, status);
+        status = disk_close(disk, status);
     }
+    qcow2_file_free(file);
     undo_file_free(&undo);
     return status;
 }

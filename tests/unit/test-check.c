@@ -581,6 +581,31 @@ test_a_file_is_checked_by_its_name(void **state)
     oracle_expect_clean(path);
 }
 
+static void
+test_a_file_that_was_found_is_checked_whatever_its_name_is_now(void **state)
+{
+    struct qcow2_check_options mend = { .repair = QCOW2_REPAIR_LEAKS };
+    const char *path = tmpdir_path("found.qcow2");
+    struct qcow2_file *file, *uri;
+    struct qcow2_check_result r;
+    struct qcow2_error err;
+
+    (void)state;
+    builder_make(path, "cluster 4096; size 1M; data 0-9 1; leak 3");
+    mend.file = file = qcow2_find_file(path, &err);
+    assert_int_equal(rename(path, tmpdir_path("moved.qcow2")), 0);
+    builder_make(path, "cluster 4096; size 1M; data 0-9 1; leak 5");
+    EXPECT_OK(qcow2_check(path, &mend, &r, &err), &err);
+    assert_true(r.leaks == 0 && r.leaks_fixed == 3);
+    oracle_expect_clean(tmpdir_path("moved.qcow2"));
+    qcow2_file_free(file);
+
+    mend.file = uri = qcow2_find_file("nbd://localhost/", &err);
+    assert_int_equal(qcow2_check(path, &mend, &r, &err), -1);
+    assert_int_equal(err.errnum, ENOTSUP);
+    qcow2_file_free(uri);
+}
+
 /* --- Images that were not closed ---------------------------------------- */
 
 static struct qcow2_disk *
@@ -723,6 +748,8 @@ main(void)
         cmocka_unit_test(test_a_repair_ends_where_its_writes_are_refused),
         cmocka_unit_test(test_failed_reads_are_errors_not_damage),
         cmocka_unit_test(test_a_file_is_checked_by_its_name),
+        cmocka_unit_test(
+            test_a_file_that_was_found_is_checked_whatever_its_name_is_now),
         cmocka_unit_test(test_a_repaired_image_can_be_written_at_once),
         cmocka_unit_test(test_writes_after_repair_leave_snapshots_alone),
         cmocka_unit_test(
