@@ -196,7 +196,7 @@ take_from_chunk(struct cache *c)
     return b;
 }
 
-/* The last chunk with free blocks stays, for who comes next. */
+/* Keep the last chunk with free blocks for the next block. */
 static void
 give_to_chunk(struct cache *c, struct block *b)
 {

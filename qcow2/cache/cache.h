@@ -6,7 +6,7 @@
  * instance, decompressed clusters. It knows neither L2 nor refcounts.
  *
  * A dirty block is pinned by the dirty set it stands in, so it can never be
- * evicted before it is written. Who changes a block holds its lock while
+ * evicted before it is written. To change a block, hold its lock while
  * changing it and calling dirty_add; who takes the set copies it under the
  * same lock, so a copy never holds half of a change.
  */
@@ -67,17 +67,17 @@ uint64_t cache_used_bytes(struct cache *c);
 
 /* The block (owner, key), pinned; loads it on a miss, and where several
  * miss at once one loads and the others wait for it. A failed load is not
- * remembered: who waited for it tries again himself. All users of one
+ * remembered: threads that waited for it try again. All users of one
  * (owner, key) give the same size. load NULL: NULL if it is not there, or
- * could not be loaded by whoever tries just now.
+ * another thread that is loading it fails.
  */
 struct block *cache_get(struct cache *c, const void *owner, uint64_t key,
                         uint32_t size, cache_load_fn *load, void *opaque,
                         struct qcow2_error *err);
 
 /* Loads those of the nr blocks (owner, key + i * size) that are not there,
- * neighbours with one call of load. Whoever needs a block that could not be
- * loaded meets the error himself.
+ * neighbours with one call of load. A block that could not be loaded gives its
+ * error to the cache_get that needs it.
  */
 enum { CACHE_MAX_PRELOAD = 16 };
 typedef int cache_load_many_fn(void *opaque, uint64_t key,

@@ -30,7 +30,7 @@ fix_copied(struct check *c, const struct fix *f, uint64_t entry,
         return entry_with_copied(entry, false);
     if (!f->set_copied)
         return alone ? entry : entry_with_copied(entry, false);
-    /* Who mends leaks only touches what leaked. */
+    /* Mending leaks alone touches nothing but leaks. */
     if (alone && (c->options.repair == QCOW2_REPAIR_ALL
                   || settled != check_stored(c, cluster)))
         return entry_with_copied(entry, true);

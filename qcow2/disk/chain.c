@@ -266,7 +266,7 @@ open_and_link(const struct walk *w, const struct naming *n,
     return l;
 }
 
-/* Does the chain end here for who asks? */
+/* Stop opening the chain here? */
 static bool
 is_stop(const struct chain_stop *stop, const struct policy_file *file)
 {

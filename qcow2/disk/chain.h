@@ -7,7 +7,7 @@
 
 #include "disk/pool.h"
 
-/* A file at which a chain ends for who opens it: neither it nor what is
+/* A file at which opening a chain stops: neither it nor what is
  * below it is opened.
  */
 struct chain_stop {
@@ -16,7 +16,7 @@ struct chain_stop {
     /* What was found out: */
     bool reached;           /* the file is in the chain */
     unsigned depth;         /* as a layer: the first backing file has 1 */
-    struct policy_file file;  /* for who opens it himself, and frees this */
+    struct policy_file file;  /* to open it by; the caller frees it */
     enum qcow2_format format;
     bool guessed;           /* raw, as it looks like nothing else */
 };

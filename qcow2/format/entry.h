@@ -2,9 +2,9 @@
 /* entry.h: L1 and L2 entries taken apart and put together, for map.c, which
  * serves from them, and for the check, which judges them.
  *
- * Decoding never fails: what is wrong with an entry is told as flaws. Who
- * serves refuses an entry with any flaw (I7), who checks reports them. Whether
- * a place lies inside the file is for the caller to see.
+ * Decoding never fails: it returns what is wrong with an entry as flaws. The
+ * data path refuses an entry with any flaw (I7), the check reports them. The
+ * caller sees to it that host offsets lie inside the file.
  */
 #ifndef QCOW2_ENTRY_H
 #define QCOW2_ENTRY_H

@@ -208,7 +208,7 @@ resolver_find(struct resolver *r, const struct source_chain *chain,
 
     *m = (struct mapping){ .nr_bytes = nr_bytes };
     *layer = 1;
-    /* Damage anywhere in the window is the affair of who reads there. */
+    /* Leave the error to the reader of that range. */
     if (!b)
         return false;
     places = (const uint64_t *)b->data;

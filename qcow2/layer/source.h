@@ -90,7 +90,7 @@ struct source {
 };
 
 /* A chain is immutable while anybody reads through it; layer 0 is the disk
- * itself. Who owns the layers is chain.c's business.
+ * itself. The layers belong to the caller.
  */
 struct source_chain {
     unsigned nr_layers;

@@ -229,7 +229,7 @@ struct load {
     uint64_t key;
 };
 
-/* What is wrong is told to whoever needs it. */
+/* Errors are met again, and reported, by the lookup that needs the slice. */
 static int
 load_slices(void *opaque, uint64_t key, const struct iovec *vec, int nr)
 {

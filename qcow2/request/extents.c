@@ -79,7 +79,7 @@ extents_get(const struct source_chain *chain, uint64_t guest_off,
 enum {
     /* Deeper chains would fill the cache with what is read ahead. */
     MAX_PRELOAD_LAYERS = 16,
-    /* Who looked at so many bytes likely looks at the next. */
+    /* After so many bytes the caller probably asks for the next. */
     PRELOAD_AFTER_BYTES = 32 << 20,
 };
 

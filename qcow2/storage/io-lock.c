@@ -3,8 +3,8 @@
  *
  * A byte locked shared says what its holder does (LOCK_USES + i) or does
  * not let others do (LOCK_DENIES + i), where i is one of QEMU's permissions.
- * Nobody ever locks exclusively, so taking a byte does not fail for who
- * keeps to this: each takes all its bytes first, and then looks whether
+ * Nobody ever locks exclusively, so taking a byte does not fail for programs
+ * that keep to this: each takes all its bytes first, and then looks whether
  * somebody else's contradict. Of two at once, at least one sees the other.
  */
 #ifdef HAVE_CONFIG_H
@@ -159,8 +159,8 @@ describe_process(const char *pid, char *buf, size_t size)
     snprintf(buf, size, "%s (pid %.20s)", comm[0] ? comm : "a process", pid);
 }
 
-/* Who holds the byte. For this kind of lock the kernel does not tell, so
- * look through the processes we may look into.
+/* Describe the holder of the byte's lock. For this kind of lock the kernel does
+ * not report it, so look through the processes we may look into.
  */
 static void
 describe_holder(int fd, off_t byte, char *buf, size_t size)

@@ -6,8 +6,8 @@
 #include "storage/io.h"
 
 /* Takes the locks; they belong to the open file description of fd and end
- * with it. EBUSY: somebody else has the file open in a way that does not go
- * together with it; the text names him if he can be found. name is the
+ * with it. EBUSY: a conflicting lock is held; the text names the holder if it
+ * can be found. name is the
  * file's, for messages.
  */
 int io_lock_take(int fd, const char *name, enum io_lock lock,

@@ -152,7 +152,7 @@ enum io_lock {
 };
 
 /* Opens a regular file or block device. Where fd is not -1 it is used (a
- * duplicate of it; the caller keeps his) and path is only for messages.
+ * duplicate of it; the caller keeps its own) and path is only for messages.
  * EBUSY when locked by somebody else; the text names the holder if known. A
  * block device that is opened for writing by its name and with a lock is also
  * claimed (O_EXCL): by whatever node, a mount, or another claim, it can be had

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* text.h: UTF-8, for who writes names. */
+/* text.h: UTF-8 in names. */
 #ifndef TEXT_H
 #define TEXT_H
 

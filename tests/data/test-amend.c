@@ -292,7 +292,7 @@ more_zeroes_than_one_expects_are_not_written(void **state)
 }
 
 /* New refcounts are written behind all that is in use; when that fails, what
- * is there is not taken for zeroes by who gets the clusters later. */
+ * is there is not taken for zeroes when the clusters are used again. */
 static void
 a_failure_leaves_nothing_behind_that_shows(void **state)
 {

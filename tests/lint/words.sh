@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # Nothing in the sources is a note to ourselves, or names a place on the
-# machine of whoever wrote it.
+# machine of whoever wrote it; and programs are no persons (CONTRIBUTING.md,
+# "Language").
 
 . ./functions.sh
 cd "$abs_top_srcdir"
@@ -24,3 +25,6 @@ forbid ()
 forbid '\b(TODO|FIXME|XXX|HACK|WIP)\b' "finish this, or open an issue"
 forbid '(^|[^A-Za-z0-9_.*-])/(home|root|work|builds?|Users)/' \
        "this path exists on one machine only"
+forbid '\b(he|him|his|himself|she|her)\b' "a process or a caller is 'it'"
+forbid '(/\*|^ \*|[.:;]) Who [a-z]+s\b|\b(for|by|to) who\b' \
+       "name the subject: the caller, the reader, a thread"

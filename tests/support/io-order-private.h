@@ -37,9 +37,9 @@ struct cluster {
     uint64_t hidden_since;  /* number of the operation since which nothing
                              * shows it; 0: always */
     uint8_t *covered;       /* a bit a byte: durably written since then */
-    bool kept;              /* reserved for who showed it before, and may
-                             * have written it again before that was durable:
-                             * all he shows of it is his */
+    bool kept;              /* reserved for the owner that showed it before,
+                             * which may have written it again before that
+                             * was durable: all of it is the owner's */
 };
 
 enum op_kind { OP_WRITE, OP_ZERO, OP_PUNCH, OP_TRUNCATE };

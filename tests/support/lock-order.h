@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* lock-order.h: asserts the order of the engine's locks that image.h
  * declares, in each thread whenever it takes one: nobody takes an upper one
- * while he holds a lower one, one of the same kind only where that has an
+ * while holding a lower one, one of the same kind only where that has an
  * order of its own (windows of a range lock, upwards), and none of two images
  * at a time. Nobody does I/O, or waits, under what is never held over I/O.
  * So a wrong order is seen without the threads that it would lock up.

@@ -87,7 +87,7 @@ test_two_nodes_of_a_device_have_one_writer(void **state)
     assert_null(open_node(other, false, IO_LOCK_WRITE, &err));
     assert_int_equal(err.errnum, EBUSY);
     assert_non_null(strstr(err.text, "block device"));
-    /* Who takes no locks respects none. */
+    /* A file opened without locks respects none. */
     again = open_node(other, false, IO_LOCK_NONE, &err);
     EXPECT(again, "%s", err.text);
     io_close(again);

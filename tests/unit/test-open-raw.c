@@ -166,7 +166,7 @@ test_probed_raw_disk_does_not_become_another_format(void **state)
     EXPECT_OK(qcow2_zero(disk, 4096, 0, 0, &err), &err);
     EXPECT_OK(qcow2_close(disk, &err), &err);
 
-    /* Who says raw means it. */
+    /* A format of raw that is given is final. */
     disk = open_mem(m, NULL, &said_raw);
     EXPECT_OK(qcow2_pwrite(disk, "QFI\xfb\0\0\0\3", 8, 0, 0, &err), &err);
     EXPECT_OK(qcow2_close(disk, &err), &err);

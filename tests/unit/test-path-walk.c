@@ -98,7 +98,7 @@ test_below_is_what_was_come_through_or_lies_there(void **state)
     dir_put(other);
 }
 
-/* Links of /proc are followed to what is open there for who is trusted; for
+/* Links of /proc are followed to what is open there in trusted names; for
  * others they are text. */
 static void
 test_descriptors_are_found_by_their_links(void **state)

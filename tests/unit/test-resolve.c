@@ -179,7 +179,7 @@ a_window_costs_a_lookup_for_each_piece_of_a_layer(void **state)
     stack_free(s);
 }
 
-/* Damage is met by who reads it, and nobody else. */
+/* Damage fails the reads that meet it, and no others. */
 static void
 a_failure_concerns_its_place_alone(void **state)
 {
