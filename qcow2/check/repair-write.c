@@ -36,6 +36,24 @@ cancelled(const struct check *c, struct qcow2_error *err)
                      "done; it can be run again", c->io->name);
 }
 
+/* Puts what is held back over what the file has: both will be undone, one
+ * after the other. */
+static void
+overlay_pending(const struct pending *p, unsigned char *buf, size_t nr_bytes,
+                uint64_t host_off)
+{
+    for (size_t i = 0; p && i < p->nr; i++) {
+        const struct pending_write *w = &p->writes[i];
+        uint64_t from = max_u64(host_off, w->host_off);
+        uint64_t to = min_u64(host_off + nr_bytes,
+                              w->host_off + w->nr_bytes);
+
+        if (from < to)
+            memcpy(buf + (from - host_off),
+                   (const char *)w->bytes + (from - w->host_off), to - from);
+    }
+}
+
 /* Announces what will be written, and what it will be written over. */
 static int
 announce(struct check *c, const char *why, const void *buf, size_t nr_bytes,
@@ -55,6 +73,7 @@ announce(struct check *c, const char *why, const void *buf, size_t nr_bytes,
     if (io_get_size(c->io, &w.file_size, err) == -1
         || io_pread(c->io, old_bytes, nr_bytes, host_off, err) == -1)
         return -1;
+    overlay_pending(c->pending, old_bytes, nr_bytes, host_off);
     if (c->pending)
         w.file_size = max_u64(w.file_size, c->pending->end);
     return c->options.write(c->options.opaque, &w) != 0 ? cancelled(c, err)

@@ -3,6 +3,7 @@
  * they overwrite is durable, and can be cancelled between them.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "builder.h"
@@ -26,6 +27,21 @@ same_bytes(struct mem *a, struct mem *b)
     return nr_a == nr_b && memcmp(bytes_a, bytes_b, nr_a) == 0;
 }
 
+/* What is announced to be overwritten is what all writes announced before
+ * leave there, made or not: they are undone one after the other. */
+static void
+expect_old_bytes(const struct record *r, const struct qcow2_repair_write *w,
+                 struct io *io)
+{
+    unsigned char *before = malloc(w->nr_bytes);
+
+    assert_int_equal(io_pread(io, before, w->nr_bytes, w->host_off, NULL), 0);
+    EXPECT(memcmp(before, w->old_bytes, w->nr_bytes) == 0, "write %u (%s) at "
+           "%llu: not the bytes that are there before", r->nr_writes, w->why,
+           (unsigned long long)w->host_off);
+    free(before);
+}
+
 static int
 record_write(void *opaque, const struct qcow2_repair_write *w)
 {
@@ -34,6 +50,7 @@ record_write(void *opaque, const struct qcow2_repair_write *w)
     uint64_t size;
 
     r->nr_writes++;
+    expect_old_bytes(r, w, io);
     EXPECT(same_bytes(r->image, r->allowed), "write %u: the image was "
            "changed before that was settled", r->nr_writes);
     assert_int_equal(io_get_size(io, &size, NULL), 0);
@@ -69,15 +86,20 @@ static const char many_defects[] =
     "cluster 512; refcount-bits 64; size 4M; data 0-7000 1;"
     "poke reftable[3] = 0";
 
+/* Refcounts of neighbours are lowered in one byte, one by one. */
+static const char shared_neighbours[] =
+    "cluster 512; refcount-bits 2; size 16M; data 0-20 1;"
+    "poke l2[3] = @l1; poke l2[4] = @l1+512; poke l2[5] = @l1+1024";
+
 static struct mem *
-image_of_defects(void)
+image_of(const char *recipe)
 {
     struct builder *b = builder_new();
     size_t nr_bytes;
     const unsigned char *bytes;
     struct mem *image;
 
-    builder_add(b, "%s", many_defects);
+    builder_add(b, "%s", recipe);
     bytes = builder_bytes(b, &nr_bytes);
     image = mem_new(bytes, nr_bytes);
     builder_free(b);
@@ -124,7 +146,7 @@ repair_recorded(struct mem *image, unsigned cancel_at, struct record *r,
 static void
 test_writes_are_settled_together_and_before_they_are_made(void **state)
 {
-    struct mem *image = image_of_defects();
+    struct mem *image = image_of(many_defects);
     struct qcow2_error err;
     struct record r;
 
@@ -137,9 +159,22 @@ test_writes_are_settled_together_and_before_they_are_made(void **state)
 }
 
 static void
+test_announced_writes_build_on_each_other(void **state)
+{
+    struct mem *image = image_of(shared_neighbours);
+    struct qcow2_error err;
+    struct record r;
+
+    (void)state;
+    EXPECT_OK(repair_recorded(image, 0, &r, &err), &err);
+    expect_clean(image);
+    mem_free(image);
+}
+
+static void
 test_a_repair_can_be_cancelled_and_run_again(void **state)
 {
-    struct mem *image = image_of_defects();
+    struct mem *image = image_of(many_defects);
     struct qcow2_error err;
     struct record r;
 
@@ -160,6 +195,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(
             test_writes_are_settled_together_and_before_they_are_made),
+        cmocka_unit_test(test_announced_writes_build_on_each_other),
         cmocka_unit_test(test_a_repair_can_be_cancelled_and_run_again),
     };
 
