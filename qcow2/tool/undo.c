@@ -17,7 +17,9 @@ struct stretch {
 };
 
 struct undo {
-    const char *path;
+    const char *path, *name;    /* the latter in dir_fd */
+    int dir_fd;
+    bool named;                 /* the name is durable */
     FILE *file;
     bool failed;                /* reported */
     uint64_t nr_writes, size_after;
@@ -25,27 +27,60 @@ struct undo {
     size_t nr_metadata;
 };
 
+/* The directory stays open: the name in it must become durable, and may have
+ * to be removed again. */
+static int
+open_dir(struct undo *u)
+{
+    const char *slash = strrchr(u->path, '/');
+    CLEANUP_FREE char *dir = NULL;
+
+    u->name = slash ? slash + 1 : u->path;
+    dir = slash ? strndup(u->path, slash == u->path ? 1 : slash - u->path)
+                : strdup(".");
+    u->dir_fd = open(check_memory(dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return u->dir_fd == -1 ? -1 : 0;
+}
+
+static int
+make_file(struct undo *u)
+{
+    int fd = openat(u->dir_fd, u->name,
+                    O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+    if (fd == -1)
+        return -1;
+    u->file = fdopen(fd, "w");
+    if (u->file && fwrite(undo_magic, sizeof undo_magic, 1, u->file) == 1)
+        return 0;
+    if (!u->file)
+        close(fd);
+    unlinkat(u->dir_fd, u->name, 0);
+    return -1;
+}
+
+static void
+undo_free(struct undo *u)
+{
+    if (u->dir_fd != -1)
+        close(u->dir_fd);
+    free(u->metadata);
+    free(u);
+}
+
 struct undo *
 undo_create(const char *path)
 {
     struct undo *u = check_memory(calloc(1, sizeof *u));
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
     u->path = path;
-    u->file = fd == -1 ? NULL : fdopen(fd, "w");
-    if (!u->file
-        || fwrite(undo_magic, sizeof undo_magic, 1, u->file) != 1) {
-        undo_complain(path, "cannot create");
-        if (u->file)
-            fclose(u->file);
-        else if (fd != -1)
-            close(fd);
-        if (fd != -1)
-            unlink(path);
-        free(u);
-        return NULL;
-    }
-    return u;
+    if (open_dir(u) == 0 && make_file(u) == 0)
+        return u;
+    undo_complain(path, "cannot create");
+    if (u->file)
+        fclose(u->file);
+    undo_free(u);
+    return NULL;
 }
 
 void
@@ -129,12 +164,24 @@ undo_record(struct undo *u, const struct qcow2_repair_write *w)
     return put(u, &head, w->old_bytes, w->new_bytes, w->nr_bytes);
 }
 
+/* A file that nobody can find after a power cut undoes nothing. Some file
+ * systems cannot flush a directory, and do not need to. */
+static int
+settle_name(struct undo *u)
+{
+    if (!u->named && fsync(u->dir_fd) == -1 && errno != EINVAL)
+        return -1;
+    u->named = true;
+    return 0;
+}
+
 int
 undo_settle(struct undo *u)
 {
     if (u->failed)
         return -1;
-    if (fflush(u->file) == 0 && fsync(fileno(u->file)) == 0)
+    if (fflush(u->file) == 0 && fsync(fileno(u->file)) == 0
+        && settle_name(u) == 0)
         return 0;
     u->failed = true;
     return undo_complain(u->path, "cannot write");
@@ -157,8 +204,7 @@ undo_close(struct undo *u, bool finished)
     if (fclose(u->file) == EOF && r == 0)
         r = undo_complain(u->path, "cannot write");
     if (u->nr_writes == 0)
-        unlink(u->path);
-    free(u->metadata);
-    free(u);
+        unlinkat(u->dir_fd, u->name, 0);
+    undo_free(u);
     return r;
 }

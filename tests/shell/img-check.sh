@@ -69,6 +69,20 @@ expect_status 0 qcow2_img check -r all damage.qcow2
 expect_status 0 qcow2_img check --restore all.undo damage.qcow2
 cmp damage.qcow2 damage.before
 
+# The undo file, its name too, is durable before the image changes.
+if strace true >/dev/null 2>&1; then
+    mkdir kept
+    strace -f -y -e trace=fsync,pwritev,pwrite64 -o calls \
+        "$abs_top_builddir/qcow2/tool/qcow2-img" check -q -r all \
+        --undo=kept/all.undo damage.qcow2
+    sed -nE 's/^[0-9]+ +(fsync|pwrite)[^/]*[^>]*\/([^/>]*)>.*/\1 \2/p' calls |
+        uniq | head -n 3 >order
+    printf '%s\n' 'fsync all.undo' 'fsync kept' 'pwrite damage.qcow2' |
+        diff - order || fail "not in this order: $(cat calls)"
+    expect_status 0 qcow2_img check --restore kept/all.undo damage.qcow2
+    cmp damage.qcow2 damage.before
+fi
+
 # An undo file that was cut short by a crash: the last write was not done.
 head -c "$(($(stat -c %s all.undo) - 1))" all.undo >short.undo
 expect_status 0 qcow2_img check --restore short.undo damage.qcow2
