@@ -19,14 +19,22 @@ static const struct {
       "image" },
     { QCOW2_HINT_VERSION_3, "'qcow2-img amend -o compat=1.1' makes it "
       "version 3" },
+    { QCOW2_HINT_BACKING, "backing=FILENAME uses another file" },
+    { QCOW2_HINT_BACKING_FORMAT, "backing-format=qcow2 or backing-format=raw "
+      "says what it is" },
+    { QCOW2_HINT_DECLARE_FORMAT, "'qcow2-img rebase -u -b NAME -F FORMAT "
+      "IMAGE' declares it in the image above" },
 };
 
 void
 report_error(const char *before, const struct qcow2_error *err)
 {
-    char words[512] = "";
+    char words[1536] = "";
     size_t len = 0;
 
+    if (err->hints & QCOW2_HINT_ALLOW)
+        len = snprintf(words, sizeof words, "; allow=%s allows it",
+                       err->place[0] ? err->place : "DIRECTORY");
     for (size_t i = 0; i < sizeof remedies / sizeof remedies[0]; i++)
         if (err->hints & remedies[i].hint && len < sizeof words)
             len += snprintf(words + len, sizeof words - len, "; %s",

@@ -45,15 +45,23 @@ enum qcow2_hint {
     QCOW2_HINT_VERSION_3 = 1 << 6, /* amend the image to version 3 */
     QCOW2_HINT_MUCH = 1 << 7,      /* may_write_much of qcow2_amend */
     QCOW2_HINT_SNAPSHOTS = 1 << 8, /* QCOW2_SNAPSHOTS_KEEP or _CHANGE */
+    QCOW2_HINT_ALLOW = 1 << 9,     /* options.allow with the error's place */
+    QCOW2_HINT_BACKING = 1 << 10,  /* options.backing */
+    QCOW2_HINT_BACKING_FORMAT = 1 << 11, /* options.backing_format */
+    QCOW2_HINT_DECLARE_FORMAT = 1 << 12, /* declare it in the image above, by
+                                          * a rebase with header_only */
 };
 
 /* An errno, one sentence without a final newline, and what helps (a mask of
  * enum qcow2_hint, 0 if nothing does). Names that come from an image are
- * escaped in the text: it is safe on a terminal.
+ * escaped in the text: it is safe on a terminal. place is set with
+ * QCOW2_HINT_ALLOW: the directory or URI as a word for a shell, in quotes if
+ * it needs them; "" if it has bytes that cannot be shown, or too many.
  */
 struct qcow2_error {
     int errnum;
     unsigned hints;
+    char place[512];
     char text[1024];
 };
 
@@ -155,9 +163,12 @@ struct qcow2_options {
      * directory of the image that names them (of its file, not of a link; a
      * block device has none), or below one of these. "/" allows every local
      * path, "/proc/self/fd/N" what is open there, an NBD URI those that begin
-     * with it. */
+     * with it, and a file that one file. trust_backing: the user chose the
+     * name that the disk itself has for its backing file, so that it needs
+     * none of this. */
     const char *const *allow;
     size_t nr_allow;
+    bool trust_backing;
 
     bool no_discard;          /* trim and freed clusters keep host space */
     enum qcow2_detect_zeroes detect_zeroes;
@@ -355,7 +366,8 @@ struct qcow2_create_options {
     bool backing_unchecked;   /* it need not be there: it is not opened */
     bool overwrite;           /* an existing file may be replaced */
     enum qcow2_preallocation prealloc; /* without backing */
-    const char *const *allow; /* as in qcow2_options, to check backing */
+    const char *const *allow; /* as in qcow2_options, for what backing names
+                               * in turn: the user chose backing itself */
     size_t nr_allow;
 };
 

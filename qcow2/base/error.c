@@ -29,6 +29,7 @@ error_set(struct qcow2_error *err, int errnum, const char *fmt, ...)
         return -1;
     err->errnum = errnum;
     err->hints = 0;
+    err->place[0] = '\0';
     va_start(ap, fmt);
     set_text(err, fmt, ap);
     va_end(ap);
@@ -45,6 +46,7 @@ error_set_errno(struct qcow2_error *err, int errnum, const char *fmt, ...)
         return -1;
     err->errnum = errnum;
     err->hints = 0;
+    err->place[0] = '\0';
     va_start(ap, fmt);
     set_text(err, fmt, ap);
     va_end(ap);
@@ -80,6 +82,14 @@ error_hint(struct qcow2_error *err, unsigned hints)
     if (err)
         err->hints |= hints;
     return -1;
+}
+
+int
+error_hint_place(struct qcow2_error *err, const char *place)
+{
+    if (err && !escape_for_shell(err->place, sizeof err->place, place))
+        err->place[0] = '\0';
+    return error_hint(err, QCOW2_HINT_ALLOW);
 }
 
 int

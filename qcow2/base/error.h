@@ -25,6 +25,9 @@ int error_prefix(struct qcow2_error *err, const char *fmt, ...)
 /* Adds a mask of enum qcow2_hint to an error that is set. Returns -1. */
 int error_hint(struct qcow2_error *err, unsigned hints);
 
+/* Adds QCOW2_HINT_ALLOW for a directory or URI. Returns -1. */
+int error_hint_place(struct qcow2_error *err, const char *place);
+
 /* Does the error say that the storage is full: ENOSPC, or EDQUOT? */
 bool error_is_no_space(const struct qcow2_error *err);
 

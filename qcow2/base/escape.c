@@ -83,3 +83,30 @@ escape_controls(char *text, size_t size)
         text[len] = '\0';
     }
 }
+
+/* Does s mean itself to every shell? */
+static bool
+is_plain_word(const char *s)
+{
+    return *s && strspn(s, "abcdefghijklmnopqrstuvwxyz"
+                           "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                           "0123456789/._-+:@%,") == strlen(s);
+}
+
+bool
+escape_for_shell(char *out, size_t size, const char *s)
+{
+    const char *quote = is_plain_word(s) ? "" : "'";
+    size_t len = snprintf(out, size, "%s", quote);
+
+    for (; *s; s++) {
+        if (*s < ' ' || *s > '~')
+            return false;
+        if (len < size)
+            len += snprintf(out + len, size - len, "%s%c",
+                            *s == '\'' ? "'\\'" : "", *s);
+    }
+    if (len < size)
+        len += snprintf(out + len, size - len, "%s", quote);
+    return len < size;
+}

@@ -3,6 +3,7 @@
 #ifndef QCOW2_ESCAPE_H
 #define QCOW2_ESCAPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -21,6 +22,12 @@ const char *escape_bytes(char out[ESCAPE_SIZE], const void *bytes,
  * nothing. What no longer fits is cut off at the end.
  */
 void escape_controls(char *text, size_t size);
+
+/* Writes s to out, a buffer of size bytes, as one word for a shell: in single
+ * quotes where it needs them. false if s has anything but printable ASCII, or
+ * does not fit.
+ */
+bool escape_for_shell(char *out, size_t size, const char *s);
 
 /* The string s escaped; lives as long as the enclosing block. */
 #define ESCAPED(s)                                                      \

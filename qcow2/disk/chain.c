@@ -138,8 +138,6 @@ static int
 settle_format(const struct walk *w, const struct naming *n, struct io *io,
               enum qcow2_format *format, struct qcow2_error *err)
 {
-    char how[2 * ESCAPE_SIZE + 64] = "backing-format=qcow2 or "
-                                     "backing-format=raw";
     unsigned char start[PROBE_BYTES];
     const char *looks_like;
     uint64_t size;
@@ -154,13 +152,12 @@ settle_format(const struct walk *w, const struct naming *n, struct io *io,
     looks_like = qcow2_probe(start, min_u64(size, sizeof start));
     if (!looks_like)
         return 0;
-    if (w->above)
-        snprintf(how, sizeof how, "qemu-img rebase -u -b %s -F FORMAT %s",
-                 ESCAPED(n->name), ESCAPED(path_above(w)));
-    return error_set(err, EPERM, "refused: it looks like %s, but nothing "
-                     "says that this is its format, and a guest with it as "
-                     "raw disk could have written that; %s says what it is",
-                     looks_like, how);
+    error_set(err, EPERM, "refused: it looks like %s, but nothing says that "
+              "this is its format, and a guest with it as raw disk could "
+              "have written that", looks_like);
+    if (!w->above)
+        error_hint(err, QCOW2_HINT_BACKING_FORMAT);
+    return n->trusted ? -1 : error_hint(err, QCOW2_HINT_DECLARE_FORMAT);
 }
 
 static int
@@ -297,6 +294,24 @@ stop_at(const struct walk *w, const struct naming *n, struct policy_file *file,
     return 0;
 }
 
+/* Only the file directly below the disk can be replaced by another. */
+static int
+find_file(struct walk *w, const struct naming *n, struct policy_file *file,
+          struct qcow2_error *err)
+{
+    if (n->trusted)
+        return policy_trust(n->name, file, err);
+    if (w->above)
+        return policy_resolve(&w->above->place, n->name, &w->allow, file,
+                              err);
+    if (w->options->trust_backing)
+        return policy_trust_name(w->disk_place, n->name, file, err);
+    if (policy_resolve(w->disk_place, n->name, &w->allow, file, err) == 0)
+        return 0;
+    return err && err->errnum == EPERM ? error_hint(err, QCOW2_HINT_BACKING)
+                                       : -1;
+}
+
 /* Steps to the layer below w->above, opening it if need be. A layer that is
  * shared brings those below it along; but what another disk may open, this
  * one may not necessarily, so the path policy decides on every name again.
@@ -312,12 +327,7 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
     if (w->depth == MAX_CHAIN_DEPTH)
         return error_set(err, EIO, "the backing chain has more than %d "
                          "layers", MAX_CHAIN_DEPTH);
-    if (n->trusted)
-        r = policy_trust(n->name, &file, err);
-    else
-        r = policy_resolve(w->above ? &w->above->place : w->disk_place,
-                         n->name, &w->allow, &file, err);
-    if (r == -1)
+    if (find_file(w, n, &file, err) == -1)
         return -1;
     if (is_stop(w->stop, &file))
         return stop_at(w, n, &file, err);

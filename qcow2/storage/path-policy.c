@@ -118,8 +118,7 @@ check_plain_path(const char *name, struct qcow2_error *err)
         return 0;
     escape_bytes(scheme, name, strcspn(name, ":"));
     return error_set(err, EPERM, "refused: only plain paths are opened, and "
-                     "its name begins with '%s:'; backing=FILE names a local "
-                     "file instead", scheme);
+                     "its name begins with '%s:'", scheme);
 }
 
 /* Fills *file for a URI. */
@@ -159,9 +158,8 @@ check_uri(const char *uri, const struct policy_allow *allow,
         if (io_nbd_is_uri(allow->names[i])
             && uri_begins_with(uri, allow->names[i]))
             return 0;
-    return error_set(err, EPERM, "refused: '%s' is not a local file; "
-                     "allow=URI allows what begins with a URI, backing=FILE "
-                     "names another file", ESCAPED(uri));
+    error_set(err, EPERM, "refused: '%s' is not a local file", ESCAPED(uri));
+    return error_hint_place(err, uri);
 }
 
 int
@@ -171,8 +169,8 @@ policy_allow_init(struct policy_allow *allow, const char *const *names,
     *allow = (struct policy_allow){ .names = names, .nr = nr };
     for (size_t i = 0; i < nr; i++)
         if (has_protocol(names[i]) && !io_nbd_is_uri(names[i]))
-            return error_set(err, ENOTSUP, "allow=%s: only local "
-                             "directories and NBD URIs are supported",
+            return error_set(err, ENOTSUP, "'%s' cannot be allowed: only "
+                             "local directories and NBD URIs can",
                              ESCAPED(names[i]));
     return 0;
 }
@@ -186,8 +184,8 @@ policy_allow_free(struct policy_allow *allow)
     *allow = (struct policy_allow){ .nr = 0 };
 }
 
-/* The directory that the i-th one of allow names, which is the user's word;
- * NULL, with *err set, if there is none. */
+/* The directory (or file) that the i-th one of allow names, which is the
+ * user's word; NULL, with *err set, if there is none. */
 static struct dir *
 allowed_dir(struct policy_allow *allow, size_t i, struct qcow2_error *err)
 {
@@ -200,11 +198,12 @@ allowed_dir(struct policy_allow *allow, size_t i, struct qcow2_error *err)
         return NULL;
     }
     if (!allow->dirs[i]) {
-        fd = open(allow->names[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+        fd = open(allow->names[i], O_PATH | O_CLOEXEC);
         allow->dirs[i] = dir_new(fd);
     }
     if (!allow->dirs[i])
-        error_set_errno(err, errno, "allow=%s", ESCAPED(allow->names[i]));
+        error_set_errno(err, errno, "the directory that is allowed, '%s'",
+                        ESCAPED(allow->names[i]));
     return allow->dirs[i];
 }
 
@@ -233,35 +232,44 @@ is_allowed(const struct path_walk *w, const struct policy_place *from,
         if (io_nbd_is_uri(allow->names[i]))
             continue;
         dir = allowed_dir(allow, i, err);
-        r = dir ? is_below(w, dir, err) : -1;
+        if (dir && dir->dev == w->st.st_dev && dir->ino == w->st.st_ino)
+            r = 1; /* the file itself */
+        else
+            r = dir ? is_below(w, dir, err) : -1;
     }
     return r;
 }
 
-static int
-refuse(const struct policy_place *from, const char *path,
-       struct qcow2_error *err)
+static const char *
+why_refused(const struct policy_place *from)
 {
-    CLEANUP_FREE char *home = from->home ? path_of_fd(from->home->fd) : NULL;
-
     switch (from->kind) {
     case GATE_FILE:
-        return error_set(err, EPERM, "refused: '%s' lies outside the "
-                         "directory of the image, '%s'; allow=DIR allows a "
-                         "directory, backing=FILE the file", ESCAPED(path),
-                         ESCAPED(home ? home : "?"));
+        return "lies outside the directory of the image";
     case GATE_DEVICE:
-        return error_set(err, EPERM, "refused: '%s': an image on a block "
-                         "device has no directory of its own; allow=DIR "
-                         "allows a directory, backing=FILE the file",
-                         ESCAPED(path));
+        return "is named by an image on a block device, which has no "
+               "directory of its own";
     case GATE_REMOTE:
     case GATE_UNNAMED:
         break;
     }
-    return error_set(err, EPERM, "refused: '%s': the image lies in no "
-                     "directory; allow=DIR allows one, backing=FILE the file",
-                     ESCAPED(path));
+    return "is named by an image that lies in no directory";
+}
+
+/* path: of the file that was found, which its directory would allow. */
+static int
+refuse(const struct policy_place *from, char *path, struct qcow2_error *err)
+{
+    CLEANUP_FREE char *home = from->home ? path_of_fd(from->home->fd) : NULL;
+    char *slash = strrchr(path, '/');
+
+    error_set(err, EPERM, "refused: '%s' %s%s%s%s", ESCAPED(path),
+              why_refused(from), home ? ", '" : "", home ? ESCAPED(home) : "",
+              home ? "'" : "");
+    if (!slash)
+        return -1;
+    slash[slash == path] = '\0';
+    return error_hint_place(err, path);
 }
 
 static int

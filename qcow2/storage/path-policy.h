@@ -41,8 +41,8 @@ void policy_place_copy(struct policy_place *to,
                        const struct policy_place *from);
 void policy_place_free(struct policy_place *place);
 
-/* Directories and URIs that images may name files below, besides their own.
- * Directories are opened when they are first needed, and once.
+/* Directories and URIs that images may name files below, besides their own,
+ * and single files. They are opened when they are first needed, and once.
  */
 struct policy_allow {
     const char *const *names;

@@ -5,19 +5,6 @@
 
 #include "tool.h"
 
-/* The engine's hints are written as the plugin's parameters are; here they
- * are options.
- */
-static const struct {
-    const char *from, *to;
-} hints[] = {
-    { "allow=", "--allow=" },
-    { "backing=", "--backing=" },
-    { "backing-format=", "--backing-format=" },
-    { "qemu-img rebase", "qcow2-img rebase" },
-    { "by qemu-img convert", "by qcow2-img convert" },
-};
-
 /* Harmless on a terminal, whatever was not escaped before. */
 void
 report_text(const char *fmt, va_list ap)
@@ -61,15 +48,6 @@ report_warning(const char *fmt, ...)
     va_end(ap);
 }
 
-/* Is s + at where a word may begin? */
-static bool
-begins_word(const char *s, size_t at)
-{
-    char before = at > 0 ? s[at - 1] : ' ';
-
-    return before == ' ' || before == '(' || s[at] == ' ';
-}
-
 /* A remedy in the words of this program. option: the verb must have it for
  * the remedy to be one; 0: another verb does it.
  */
@@ -90,11 +68,21 @@ static const struct {
       "the image what they need first, --change-snapshots accepts it" },
     { QCOW2_HINT_VERSION_3, 0, "'qcow2-img amend -o compat=1.1' makes it "
       "version 3" },
+    { QCOW2_HINT_BACKING, KEY_BACKING, "--backing=FILE uses another file" },
+    { QCOW2_HINT_BACKING_FORMAT, KEY_BACKING_FORMAT, "--backing-format=qcow2 "
+      "or --backing-format=raw says what it is" },
+    { QCOW2_HINT_DECLARE_FORMAT, 0, "'qcow2-img rebase -u -b NAME -F FORMAT "
+      "IMAGE' declares it in the image above" },
 };
 
 static void
-print_remedies(unsigned wanted)
+print_remedies(const struct qcow2_error *err)
 {
+    const char *place = err->place[0] ? err->place : "DIR";
+    unsigned wanted = err->hints;
+
+    if (wanted & QCOW2_HINT_ALLOW && args_accept(KEY_ALLOW))
+        fprintf(stderr, "; --allow=%s allows it", place);
     for (size_t i = 0; i < sizeof remedies / sizeof remedies[0]; i++)
         if (wanted & remedies[i].hint
             && (remedies[i].option == 0 || args_accept(remedies[i].option)))
@@ -104,25 +92,9 @@ print_remedies(unsigned wanted)
 int
 report_error(const struct qcow2_error *err)
 {
-    const char *s = err->text;
-
     fflush(stdout);
-    fputs("qcow2-img: ", stderr);
-    for (size_t i = 0; s[i];) {
-        size_t h, nr = sizeof hints / sizeof hints[0];
-
-        for (h = 0; h < nr; h++)
-            if (begins_word(s, i)
-                && strncmp(s + i, hints[h].from, strlen(hints[h].from)) == 0)
-                break;
-        if (h == nr) {
-            fputc(s[i++], stderr);
-        } else {
-            fputs(hints[h].to, stderr);
-            i += strlen(hints[h].from);
-        }
-    }
-    print_remedies(err->hints);
+    fprintf(stderr, "qcow2-img: %s", err->text);
+    print_remedies(err);
     fputc('\n', stderr);
     return EXIT_FAILURE;
 }

@@ -82,7 +82,7 @@ case("json-many", plain, 'json:{"driver":"quorum","vote-threshold":1,'
 case("file-protocol", plain, "file:" + raw)
 case("file-uri", plain, "file://" + raw)
 case("nbd-protocol", plain, "nbd:unix:%s/socket" % OUTSIDE)
-case("nbd-uri", "allow=URI", "nbd+unix:///?socket=%s/socket" % OUTSIDE)
+case("nbd-uri", "not.a.local.file", "nbd+unix:///?socket=%s/socket" % OUTSIDE)
 case("fat-directory", plain, "fat:rw:" + OUTSIDE)
 case("host-device", plain, "host_device:/dev/zero")
 

@@ -82,5 +82,5 @@ END
 mkdir empty
 [ -z "$(qcow2_img chain empty)" ] || fail "something is in nothing"
 refuses 'No such file' qcow2_img chain nowhere
-refuses '--allow=DIR|No such file' qcow2_img chain images/lost.qcow2
+refuses '--allow=/|No such file' qcow2_img chain images/lost.qcow2
 refuses 'loop' qcow2_img chain images/loop.qcow2

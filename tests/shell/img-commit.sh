@@ -149,7 +149,7 @@ mv base elsewhere
 qemu-img rebase -q -u -b "$tmp/elsewhere/base" -F qcow2 overlay.qcow2
 mkdir sub
 mv overlay.qcow2 sub
-refuses '--allow=DIR' qcow2_img commit sub/overlay.qcow2
+refuses '--allow=/' qcow2_img commit sub/overlay.qcow2
 cmp elsewhere/base base.before
 qcow2_img commit -q --allow elsewhere sub/overlay.qcow2
 reads_as_expected elsewhere/base

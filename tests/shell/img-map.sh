@@ -42,7 +42,7 @@ qcow2_img map --backing none over.qcow2 >out
 qemu-img rebase -q -u -b "$tmp/elsewhere/base.raw" -F raw over.qcow2
 mkdir sub
 mv over.qcow2 sub
-refuses '--allow=DIR' qcow2_img map sub/over.qcow2
+refuses '--allow=/' qcow2_img map sub/over.qcow2
 qcow2_img map --allow elsewhere sub/over.qcow2 >/dev/null
 qcow2_img map --allow / sub/over.qcow2 >/dev/null
 

@@ -73,6 +73,18 @@ expect_refused(const char *path, const struct qcow2_options *options,
            err.errnum, err.text);
 }
 
+/* Of the refusal to open "a/top". */
+static void
+expect_hints(const struct qcow2_options *options, unsigned hints,
+             const char *place)
+{
+    struct qcow2_error err = { 0 };
+
+    EXPECT(!qcow2_open(tmpdir_path("a/top"), options, &err), "opened");
+    EXPECT(err.hints == hints, "hints %x: %s", err.hints, err.text);
+    assert_string_equal(err.place, place);
+}
+
 static void
 expect_byte(struct qcow2_disk *disk, uint64_t off, unsigned char want)
 {
@@ -162,7 +174,7 @@ test_allowed_uris_are_refused_before_they_are_needed(void **state)
     options.allow = allow;
     options.nr_allow = 1;
     expect_refused(tmpdir_path("a/image"), &options, ENOTSUP,
-                   "allow=https://localhost");
+                   "'https://localhost' cannot be allowed");
 }
 
 static void
@@ -319,6 +331,31 @@ test_undeclared_raw_is_taken(void **state)
     qcow2_close(disk, NULL);
 }
 
+/* What is named further down cannot be replaced by another file. */
+static void
+test_refusals_have_the_hints_that_help(void **state)
+{
+    struct qcow2_options options = readonly;
+    char *outside = strdup(tmpdir_path("b"));
+
+    (void)state;
+    make("b/base", "size 1M; data 0");
+    make("a/top", "size 1M; backing ../b/base qcow2");
+    expect_hints(&readonly, QCOW2_HINT_ALLOW | QCOW2_HINT_BACKING, outside);
+    options.trust_backing = true;
+    expect_open("a/top", &options);
+    make("a/mid", "size 1M; backing ../b/base qcow2");
+    make("a/top", "size 1M; backing mid qcow2");
+    expect_hints(&readonly, QCOW2_HINT_ALLOW, outside);
+    expect_hints(&options, QCOW2_HINT_ALLOW, outside);
+    make("a/top", "size 1M; backing vmdk:base qcow2");
+    expect_hints(&readonly, QCOW2_HINT_BACKING, "");
+    make("a/top", "size 1M; backing nbd://host/a?b raw");
+    expect_hints(&readonly, QCOW2_HINT_ALLOW | QCOW2_HINT_BACKING,
+                 "'nbd://host/a?b'");
+    free(outside);
+}
+
 static void
 test_undeclared_format_is_not_guessed(void **state)
 {
@@ -329,8 +366,8 @@ test_undeclared_format_is_not_guessed(void **state)
     make("a/top", "size 1M; backing base");
     expect_refused(tmpdir_path("a/top"), &readonly, EPERM,
                    "looks like qcow2");
-    expect_refused(tmpdir_path("a/top"), &readonly, EPERM,
-                   "backing-format=qcow2 or backing-format=raw");
+    expect_hints(&readonly, QCOW2_HINT_BACKING_FORMAT
+                            | QCOW2_HINT_DECLARE_FORMAT, "");
     options.backing_format = QCOW2_FORMAT_QCOW2;
     expect_open("a/top", &options);
     options.backing_format = QCOW2_FORMAT_RAW;
@@ -348,7 +385,8 @@ test_undeclared_format_further_down_is_settled_in_the_image(void **state)
     make("a/top", "size 1M; backing mid qcow2");
     options.backing_format = QCOW2_FORMAT_QCOW2;
     expect_refused(tmpdir_path("a/top"), &options, EPERM,
-                   "qemu-img rebase -u -b base -F FORMAT ");
+                   "backing file 'base' of '");
+    expect_hints(&options, QCOW2_HINT_DECLARE_FORMAT, "");
 }
 
 static void
@@ -625,6 +663,7 @@ main(void)
         TEST(test_chain_has_a_limit),
         TEST(test_too_few_descriptors_are_told),
         TEST(test_undeclared_raw_is_taken),
+        TEST(test_refusals_have_the_hints_that_help),
         TEST(test_undeclared_format_is_not_guessed),
         TEST(test_undeclared_format_further_down_is_settled_in_the_image),
         TEST(test_declared_raw_is_raw_whatever_it_looks_like),

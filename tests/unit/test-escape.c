@@ -92,6 +92,34 @@ test_what_grows_too_long_is_cut(void **state)
     }
 }
 
+/* Shells agree on what is in single quotes. */
+static void
+test_words_for_a_shell_mean_what_they_were(void **state)
+{
+    static const char *const words[][2] = {
+        { "/srv/bases", "/srv/bases" },
+        { "", "''" },
+        { "/my bases", "'/my bases'" },
+        { "nbd+unix:///?socket=/a", "'nbd+unix:///?socket=/a'" },
+        { "/it's", "'/it'\\''s'" },
+        { "$(x)`y`\\\"", "'$(x)`y`\\\"'" },
+        { "~", "'~'" },
+    };
+    char out[64], small[12];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        assert_true(escape_for_shell(out, sizeof out, words[i][0]));
+        assert_string_equal(out, words[i][1]);
+    }
+    assert_false(escape_for_shell(out, sizeof out, "/a\nb"));
+    assert_false(escape_for_shell(out, sizeof out, "/n\xc3\xa4me"));
+    assert_true(escape_for_shell(small, sizeof small, "/2345678901"));
+    assert_true(escape_for_shell(small, sizeof small, "/ 3456789"));
+    assert_false(escape_for_shell(small, sizeof small, "/23456789012"));
+    assert_false(escape_for_shell(small, sizeof small, "/ 34567890"));
+}
+
 int
 main(void)
 {
@@ -101,6 +129,7 @@ main(void)
         cmocka_unit_test(test_long_names_are_cut_with_a_mark),
         cmocka_unit_test(test_control_characters_become_numbers_in_place),
         cmocka_unit_test(test_what_grows_too_long_is_cut),
+        cmocka_unit_test(test_words_for_a_shell_mean_what_they_were),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
