@@ -369,6 +369,8 @@ struct qcow2_create_options {
     const char *const *allow; /* as in qcow2_options, for what backing names
                                * in turn: the user chose backing itself */
     size_t nr_allow;
+    uint64_t *size_created;   /* set to the virtual size of the new image;
+                               * or NULL */
 };
 
 /* Creates an empty qcow2 image at path. On failure nothing is left behind

@@ -378,6 +378,8 @@ create_target(struct policy_target *t, const struct qcow2_create_options *o,
     }
     if (settle(t, o, &p, &backing, err) == 0)
         io = create_file(t, o->overwrite, mode, &p, err);
+    if (io && o->size_created)
+        *o->size_created = p.hn.size;
     if (backing)
         qcow2_close(backing, NULL);
     free(p.header);

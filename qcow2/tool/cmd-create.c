@@ -18,39 +18,22 @@ static const struct tool_option options[] = {
     OPTION_END,
 };
 
+/* *size: as others print it, the size that was asked for, or else the one
+ * that the image has by its backing file. */
 static int
-create(const char *path, const struct image_args *image,
+create(const char *path, const struct image_args *image, uint64_t *size,
        struct qcow2_error *err)
 {
     struct qcow2_create_options c = image->create;
+
+    *size = c.size;
 
     if (image->format == QCOW2_FORMAT_RAW)
         return qcow2_create_raw(path, c.size, image->prealloc, c.overwrite,
                                 err);
     c.prealloc = image->prealloc;
+    c.size_created = image->has_size ? NULL : size;
     return qcow2_create(path, &c, err);
-}
-
-/* As others print it: the size that was asked for. */
-static int
-tell(const char *path, const struct image_args *image,
-     struct qcow2_error *err)
-{
-    struct qcow2_info_options o = {
-        .format = image->format, .failures = failures,
-    };
-    uint64_t size = image->create.size;
-
-    if (!image->has_size) {
-        struct qcow2_info *info = qcow2_get_info(path, &o, err);
-
-        if (!info)
-            return -1;
-        size = info->virtual_size;
-        qcow2_info_free(info);
-    }
-    image_args_show(image, path, size);
-    return 0;
 }
 
 static void
@@ -76,6 +59,7 @@ run(const struct verb *verb, int argc, char **argv)
     struct qcow2_error err;
     bool quiet = false;
     struct args a;
+    uint64_t size;
     int key, r;
 
     args_start(&a, verb, argc, argv);
@@ -101,9 +85,9 @@ run(const struct verb *verb, int argc, char **argv)
     image_args_check(&image, &a);
     image.create.allow = disk.options.allow;
     image.create.nr_allow = disk.options.nr_allow;
-    r = create(a.operands[0], &image, &err);
+    r = create(a.operands[0], &image, &size, &err);
     if (r == 0 && !quiet)
-        r = tell(a.operands[0], &image, &err);
+        image_args_show(&image, a.operands[0], size);
     disk_args_free(&disk);
     image_args_free(&image);
     return r == 0 ? EXIT_SUCCESS : report_error(&err);

@@ -369,12 +369,14 @@ test_size_of_raw_base_is_rounded_up(void **state)
     unsigned char byte;
     struct qcow2_error err;
     struct qcow2_disk *disk;
+    uint64_t size = 0;
 
     (void)state;
     tmpdir_write_file(tmpdir_path("base"), "QFI\xfb and more", 13);
     create(path, &(struct qcow2_create_options){
                .size_from_backing = true, .backing = "base",
-               .backing_format = QCOW2_FORMAT_RAW });
+               .backing_format = QCOW2_FORMAT_RAW, .size_created = &size });
+    assert_int_equal(size, 512);
     expect_size(path, 512);
     expect_info(path, "backing file format: raw");
     disk = open_readonly(path);
