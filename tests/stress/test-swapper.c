@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-swapper: a thread exchanges files, directories and links under all that
- * opens files by name. Nothing outside the directory may be opened or changed,
- * and a file that was found is the one that is read. TEST_ROUNDS makes other
- * runs, SWAPPER_SECONDS longer ones (`make check-swapper`).
+ * opens files by name: the engine, qcow2-img and the server. Nothing outside
+ * the directory may be opened or changed, and a file that was found is the one
+ * that is read. TEST_ROUNDS makes other runs, SWAPPER_SECONDS longer ones
+ * (`make check-swapper`).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,9 @@
 #include "tmpdir.h"
 
 enum { SIZE = 65536, SECRET = 0x5e, ROUNDS = 150 };
+
+/* Rounds between two runs of a program, which take longer. */
+enum { TOOL_EVERY = 5, SERVER_EVERY = 40 };
 
 /* What is exchanged in root: each is at one of its two names. */
 static const char *const pairs[][2] = {
@@ -48,13 +52,15 @@ struct known {
     unsigned char byte;
 };
 
+enum { NR_VERBS = 7 };
+
 struct scene {
     struct swapper swapper;
     int root_fd, allowed_fd, watch;
     char root[512];
     struct known known[8];
     unsigned nr_known;
-    unsigned long nr_done[8], nr_refused[8];
+    unsigned long nr_done[NR_VERBS], nr_refused[NR_VERBS];
 };
 
 static void *
@@ -115,10 +121,12 @@ static void
 make_scene(struct scene *s)
 {
     memset(s, 0, sizeof *s);
-    oracle_run("cd '%s' && mkdir -p root/sub root/allowed outside", tmpdir());
+    oracle_run("cd '%s' && mkdir -p root/sub root/allowed outside copies",
+               tmpdir());
     snprintf(s->root, sizeof s->root, "%s", tmpdir_path("root"));
     fill("outside/secret", SECRET);
     fill("outside/base", SECRET);
+    fill("outside/undo", SECRET);
     make_image("outside/one.qcow2", SECRET);
     make_image("root/one.qcow2", 1);
     make_image("root/two.qcow2", 2);
@@ -253,6 +261,47 @@ show_chain(struct scene *s, struct rng *rng)
     return shown;
 }
 
+/* What is done with an image that is open. */
+static bool
+change(const char *path, struct rng *rng)
+{
+    const struct qcow2_snapshot_create_options create = { .date_sec = 1 };
+    const struct qcow2_amend_options amend = { .version = 2 };
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    struct qcow2_disk *disk = qcow2_open(path, &options, NULL);
+    bool done = false;
+
+    if (!disk)
+        return false;
+    switch (rng_below(rng, 3)) {
+    case 0:
+        done = qcow2_resize(disk, 2 * SIZE, false, NULL) == 0;
+        break;
+    case 1:
+        done = qcow2_amend(disk, &amend, NULL) == 0;
+        break;
+    case 2:
+        done = qcow2_snapshot_create(disk, "one", &create, NULL) == 0
+               && qcow2_snapshot_apply(disk, "one", NULL) == 0
+               && qcow2_snapshot_delete(disk, "one", NULL) == 0;
+        break;
+    }
+    return qcow2_close(disk, NULL) == 0 && done;
+}
+
+static bool
+check_and_repair(const char *path)
+{
+    const struct qcow2_check_options options = {
+        .repair = QCOW2_REPAIR_ALL,
+    };
+    struct qcow2_check_result result;
+    struct qcow2_error err;
+
+    EXPECT_OK(qcow2_check(path, &options, &result, &err), &err);
+    return result.corruptions == 0;
+}
+
 /* A new overlay, and what can be done with it. */
 static bool
 make_overlay(struct scene *s, struct rng *rng)
@@ -264,7 +313,8 @@ make_overlay(struct scene *s, struct rng *rng)
     struct qcow2_commit_options commit = { .keep = rng_percent(rng, 50) };
     struct qcow2_rebase_options rebase = { .backing = NULL };
     const char *path = path_in(s, "new");
-    struct qcow2_job *job;
+    struct qcow2_job *job = NULL;
+    unsigned what = rng_below(rng, 6);
     bool done;
 
     create.backing = rng_percent(rng, 50) ? "base" : "sub/base";
@@ -273,11 +323,16 @@ make_overlay(struct scene *s, struct rng *rng)
                                    AT_SYMLINK_NOFOLLOW), -1);
         return false;
     }
-    if (rng_percent(rng, 50))
+    if (what < 2)
         job = qcow2_commit(path, &options, &commit, NULL);
-    else
+    else if (what < 4)
         job = qcow2_rebase(path, &options, &rebase, NULL);
-    done = job && qcow2_job_run(job, NULL, NULL, NULL) == 0;
+    if (what < 4)
+        done = job && qcow2_job_run(job, NULL, NULL, NULL) == 0;
+    else if (what == 4)
+        done = change(path, rng);
+    else
+        done = check_and_repair(path);
     qcow2_job_free(job);
     unlinkat(s->root_fd, "new", 0);
     return done;
@@ -308,10 +363,78 @@ copy(struct scene *s, struct rng *rng)
     return done;
 }
 
+/* --- Programs ----------------------------------------------------------- */
+
+/* Does anything of the secret show in what was copied? */
+static void
+expect_no_secret(const char *what)
+{
+    EXPECT(oracle_run("cd '%s' && ! grep -rqF '^' copies", tmpdir()) == 0,
+           "%s: the secret shows", what);
+}
+
+/* The verbs of the tool, each on its own copy of an image whose backing files
+ * are exchanged. What the command line names is not exchanged, but for the
+ * directory of the undo file: in the one outside there is a file already. */
+static bool
+run_tool(struct scene *s, struct rng *rng)
+{
+    static const char *const commands[] = {
+        "commit -q made", "commit -q -d made", "rebase -q -b '' made",
+        "rebase -q -b two.qcow2 -F qcow2 made", "resize -q made +64K",
+        "check -q -r all --undo=sub/undo made", "check -q made",
+        "amend -q -o compat=0.10 made", "snapshot -q -c one made",
+        "convert -O raw made ../copies/raw", "map --output=json made",
+        "dd -O raw if=made of=../copies/raw", "measure -O qcow2 made",
+        "info --backing-chain made", "chain made", "bench -q -w -c 3 made",
+    };
+    static unsigned nr_calls;
+    const char *command, *from;
+    bool done;
+
+    if (nr_calls++ % TOOL_EVERY != 0)
+        return false;
+    command = commands[rng_below(rng, sizeof commands / sizeof commands[0])];
+    from = rng_percent(rng, 50) ? "top" : rng_percent(rng, 50) ? "deep"
+                                                               : "dots";
+    done = oracle_run("tool=$PWD/../qcow2/tool/qcow2-img; cd '%s' && "
+                      "cp %s made && exec \"$tool\" %s >../copies/out 2>&1",
+                      s->root, from, command) == 0;
+    expect_no_secret(command);
+    oracle_run("cd '%s' && rm -f root/made copies/*", tmpdir());
+    return done;
+}
+
+/* The server of all files, not restricted, and a client that reads them and
+ * writes to one. */
+static bool
+run_server(struct scene *s, struct rng *rng)
+{
+    static unsigned nr_calls;
+    bool done;
+
+    (void)rng;
+    if (nr_calls++ % SERVER_EVERY != 0)
+        return false;
+    done = oracle_run(
+        "plugin=$PWD/../plugin/.libs/nbdkit-qcow2-plugin.so; cd '%s' && "
+        "nbdkit -U - \"$plugin\" sandbox=off dir='%s' --run '"
+        "for name in one.qcow2 two.qcow2 to-secret to-outside-base top deep "
+        "dots base; do "
+        "nbdcopy \"nbd+unix:///$name?socket=$unixsocket\" $name; done; "
+        "nbdcopy base \"nbd+unix:///base?socket=$unixsocket\"; "
+        "nbdinfo --list \"$uri\" >list; test -s list' >out 2>&1",
+        tmpdir_path("copies"), s->root) == 0;
+    expect_no_secret("server");
+    oracle_run("rm -f '%s'/copies/*", tmpdir());
+    return done;
+}
+
 static bool (*const verbs[])(struct scene *s, struct rng *rng) = {
-    find_and_open, open_chain, show_chain, make_overlay, copy,
+    find_and_open, open_chain, show_chain, make_overlay, copy, run_tool,
+    run_server,
 };
-enum { NR_VERBS = sizeof verbs / sizeof verbs[0] };
+_Static_assert(sizeof verbs / sizeof verbs[0] == NR_VERBS, "NR_VERBS");
 
 static void
 nothing_outside_is_reached(void **state)
