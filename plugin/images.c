@@ -10,7 +10,6 @@
 #include <config.h>
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,13 +103,24 @@ fill_options(const struct export *export, struct qcow2_options *options)
 static bool
 is_raw(const struct export *export)
 {
-    char start[512];
-    int fd = open(export->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    ssize_t n = fd >= 0 ? pread(fd, start, sizeof start, 0) : 0;
+    const struct qcow2_info_options options = {
+        .file = export->file,
+        .use_fd = config.fd >= 0,
+        .fd = config.fd,
+        .no_lock = true,
+        .no_bitmaps = true,
+        .limit_snapshots = true,
+    };
+    struct qcow2_info *info;
+    bool found;
 
-    if (fd >= 0)
-        close(fd);
-    return !config.dir && n > 0 && !qcow2_probe(start, n);
+    if (config.dir
+        || (export->file && qcow2_file_get_id(export->file).ino == 0))
+        return false; /* a directory's file, or a URI */
+    info = qcow2_get_info(export->path, &options, NULL);
+    found = info && info->format == QCOW2_FORMAT_RAW && info->virtual_size > 0;
+    qcow2_info_free(info);
+    return found;
 }
 
 /* What may not be written is served read-only: a file without the right to
