@@ -92,29 +92,38 @@ rights(unsigned access)
 }
 
 int
-landlock_allow(int ruleset, const char *path, unsigned access)
+landlock_allow_fd(int ruleset, int fd, unsigned access)
 {
     struct path_beneath_attr attr = {
         .allowed = rights(access) & handled_fs(abi_version()),
-        .parent_fd = open(path, O_PATH | O_CLOEXEC),
+        .parent_fd = fd,
     };
     struct stat st;
-    int r = 0, saved;
+    int r = 0;
 
-    if (attr.parent_fd == -1)
-        return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? -1 : 0;
-    if (fstat(attr.parent_fd, &st) == -1)
-        r = -1;
-    else if (!S_ISDIR(st.st_mode))
+    if (fstat(fd, &st) == -1)
+        return -1;
+    if (!S_ISDIR(st.st_mode))
         attr.allowed &= OF_FILES; /* others make it EINVAL */
-    if (r == 0 && attr.allowed)
+    if (attr.allowed)
         r = syscall(SYS_landlock_add_rule, ruleset, RULE_PATH_BENEATH, &attr,
                     0);
     /* EBADFD: a file without a path, as a memfd, which is never refused */
-    saved = errno;
-    close(attr.parent_fd);
-    errno = saved;
     return r == -1 && errno == EBADFD ? 0 : r;
+}
+
+int
+landlock_allow(int ruleset, const char *path, unsigned access)
+{
+    int fd = open(path, O_PATH | O_CLOEXEC), r, saved;
+
+    if (fd == -1)
+        return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? -1 : 0;
+    r = landlock_allow_fd(ruleset, fd, access);
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return r;
 }
 
 int
@@ -146,6 +155,16 @@ landlock_allow(int ruleset, const char *path, unsigned access)
 {
     (void)ruleset;
     (void)path;
+    (void)access;
+    errno = ENOSYS;
+    return -1;
+}
+
+int
+landlock_allow_fd(int ruleset, int fd, unsigned access)
+{
+    (void)ruleset;
+    (void)fd;
     (void)access;
     errno = ENOSYS;
     return -1;

@@ -61,12 +61,17 @@ uses_network(void)
 }
 
 static int
+report_rule(int r, const char *path)
+{
+    if (r == -1)
+        nbdkit_error("sandbox: %s: %m; sandbox=off goes without", path);
+    return r;
+}
+
+static int
 allow(const char *path, unsigned access)
 {
-    if (landlock_allow(ruleset, path, access) == 0)
-        return 0;
-    nbdkit_error("sandbox: %s: %m; sandbox=off goes without", path);
-    return -1;
+    return report_rule(landlock_allow(ruleset, path, access), path);
 }
 
 static int
@@ -126,7 +131,10 @@ allow_images(void)
     if (config.file)
         r = allow_image(config.file, SANDBOX_READ | SANDBOX_WRITE);
     if (r == 0 && config.dir)
-        r = allow(config.dir, SANDBOX_READ | SANDBOX_WRITE);
+        /* Its name may lead to another one by now. */
+        r = report_rule(landlock_allow_fd(ruleset, config.dir_fd,
+                                          SANDBOX_READ | SANDBOX_WRITE),
+                        config.dir);
     if (r == 0 && config.backing)
         r = allow_image(config.backing, SANDBOX_READ);
     for (size_t i = 0; r == 0 && i < config.nr_allow; i++)
@@ -148,6 +156,8 @@ allow_command_line(void)
     int r = 0;
 
     while (fp && r == 0 && getdelim(&word, &size, '\0', fp) > 0) {
+        if (strncmp(word, "dir=", 4) == 0 || strncmp(word, "allow=", 6) == 0)
+            continue; /* those that were opened have rules of their own */
         value = strchr(word, '=');
         r = allow(word, SANDBOX_READ);
         if (r == 0 && value)

@@ -35,6 +35,9 @@ int landlock_new(bool no_tcp);
  */
 int landlock_allow(int ruleset, const char *path, unsigned access);
 
+/* The same for the file or directory that fd has open. */
+int landlock_allow_fd(int ruleset, int fd, unsigned access);
+
 /* Puts the rules into force. Returns 0, or -1 with errno. */
 int landlock_enter(int ruleset);
 

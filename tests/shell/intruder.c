@@ -103,6 +103,23 @@ try(const char *verb, const char *word)
     return -1;
 }
 
+/* Exchanges two names once the plugin knows its parameters: the variable
+ * INTRUDER_EXCHANGES has both, with a space between.
+ */
+static int
+intruder_config_complete(nbdkit_next_config_complete *next,
+                         nbdkit_backend *nxdata)
+{
+    char *names = getenv("INTRUDER_EXCHANGES"), *other;
+    int r = next(nxdata);
+
+    if (r == -1 || !names)
+        return r;
+    other = strchr(names, ' ');
+    *other++ = '\0';
+    return renameat2(AT_FDCWD, names, AT_FDCWD, other, RENAME_EXCHANGE);
+}
+
 static void *
 intruder_open(nbdkit_next_open *next, nbdkit_context *nxdata, int readonly,
               const char *export_name, int is_tls)
@@ -126,6 +143,7 @@ intruder_open(nbdkit_next_open *next, nbdkit_context *nxdata, int readonly,
 
 static struct nbdkit_filter filter = {
     .name = "intruder",
+    .config_complete = intruder_config_complete,
     .open = intruder_open,
 };
 

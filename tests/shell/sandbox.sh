@@ -127,6 +127,23 @@ tries "$all" backing=none allow=nbd://localhost disk.qcow2
 gets "connect 9" ECONNREFUSED
 gets "read $tmp/outside/secret" EACCES
 
+# The directory of dir= is the one that was there when the parameter was read,
+# for the rules too.
+mkdir "$tmp/served"
+cp disk.qcow2 "$tmp/served/disk.qcow2"
+ln -s outside "$tmp/link"
+INTRUDER="read $tmp/link/disk.qcow2
+write $tmp/link/disk.qcow2
+read $tmp/outside/secret
+write $tmp/outside/secret" INTRUDER_EXCHANGES="$tmp/served $tmp/link" \
+nbdkit_qcow2 --filter="$filter" -U - dir="$tmp/served" allow=../bases \
+    --run 'nbdinfo --size "nbd+unix:///disk.qcow2?socket=$unixsocket"' \
+    2>"$tmp/log" || fail "the server failed: $(cat "$tmp/log")"
+gets "read $tmp/link/disk.qcow2" "done"
+gets "write $tmp/link/disk.qcow2" "done"
+gets "read $tmp/outside/secret" EACCES
+gets "write $tmp/outside/secret" EACCES
+
 # And without the sandbox all of it works.
 tries "read $tmp/outside/secret
 connect 9
