@@ -611,7 +611,11 @@ qcow2_compare(struct qcow2_disk *a, struct qcow2_disk *b, bool strict,
               struct qcow2_compare_result *result, struct qcow2_error *err);
 
 /* Measure: what a new image needs in host bytes: for source's content as it
- * is, and when all of it is written. Without source create.size counts. Of
+ * is, and when all of it is written. What is then made is not larger, but may
+ * be smaller: metadata is counted as of all of it, places that a refcount
+ * table moves from as lost, and compressed clusters as others. Blocks of
+ * zeroes that are copied as data need what all of it does.
+ * Without source create.size counts. Of
  * create only version, cluster_size, refcount_bits, backing and sizes are
  * used; nothing is opened. Bitmaps are not counted.
  */

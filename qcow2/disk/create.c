@@ -14,6 +14,7 @@
 #include "disk/open-disk.h"
 #include "disk/open.h"
 #include "format/header.h"
+#include "format/refcount-growth.h"
 #include "meta/refcount.h"
 #include "storage/path-policy.h"
 
@@ -23,21 +24,11 @@ enum {
     DEFAULT_REFCOUNT_ORDER = 4,
 };
 
-/* Where things are in the new file, in clusters: the header, the refcount
- * table, refblocks, the L1 table. All are counted by those refblocks.
- */
-struct layout {
-    uint64_t reftable, nr_reftable;
-    uint64_t refblocks, nr_refblocks;
-    uint64_t l1, nr_l1;
-    uint64_t end;
-};
-
 /* What is to be made, checked and with defaults filled in. */
 struct plan {
     struct header_new hn;
     uint32_t cluster_size;
-    struct layout at;
+    struct refcount_layout at;
     unsigned char *header;  /* a cluster */
     unsigned char *tables;  /* reftable and refblocks as on disk */
 };
@@ -124,22 +115,10 @@ plan_size(uint64_t size, struct header_new *hn, struct qcow2_error *err)
 static void
 plan_layout(struct plan *p)
 {
-    unsigned refblock_bits = geometry_of(&p->hn).refblock_bits;
-    uint64_t entries = p->cluster_size / sizeof(be64);
-    struct layout *at = &p->at;
-    uint64_t nr_refblocks = 1;
+    struct geometry geo = geometry_of(&p->hn);
+    struct refcount_layout *at = &p->at;
 
-    at->nr_l1 = div_round_up(p->hn.l1_size, entries);
-    do {
-        at->nr_refblocks = nr_refblocks;
-        at->nr_reftable = div_round_up(nr_refblocks, entries);
-        at->reftable = 1;
-        at->refblocks = at->reftable + at->nr_reftable;
-        at->l1 = at->refblocks + at->nr_refblocks;
-        at->end = at->l1 + at->nr_l1;
-        nr_refblocks = div_round_up(at->end, UINT64_C(1) << refblock_bits);
-    } while (nr_refblocks > at->nr_refblocks);
-
+    refcount_layout_plan(&geo, p->hn.l1_size, at);
     p->hn.reftable_offset = at->reftable << p->hn.cluster_bits;
     p->hn.reftable_clusters = at->nr_reftable;
     if (p->hn.l1_size > 0)
@@ -151,7 +130,7 @@ static int
 build_tables(struct plan *p, struct qcow2_error *err)
 {
     unsigned refblock_bits = geometry_of(&p->hn).refblock_bits;
-    const struct layout *at = &p->at;
+    const struct refcount_layout *at = &p->at;
     unsigned char *refblocks;
 
     p->header = calloc(1, p->cluster_size);
@@ -292,7 +271,7 @@ remove_old(struct io *io, struct qcow2_error *err)
 static int
 write_image(struct io *io, const struct plan *p, struct qcow2_error *err)
 {
-    const struct layout *at = &p->at;
+    const struct refcount_layout *at = &p->at;
     uint64_t l1_bytes = at->nr_l1 << p->hn.cluster_bits;
     size_t nr_table_bytes = (at->nr_reftable + at->nr_refblocks)
                             << p->hn.cluster_bits;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* measure.c: how large a new image will be. The figures are those of
- * qemu-img measure, which storage managers allocate by: metadata is always
- * that of a fully allocated image.
+/* measure.c: how large a new image will be, at most. The figures are those
+ * of qemu-img measure, which storage managers allocate by: metadata is always
+ * that of a fully allocated image. Where the refcount table moves while such
+ * an image grows, they are larger.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -9,6 +10,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "format/format.h"
+#include "format/refcount-growth.h"
 #include "qcow2.h"
 
 enum { DEFAULT_CLUSTER_BYTES = 65536, DEFAULT_REFCOUNT_BITS = 16 };
@@ -38,33 +40,49 @@ count_extent(void *opaque, const struct qcow2_extent *e)
     return 0;
 }
 
-/* Refblocks and reftable count themselves. */
+/* Clusters of a new file in which nr clusters were allocated one after the
+ * other. A refcount table that moves leaves its old place free, which may be
+ * used again or not: those are counted. */
 static uint64_t
-refcount_clusters(const struct measure *m, uint64_t nr_clusters)
+grown_clusters(const struct geometry *geo, uint64_t l1_entries, uint64_t nr)
 {
-    uint64_t per_block = m->cluster_size * 8 / m->refcount_bits;
-    uint64_t per_table = m->cluster_size / sizeof(be64);
-    uint64_t all = nr_clusters, before, blocks, tables;
+    uint64_t table_entries, counted_end, end;
+    struct refcount_layout at;
 
-    do {
-        before = all;
-        blocks = div_round_up(all, per_block);
-        tables = div_round_up(blocks, per_table);
-        all = nr_clusters + blocks + tables;
-    } while (all != before);
-    return blocks + tables;
+    refcount_layout_plan(geo, l1_entries, &at);
+    end = at.end;
+    table_entries = (at.nr_reftable << geo->cluster_bits) / sizeof(be64);
+    counted_end = at.nr_refblocks << geo->refblock_bits;
+    while (nr > counted_end - end) {
+        struct refcount_growth g = {
+            .first = counted_end, .table_entries = table_entries,
+        };
+
+        nr -= counted_end - end;
+        /* What cannot be made is measured all the same. */
+        if (!refcount_growth_plan(geo, &g))
+            g.table_clusters = 0;
+        if (g.table_clusters)
+            table_entries = ((uint64_t)g.table_clusters << geo->cluster_bits)
+                            / sizeof(be64);
+        end = refcount_growth_end(&g);
+        counted_end += (uint64_t)g.nr_refblocks << geo->refblock_bits;
+    }
+    return end + nr;
 }
 
 static uint64_t
 fully_allocated(const struct measure *m)
 {
-    uint64_t entries = m->cluster_size / sizeof(be64);
-    uint64_t data = m->size / m->cluster_size;
-    uint64_t l2 = div_round_up(data, entries);
-    uint64_t l1 = div_round_up(l2, entries);
-    uint64_t all = 1 + l1 + l2 + data;
+    struct geometry geo = geometry_make(__builtin_ctzll(m->cluster_size),
+                                        __builtin_ctz(m->refcount_bits),
+                                        false);
+    uint64_t l1_entries = geometry_l1_entries(&geo, m->size);
 
-    return (all + refcount_clusters(m, all)) * m->cluster_size;
+    /* Each L1 entry has a table. */
+    return grown_clusters(&geo, l1_entries,
+                          m->size / m->cluster_size + l1_entries)
+           * m->cluster_size;
 }
 
 static int

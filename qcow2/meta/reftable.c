@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "format/refcount-growth.h"
 #include "meta/alloc.h"
 #include "meta/refcount.h"
 
@@ -70,47 +71,24 @@ refblock_place(const struct image *img, const struct extension *x,
            + ((uint64_t)(x->table_clusters + i) << img->cluster_bits);
 }
 
-/* How long the table must be to have an entry `index`: half as much again as
- * now, so that moving is rare. */
-static int
-plan_table(struct image *img, uint64_t index, uint32_t *nr_clusters,
-           struct qcow2_error *err)
-{
-    uint32_t entries_per_cluster = img->cluster_size / 8;
-    uint32_t now = img->alloc.reftable_entries / entries_per_cluster;
-    uint64_t need = index / entries_per_cluster + 1;
-    uint64_t most = MAX_REFTABLE_BYTES >> img->cluster_bits;
-
-    if (need > most)
-        return error_set(err, ENOSPC,
-                         "%s: its refcount table has reached its limit of "
-                         "%d bytes; larger clusters allow larger files",
-                         img->name, (int)MAX_REFTABLE_BYTES);
-    *nr_clusters = min_u64(max_u64(need, now + now / 2), most);
-    return 0;
-}
-
 static int
 plan_extension(struct image *img, struct extension *x,
                struct qcow2_error *err)
 {
     const struct alloc *a = &img->alloc;
-    uint64_t last;
+    struct refcount_growth g = {
+        .first = x->first,
+        .payload_clusters = x->payload_clusters,
+        .table_entries = a->reftable_entries,
+    };
 
-    x->nr_refblocks = 1;
-    for (;;) {
-        last = (extension_end(x) - 1) >> img->geo.refblock_bits;
-        if (last - x->index >= x->nr_refblocks)
-            x->nr_refblocks++;
-        else if (last >= a->reftable_entries
-                 && last >= (uint64_t)x->table_clusters
-                                * (img->cluster_size / 8)) {
-            if (plan_table(img, last, &x->table_clusters, err) == -1)
-                return -1;
-        } else {
-            break;
-        }
-    }
+    if (!refcount_growth_plan(&img->geo, &g))
+        return error_set(err, ENOSPC,
+                         "%s: its refcount table has reached its limit of "
+                         "%d bytes; larger clusters allow larger files",
+                         img->name, (int)MAX_REFTABLE_BYTES);
+    x->table_clusters = g.table_clusters;
+    x->nr_refblocks = g.nr_refblocks;
     if (extension_end(x) > a->limit)
         return error_set(err, ENOSPC, "%s: no space is left in the file for "
                          "refcounts", img->name);
