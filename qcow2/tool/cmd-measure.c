@@ -99,14 +99,15 @@ measure(struct qcow2_disk *source, const struct image_args *image,
 }
 
 static int
-measure_file(const char *path, const struct disk_args *disk_args,
-             const char *snapshot, const struct image_args *image,
-             struct sizes *sizes)
+measure_found(const char *path, const struct disk_args *disk_args,
+              const char *snapshot, const struct image_args *image,
+              struct sizes *sizes)
 {
     struct qcow2_disk *disk = disk_open_view(path, disk_args, snapshot);
     struct qcow2_info_options o = {
         .format = disk_args->options.format,
         .no_lock = disk_args->options.no_lock,
+        .file = disk_args->options.file,
         .failures = failures,
     };
     struct qcow2_info *info;
@@ -125,6 +126,25 @@ measure_file(const char *path, const struct disk_args *disk_args,
         qcow2_info_free(info);
     }
     return disk_close(disk, status);
+}
+
+/* The file is found once: disk and bitmaps are of one image. */
+static int
+measure_file(const char *path, const struct disk_args *disk_args,
+             const char *snapshot, const struct image_args *image,
+             struct sizes *sizes)
+{
+    struct disk_args found = *disk_args;
+    struct qcow2_error err;
+    struct qcow2_file *file = qcow2_find_file(path, &err);
+    int status;
+
+    if (!file)
+        return report_error(&err);
+    found.options.file = file;
+    status = measure_found(path, &found, snapshot, image, sizes);
+    qcow2_file_free(file);
+    return status;
 }
 
 static int
