@@ -7,7 +7,6 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/escape.h"
 #include "check/check-private.h"
 #include "format/first-read.h"
 #include "storage/path-policy.h"
@@ -157,16 +156,14 @@ check_io(struct io *io, const struct qcow2_check_options *options,
 }
 
 static struct io *
-open_file(const struct qcow2_file *file, bool readonly, enum io_lock lock,
-          struct qcow2_error *err)
+open_file(const struct policy_file *file, bool readonly,
+          const struct qcow2_check_options *options, struct qcow2_error *err)
 {
-    if (file->file.fd == -1) {
-        error_set(err, ENOTSUP, "%s: only local files can be checked",
-                  ESCAPED(file->file.path));
-        return NULL;
-    }
-    return readonly ? policy_open(&file->file, lock, err)
-                    : policy_open_writable(&file->file, lock, err);
+    enum io_lock lock = options->no_lock ? IO_LOCK_NONE
+                        : readonly ? IO_LOCK_READ : IO_LOCK_WRITE;
+
+    return readonly ? policy_open(file, lock, err)
+                    : policy_open_writable(file, lock, err);
 }
 
 int
@@ -174,13 +171,15 @@ qcow2_check(const char *path, const struct qcow2_check_options *options,
             struct qcow2_check_result *result, struct qcow2_error *err)
 {
     bool readonly = options->repair == QCOW2_REPAIR_NONE || options->plan;
-    enum io_lock lock = options->no_lock ? IO_LOCK_NONE
-                        : readonly ? IO_LOCK_READ : IO_LOCK_WRITE;
-    struct io *io = options->file
-                    ? open_file(options->file, readonly, lock, err)
-                    : io_file_open(path, -1, readonly, lock, err);
+    struct policy_file found = GATE_FILE_INIT;
+    struct io *io;
     int r;
 
+    if (!options->file && policy_trust(path, &found, err) == -1)
+        return -1;
+    io = open_file(options->file ? &options->file->file : &found, readonly,
+                   options, err);
+    policy_file_free(&found);
     if (!io)
         return -1;
     r = first_read_prepare(io, options->failures, options->no_lock, err);

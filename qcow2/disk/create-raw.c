@@ -3,11 +3,14 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "disk/create.h"
 #include "disk/open.h"
 #include "qcow2.h"
 #include "storage/io.h"
+
+enum { START_BYTES = 512 };
 
 int
 create_preallocate(struct io *io, const struct policy_target *target,
@@ -31,17 +34,23 @@ create_preallocate(struct io *io, const struct policy_target *target,
     return r;
 }
 
+/* What cannot grow, a device or an NBD export, keeps what it holds but for
+ * the start, which may make it look like an image. */
 static int
 set_size(struct io *io, uint64_t size, struct qcow2_error *err)
 {
-    uint64_t has = size;
-    int r = io->can_grow ? io_truncate(io, size, err)
-                         : io_get_size(io, &has, err);
+    uint64_t has;
 
-    if (r == 0 && has < size)
-        r = error_set(err, ENOSPC, "%s: it has %" PRIu64 " bytes, of which "
-                      "there must be %" PRIu64, io->name, has, size);
-    return r;
+    if (io->can_grow)
+        return io_truncate(io, size, err);
+    if (io_get_size(io, &has, err) == -1)
+        return -1;
+    if (has < size)
+        return error_set(err, ENOSPC, "%s: it has %" PRIu64 " bytes, of which "
+                         "there must be %" PRIu64, io->name, has, size);
+    if (io_zero(io, 0, min_u64(has, START_BYTES), 0, err) == -1)
+        return -1;
+    return io_flush(io, err);
 }
 
 struct io *

@@ -234,16 +234,16 @@ check_not_below(const struct policy_file *old, const struct policy_place *place,
     struct policy_file file;
     bool below = false;
 
-    if (!o->backing || old->fd == -1)
+    if (!o->backing || !old->path)
         return 0;
     if (policy_trust_name(place, o->backing, &file, NULL) == 0) {
-        below = file.dev == old->dev && file.ino == old->ino;
+        below = policy_is_same(&file, old);
         policy_file_free(&file);
     }
     for (unsigned i = 0; backing && i < backing->chain->nr_layers; i++) {
         const struct io *io = backing->chain->layers[i]->io;
 
-        below |= io->dev == old->dev && io->ino == old->ino;
+        below |= old->ino != 0 && io->dev == old->dev && io->ino == old->ino;
     }
     if (!below)
         return 0;
@@ -251,14 +251,18 @@ check_not_below(const struct policy_file *old, const struct policy_place *place,
 }
 
 /* What is there may be an image, which must not be one any more before its
- * tables are written over. */
+ * tables are written over. The new one begins with nr_bytes. */
 static int
-remove_old(struct io *io, struct qcow2_error *err)
+remove_old(struct io *io, uint64_t nr_bytes, struct qcow2_error *err)
 {
     uint64_t size;
 
     if (io_get_size(io, &size, err) == -1)
         return -1;
+    if (!io->can_grow && size < nr_bytes)
+        return error_set(err, ENOSPC, "%s: it has %" PRIu64 " bytes, of which "
+                         "an empty image needs %" PRIu64, io->name, size,
+                         nr_bytes);
     if (size == 0)
         return 0;
     if (io_zero(io, 0, min_u64(size, 512), 0, err) == -1
@@ -276,7 +280,7 @@ write_image(struct io *io, const struct plan *p, struct qcow2_error *err)
     size_t nr_table_bytes = (at->nr_reftable + at->nr_refblocks)
                             << p->hn.cluster_bits;
 
-    if (remove_old(io, err) == -1)
+    if (remove_old(io, at->end << p->hn.cluster_bits, err) == -1)
         return -1;
     /* A flush writes to the L1 table: its space is taken now. */
     if (io_zero(io, p->hn.l1_offset, l1_bytes, 0, err) == -1

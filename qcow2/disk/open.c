@@ -67,9 +67,7 @@ is_same_file(const struct policy_place *place, const char *named,
     bool same = strcmp(named, given) == 0;
 
     if (place && policy_trust_name(place, named, &a, NULL) == 0) {
-        same = policy_trust(given, &b, NULL) == 0
-               && (a.ino != 0 ? a.ino == b.ino && a.dev == b.dev
-                              : b.ino == 0 && strcmp(a.path, b.path) == 0);
+        same = policy_trust(given, &b, NULL) == 0 && policy_is_same(&a, &b);
         policy_file_free(&a);
         policy_file_free(&b);
     }

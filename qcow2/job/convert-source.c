@@ -197,14 +197,18 @@ has_layer(const struct convert_source *s,
 static bool
 is_file(const struct io *io, const struct io *wanted)
 {
+    if (wanted->ino == 0)
+        return io->ino == 0 && strcmp(io->name, wanted->name) == 0;
     return io->ino == wanted->ino && io->dev == wanted->dev;
 }
 
 bool
-convert_source_has_file(const struct convert_source *s, uint64_t dev,
-                        uint64_t ino)
+convert_source_has_file(const struct convert_source *s,
+                        const struct policy_file *file)
 {
-    const struct io wanted = { .dev = dev, .ino = ino };
+    const struct io wanted = {
+        .dev = file->dev, .ino = file->ino, .name = file->path,
+    };
 
     return has_layer(s, is_file, &wanted);
 }

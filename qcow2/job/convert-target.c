@@ -60,8 +60,7 @@ static int
 check_not_source(const struct policy_file *file,
                  const struct convert_source *source, struct qcow2_error *err)
 {
-    if (file->ino == 0
-        || !convert_source_has_file(source, file->dev, file->ino))
+    if (!file->path || !convert_source_has_file(source, file))
         return 0;
     return error_set(err, EINVAL, "%s: it is read from, so it cannot be the "
                      "target", ESCAPED(file->path));

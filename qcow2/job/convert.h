@@ -33,9 +33,9 @@ int convert_source_read(const struct convert_source *s, void *buf,
                         size_t nr_bytes, uint64_t off,
                         struct qcow2_error *err);
 
-/* Is the file with this identity one that is read? */
-bool convert_source_has_file(const struct convert_source *s, uint64_t dev,
-                             uint64_t ino);
+/* Is the file, or the export with its URI, one that is read? */
+bool convert_source_has_file(const struct convert_source *s,
+                             const struct policy_file *file);
 
 /* The mode of a new file with what is read: what all files that are read
  * allow; 0600 where something else is read. */

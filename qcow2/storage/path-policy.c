@@ -69,7 +69,7 @@ policy_place_of(const char *path, struct policy_place *place,
     } else if (r == 0) {
         place->kind = GATE_FILE;
         place->start = dir_get(w.start);
-        place->home = dir_get(w.start);
+        place->home = dir_get(w.missing_dir ? w.missing_dir : w.start);
     } else {
         error_set_errno(err, errno, "'%s'", ESCAPED(path));
     }
@@ -398,6 +398,18 @@ policy_find_in(struct dir *dir, const char *name, struct policy_file *file,
     return resolve(&from, name, NULL, false, file, err);
 }
 
+/* Can what the user named be a local file? */
+static int
+check_user_path(const char *path, struct qcow2_error *err)
+{
+    if (!path[0])
+        return error_set(err, ENOENT, "the file name is empty");
+    if (has_protocol(path) && starts_with(strchr(path, ':'), "://"))
+        return error_set(err, ENOTSUP, "'%s': only local files and NBD URIs "
+                         "are supported", ESCAPED(path));
+    return 0;
+}
+
 int
 policy_trust(const char *path, struct policy_file *file,
              struct qcow2_error *err)
@@ -408,9 +420,8 @@ policy_trust(const char *path, struct policy_file *file,
     *file = (struct policy_file)GATE_FILE_INIT;
     if (io_nbd_is_uri(path))
         return take_uri(path, file, err);
-    if (strstr(path, "://"))
-        return error_set(err, ENOTSUP, "'%s': only local files and NBD URIs "
-                         "are supported", ESCAPED(path));
+    if (check_user_path(path, err) == -1)
+        return -1;
     if (path_walk_to_dir(&w, NULL, path, true) == -1
         || path_walk_last(&w) == -1)
         r = error_set_errno(err, errno, "%s: cannot open", ESCAPED(path));
@@ -457,6 +468,14 @@ policy_open_writable(const struct policy_file *file, enum io_lock lock,
     return open_file(file, false, lock, err);
 }
 
+bool
+policy_is_same(const struct policy_file *a, const struct policy_file *b)
+{
+    if (a->fd == -1 || b->fd == -1)
+        return a->fd == b->fd && strcmp(a->path, b->path) == 0;
+    return a->dev == b->dev && a->ino == b->ino;
+}
+
 void
 policy_file_free(struct policy_file *file)
 {
@@ -471,6 +490,27 @@ policy_file_free(struct policy_file *file)
 
 /* --- Making files ------------------------------------------------------- */
 
+/* There is no file at the end of the walk to path: a link that leads nowhere
+ * is followed, as open(2) with O_CREAT does. */
+static int
+take_missing(struct path_walk *w, const char *path, struct policy_target *t,
+             struct qcow2_error *err)
+{
+    char dir[ESCAPE_SIZE];
+
+    if (!w->start && errno == ENOENT && strchr(path, '/')) {
+        escape_bytes(dir, path, strrchr(path, '/') - path);
+        return error_set(err, ENOENT, "%s: there is no directory '%s'",
+                         ESCAPED(path), dir);
+    }
+    if (!w->missing_dir)
+        return error_set_errno(err, errno, "%s: cannot open", ESCAPED(path));
+    t->start = dir_get(w->start);
+    t->dir = dir_get(w->missing_dir);
+    strcpy(t->name, w->missing_name);
+    return 0;
+}
+
 int
 policy_target_find(const char *path, struct policy_target *t,
                  struct qcow2_error *err)
@@ -480,18 +520,15 @@ policy_target_find(const char *path, struct policy_target *t,
 
     *t = (struct policy_target)GATE_TARGET_INIT;
     t->path = path;
+    if (io_nbd_is_uri(path))
+        return take_uri(path, &t->file, err);
+    if (check_user_path(path, err) == -1)
+        return -1;
     r = path_walk_to_dir(&w, NULL, path, true);
-    if (r == 0) {
-        t->dir = dir_get(w.start);
-        strcpy(t->name, w.last);
-        r = path_walk_last(&w);
-    }
     if (r == 0)
-        r = take_found(&w, path, &t->file, err);
-    else if (t->dir && errno == ENOENT)
-        r = 0;
-    else
-        error_set_errno(err, errno, "%s: cannot open", ESCAPED(path));
+        r = path_walk_last(&w);
+    r = r == 0 ? take_found(&w, path, &t->file, err)
+               : take_missing(&w, path, t, err);
     path_walk_end(&w);
     if (r == -1)
         policy_target_free(t);
@@ -537,7 +574,7 @@ struct io *
 policy_target_open(struct policy_target *t, bool overwrite, mode_t mode,
                  struct qcow2_error *err)
 {
-    if (t->file.fd == -1)
+    if (!t->file.path)
         return make_file(t, mode, err);
     if (overwrite)
         return empty_file(t, err);
@@ -548,12 +585,12 @@ policy_target_open(struct policy_target *t, bool overwrite, mode_t mode,
 void
 policy_target_place(const struct policy_target *t, struct policy_place *place)
 {
-    if (t->file.fd != -1) {
+    if (t->file.path) {
         policy_place_copy(place, &t->file.place);
         return;
     }
     *place = (struct policy_place){
-        .kind = GATE_FILE, .start = dir_get(t->dir), .home = dir_get(t->dir),
+        .kind = GATE_FILE, .start = dir_get(t->start), .home = dir_get(t->dir),
     };
 }
 
@@ -573,6 +610,7 @@ policy_target_remove(const struct policy_target *t)
 void
 policy_target_free(struct policy_target *t)
 {
+    dir_put(t->start);
     dir_put(t->dir);
     policy_file_free(&t->file);
     *t = (struct policy_target)GATE_TARGET_INIT;

@@ -99,14 +99,20 @@ struct io *policy_open(const struct policy_file *file, enum io_lock lock,
 struct io *policy_open_writable(const struct policy_file *file,
                               enum io_lock lock, struct qcow2_error *err);
 
+/* Are both the same file, or named by the same URI? */
+bool policy_is_same(const struct policy_file *a, const struct policy_file *b);
+
 void policy_file_free(struct policy_file *file);
 
 /* A file that is to be made, or made anew, at a path of the user's. */
 struct policy_target {
     const char *path;       /* as the user named it */
+    struct dir *start;      /* where the path has its last part, perhaps a
+                             * link to a file that is not there */
     struct dir *dir;        /* where it is made if there is none */
     char name[NAME_MAX + 1];
-    struct policy_file file;  /* what is there; fd -1: nothing */
+    struct policy_file file;  /* what is there, which may be an NBD export;
+                               * path NULL: nothing */
     bool created;           /* by policy_target_open: may be removed again */
     uint64_t dev, ino;      /* what it made */
 };
@@ -117,7 +123,8 @@ int policy_target_find(const char *path, struct policy_target *t,
                      struct qcow2_error *err);
 
 /* Makes the file, with this mode but for the umask, or (if overwrite) opens
- * the one that is there and makes it durably empty; with IO_LOCK_WRITE. */
+ * the one that is there and makes it durably empty; with IO_LOCK_WRITE. A
+ * device or NBD export is always there, and keeps its size and data. */
 struct io *policy_target_open(struct policy_target *t, bool overwrite,
                             mode_t mode, struct qcow2_error *err);
 

@@ -289,6 +289,17 @@ take_file(struct path_walk *w, int fd, const struct stat *st,
     return 0;
 }
 
+/* There is no file of this name in the top directory. */
+static int
+note_missing(struct path_walk *w, const char *name)
+{
+    if (errno != ENOENT)
+        return -1;
+    w->missing_dir = dir_get(top(w));
+    strcpy(w->missing_name, name);
+    return -1;
+}
+
 /* One part of the path: a directory, a link, or the file it ends with. */
 static int
 step(struct path_walk *w, const char *name, struct rest *rest, bool last)
@@ -307,7 +318,7 @@ step(struct path_walk *w, const char *name, struct rest *rest, bool last)
     }
     fd = openat(top(w)->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd == -1)
-        return -1;
+        return last ? note_missing(w, name) : -1;
     if (fstat(fd, &st) == 0) {
         if (S_ISLNK(st.st_mode))
             r = follow(w, fd, name, &st, rest, last);
@@ -434,9 +445,10 @@ path_walk_end(struct path_walk *w)
     clear_stack(w);
     dir_put(w->start);
     dir_put(w->dir);
+    dir_put(w->missing_dir);
     if (w->fd != -1)
         close(w->fd);
-    w->start = w->dir = NULL;
+    w->start = w->dir = w->missing_dir = NULL;
     w->fd = -1;
     errno = saved;
 }

@@ -42,6 +42,11 @@ struct path_walk {
     struct dir *start;  /* where the last part of the path was looked up */
     char last[NAME_MAX + 1];
 
+    /* Where path_walk_last, which failed with ENOENT, would have found the
+     * file: a file made there is found by the path. NULL: no file can be. */
+    struct dir *missing_dir;
+    char missing_name[NAME_MAX + 1];
+
     /* What path_walk_last found; it is no symbolic link. */
     int fd;             /* O_PATH; -1: nothing */
     struct stat st;
