@@ -5,6 +5,7 @@
 
 static const struct tool_option options[] = {
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     { 'o', NULL, "NAME=VALUE,...", "what to change: compat, refcount_bits, "
       "lazy_refcounts" },
     OPTION_CACHE('t', "cache mode"),
@@ -63,6 +64,7 @@ run(const struct verb *verb, int argc, char **argv)
     struct image_args image = { .format = QCOW2_FORMAT_QCOW2 };
     struct disk_args disk = DISK_ARGS_INIT;
     bool show = false, quiet = false, force = false;
+    const char *path;
     struct args a;
     int key, status;
 
@@ -82,9 +84,10 @@ run(const struct verb *verb, int argc, char **argv)
             disk_args_take(&disk, &a, key);
     }
     args_need(&a, 1, "one image");
+    path = disk_args_name(&disk, &a, a.operands[0]);
     check(&image, &a);
     progress_begin(show, quiet);
-    status = amend(a.operands[0], &disk, &image, force);
+    status = amend(path, &disk, &image, force);
     if (status == EXIT_SUCCESS)
         progress_show(NULL, 1, 1);
     progress_end();

@@ -14,6 +14,7 @@ static const struct tool_option options[] = {
     { 'c', NULL, "N", "requests to make [75000]" },
     { 'd', NULL, "N", "requests in flight at once [64]" },
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     { KEY_FLUSH_INTERVAL, "flush-interval", "N", "with -w: flush after every "
       "N requests" },
     { KEY_NO_DRAIN, "no-drain", NULL, "do not wait for requests in flight "
@@ -228,6 +229,7 @@ run(const struct verb *verb, int argc, char **argv)
     struct bench b = { .count = 75000, .depth = 64, .nr_bytes = 4096 };
     struct disk_args disk = DISK_ARGS_INIT;
     int key, status = EXIT_FAILURE;
+    const char *path;
     struct args a;
 
     args_start(&a, verb, argc, argv);
@@ -241,7 +243,8 @@ run(const struct verb *verb, int argc, char **argv)
         usage_error(verb, "-U is for reading: writes need the locks");
     if (b.step == 0)
         b.step = b.nr_bytes;
-    b.disk = disk_open(a.operands[0], &disk, !b.write);
+    path = disk_args_name(&disk, &a, a.operands[0]);
+    b.disk = disk_open(path, &disk, !b.write);
     if (b.disk)
         status = disk_close(b.disk, bench(&b));
     disk_args_free(&disk);

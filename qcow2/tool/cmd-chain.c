@@ -11,6 +11,7 @@
 
 static const struct tool_option options[] = {
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     OPTION_OUTPUT,
     OPTION_ALLOW,
     OPTION_BACKING,
@@ -152,7 +153,8 @@ run(const struct verb *verb, int argc, char **argv)
     args_need(&a, 1, "one image, or a directory");
     status = is_directory(a.operands[0])
              ? chain_dir_show(a.operands[0], disk.options.no_lock, json)
-             : show_chain(a.operands[0], &disk, json);
+             : show_chain(disk_args_name(&disk, &a, a.operands[0]), &disk,
+                          json);
     disk_args_free(&disk);
     return status;
 }

@@ -18,6 +18,7 @@ enum { CLEAN = 0, NOT_DONE = 1, CORRUPT = 2, LEAKS = 3, UNSUPPORTED = 63 };
 
 static const struct tool_option options[] = {
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     OPTION_OUTPUT,
     { KEY_DATA, "data", NULL, "decompress all compressed clusters, too" },
     { 'r', NULL, "leaks|all", "repair: only what leaks, or all that is found; "
@@ -367,7 +368,7 @@ run(const struct verb *verb, int argc, char **argv)
     while ((key = args_next(&a)) != -1)
         take(&q, &a, key);
     args_need(&a, 1, "one image");
-    q.path = a.operands[0];
+    q.path = disk_args_name(&q.disk, &a, a.operands[0]);
     repair = q.check.repair != QCOW2_REPAIR_NONE;
     if ((q.check.plan || q.undo_path) && !repair)
         usage_error(verb, "--plan and --undo go with -r");

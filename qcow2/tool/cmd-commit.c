@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* cmd-commit.c: an overlay's content into its backing file. */
 #include "tool.h"
+#include "name.h"
 #include "verbs.h"
 
 static const struct tool_option options[] = {
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     { 'b', NULL, "BASE", "commit into this file of the chain, not into the "
       "image's own backing file; the image is not emptied then" },
     { 'd', NULL, NULL, "do not empty the image afterwards" },
@@ -46,7 +48,7 @@ run(const struct verb *verb, int argc, char **argv)
     args_start(&a, verb, argc, argv);
     while ((key = args_next(&a)) != -1) {
         if (key == 'b')
-            q.commit.base = a.value;
+            q.commit.base = name_path(&a, a.value, NULL);
         else if (key == 'd')
             q.commit.keep = true;
         else if (key == KEY_KEEP_SNAPSHOTS)
@@ -65,7 +67,7 @@ run(const struct verb *verb, int argc, char **argv)
             disk_args_take(&q.disk, &a, key);
     }
     args_need(&a, 1, "one image");
-    q.path = a.operands[0];
+    q.path = disk_args_name(&q.disk, &a, a.operands[0]);
     status = job_finish_overlay(begin, &q, snapshots, show, quiet);
     disk_args_free(&q.disk);
     if (status == EXIT_SUCCESS && !quiet)

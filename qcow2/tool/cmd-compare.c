@@ -11,6 +11,7 @@ enum { IDENTICAL = 0, DIFFERENT = 1, CANNOT_OPEN = 2, CANNOT_READ = 4 };
 static const struct tool_option options[] = {
     { 'f', "format", "FMT", "format of the first image: qcow2 or raw" },
     { 'F', NULL, "FMT", "format of the second image" },
+    OPTION_IMAGE_OPTS,
     { 's', NULL, NULL, "strict: sizes and allocation must be the same, too" },
     OPTION_CACHE('T', "cache mode"),
     OPTION_PROGRESS,
@@ -58,6 +59,7 @@ run(const struct verb *verb, int argc, char **argv)
     struct qcow2_compare_result result;
     int key, status = CANNOT_OPEN;
     struct qcow2_error err;
+    const char *path_b;
     struct args a;
 
     args_start(&a, verb, argc, argv);
@@ -78,9 +80,11 @@ run(const struct verb *verb, int argc, char **argv)
     args_need(&a, 2, "two images");
     args_b = args_a;
     args_b.options.format = format_b;
-    disk_a = disk_open(a.operands[0], &args_a, true);
+    path_b = disk_args_name(&args_b, &a, a.operands[1]);
+    disk_a = disk_open(disk_args_name(&args_a, &a, a.operands[0]), &args_a,
+                       true);
     if (disk_a)
-        disk_b = disk_open(a.operands[1], &args_b, true);
+        disk_b = disk_open(path_b, &args_b, true);
     if (disk_a && disk_b) {
         status = job_finish(qcow2_compare(disk_a, disk_b, strict, &result,
                                           &err), show, quiet, &err);
@@ -102,5 +106,6 @@ const struct verb verb_compare = {
              "cannot be opened, and 4 if one cannot be read. Past its end "
              "the shorter one counts as zeroes.",
     .example = "qcow2-img compare disk.qcow2 disk.raw",
+    .cannot_open = CANNOT_OPEN,
     .run = run,
 };

@@ -8,6 +8,7 @@
 
 static const struct tool_option options[] = {
     { 'f', "format", "FMT", "format of the sources: qcow2 or raw" },
+    OPTION_IMAGE_OPTS,
     { 'O', NULL, "FMT", "format of the target: qcow2 or raw [raw]" },
     OPTION_IMAGE,
     { 'B', NULL, "FILE", "backing file of the target, which has the rest: "
@@ -21,6 +22,8 @@ static const struct tool_option options[] = {
     { 'm', NULL, "N", "threads, 1 to 64 [4; more with -c or over NBD]" },
     { 'W', NULL, NULL, "write in any order: faster" },
     { 'n', NULL, NULL, "the target is there: do not create it" },
+    { KEY_TARGET_IMAGE_OPTS, "target-image-opts", NULL,
+      "the target is named as with --image-opts (with -n)" },
     { KEY_TARGET_IS_ZERO, "target-is-zero", NULL,
       "it reads as zeroes (with -n)" },
     { KEY_SALVAGE, "salvage", NULL, "what cannot be read becomes zeroes" },
@@ -83,6 +86,9 @@ take(struct transfer *c, const struct args *a, int key)
     case 'n':
         c->convert.no_create = true;
         break;
+    case KEY_TARGET_IMAGE_OPTS:
+        c->target_opts = true;
+        break;
     case KEY_TARGET_IS_ZERO:
         c->convert.target_is_zero = true;
         break;
@@ -107,6 +113,9 @@ check(const struct transfer *c, const struct args *a)
     if (o->target_is_zero && !o->no_create)
         usage_error(a->verb, "--target-is-zero goes with -n: a new target is "
                     "known to be zero");
+    if (c->target_opts && !o->no_create)
+        usage_error(a->verb, "--target-image-opts goes with -n: a target "
+                    "named so is there already");
     if (o->no_create && c->image.nr_strings > 0)
         usage_error(a->verb, "-o is for a new target, and -n makes none");
     if (o->compress && c->image.format == QCOW2_FORMAT_RAW)
@@ -136,7 +145,7 @@ run(const struct verb *verb, int argc, char **argv)
     c.sources = a.operands;
     c.nr_sources = a.nr_operands - 1;
     c.target = a.operands[c.nr_sources];
-    status = transfer_run(&c);
+    status = transfer_run(&c, &a);
     transfer_free(&c);
     return status;
 }

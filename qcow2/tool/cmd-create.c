@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "image-args.h"
+#include "name.h"
 #include "verbs.h"
 
 static const struct tool_option options[] = {
@@ -58,6 +59,7 @@ run(const struct verb *verb, int argc, char **argv)
     struct disk_args disk = DISK_ARGS_INIT;
     struct qcow2_error err;
     bool quiet = false;
+    const char *path;
     struct args a;
     uint64_t size;
     int key, r;
@@ -83,11 +85,12 @@ run(const struct verb *verb, int argc, char **argv)
     }
     take_size(&image, &a);
     image_args_check(&image, &a);
+    path = name_path(&a, a.operands[0], &image.format);
     image.create.allow = disk.options.allow;
     image.create.nr_allow = disk.options.nr_allow;
-    r = create(a.operands[0], &image, &size, &err);
+    r = create(path, &image, &size, &err);
     if (r == 0 && !quiet)
-        image_args_show(&image, a.operands[0], size);
+        image_args_show(&image, path, size);
     disk_args_free(&disk);
     image_args_free(&image);
     return r == 0 ? EXIT_SUCCESS : report_error(&err);

@@ -7,6 +7,7 @@
 
 static const struct tool_option options[] = {
     { 'f', "format", "FMT", "format of the source: qcow2 or raw" },
+    OPTION_IMAGE_OPTS,
     { 'O', NULL, "FMT", "format of the target: qcow2 or raw [raw]" },
     OPTION_NO_CLOBBER,
     OPTION_PROGRESS,
@@ -95,7 +96,7 @@ run(const struct verb *verb, int argc, char **argv)
     for (int i = 0; i < a.nr_operands; i++)
         take_operand(&c, &blocks, &a, &a.operands[i]);
     settle(&c, &blocks, &a);
-    status = transfer_run(&c);
+    status = transfer_run(&c, &a);
     transfer_free(&c);
     return status;
 }

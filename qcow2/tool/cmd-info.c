@@ -7,6 +7,7 @@
 
 static const struct tool_option options[] = {
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     OPTION_OUTPUT,
     { KEY_BACKING_CHAIN, "backing-chain", NULL,
       "the backing files, too; without it no other file is opened" },
@@ -54,6 +55,7 @@ run(const struct verb *verb, int argc, char **argv)
     struct qcow2_info *info;
     struct qcow2_error err;
     bool json = false, chain = false;
+    const char *path;
     struct args a;
     int key, status;
 
@@ -67,12 +69,16 @@ run(const struct verb *verb, int argc, char **argv)
             disk_args_take(&disk, &a, key);
     }
     args_need(&a, 1, "one image");
+    path = disk_args_name(&disk, &a, a.operands[0]);
+    if (chain && (disk.options.backing || disk.options.backing_none))
+        usage_error(verb, "--backing-chain shows the chain that the image "
+                    "names: 'backing' has no meaning here");
     o = (struct qcow2_info_options){
         .format = disk.options.format, .no_lock = disk.options.no_lock,
         .chain = chain, .allow = disk.options.allow,
         .nr_allow = disk.options.nr_allow, .failures = failures,
     };
-    info = qcow2_get_info(a.operands[0], &o, &err);
+    info = qcow2_get_info(path, &o, &err);
     disk_args_free(&disk);
     if (!info)
         return report_error(&err);

@@ -8,6 +8,7 @@
 
 static const struct tool_option options[] = {
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     OPTION_OUTPUT,
     { KEY_START_OFFSET, "start-offset", "OFFSET",
       "begin at this guest offset" },
@@ -103,6 +104,7 @@ run(const struct verb *verb, int argc, char **argv)
     uint64_t start = 0, max_length = UINT64_MAX;
     int key, status = EXIT_FAILURE;
     struct qcow2_disk *disk;
+    const char *path;
     bool json = false;
     struct args a;
 
@@ -118,9 +120,10 @@ run(const struct verb *verb, int argc, char **argv)
             disk_args_take(&disk_args, &a, key);
     }
     args_need(&a, 1, "one image");
-    disk = disk_open(a.operands[0], &disk_args, true);
+    path = disk_args_name(&disk_args, &a, a.operands[0]);
+    disk = disk_open(path, &disk_args, true);
     if (disk)
-        status = disk_close(disk, show_map(disk, a.operands[0], &disk_args,
+        status = disk_close(disk, show_map(disk, path, &disk_args,
                                            json, start, max_length));
     disk_args_free(&disk_args);
     return status;

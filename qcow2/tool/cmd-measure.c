@@ -9,6 +9,7 @@
 
 static const struct tool_option options[] = {
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     { 'O', NULL, "FMT", "format of the new image: qcow2 or raw [raw]" },
     OPTION_IMAGE,
     { KEY_SIZE, "size", "BYTES", "an empty image of this size, not the "
@@ -183,7 +184,8 @@ run(const struct verb *verb, int argc, char **argv)
                     "--size");
     status = image.has_size
              ? measure(NULL, &image, &sizes)
-             : measure_file(a.operands[0], &disk, snapshot, &image, &sizes);
+             : measure_file(disk_args_name(&disk, &a, a.operands[0]), &disk,
+                            snapshot, &image, &sizes);
     if (status == EXIT_SUCCESS)
         show(&sizes, json);
     image_args_free(&image);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* cmd-rebase.c: another backing file, or none. */
 #include "tool.h"
+#include "name.h"
 #include "verbs.h"
 
 static const struct tool_option options[] = {
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     { 'b', NULL, "FILE", "the new backing file, relative to the image's "
       "directory; '': none, all is copied into the image" },
     { 'F', NULL, "FMT", "format of the new backing file" },
@@ -72,13 +74,15 @@ run(const struct verb *verb, int argc, char **argv)
     if (!backing)
         usage_error(verb, "say the new backing file: -b FILE, or -b '' for "
                     "none");
+    if (*backing)
+        backing = name_path(&a, backing, &rebase->backing_format);
     if (*backing && rebase->backing_format == QCOW2_FORMAT_AUTO)
         usage_error(verb, "say the format of the new backing file: -F qcow2 "
                     "or -F raw");
     if (!*backing && rebase->backing_format != QCOW2_FORMAT_AUTO)
         usage_error(verb, "a backing format is given, but no backing file");
     rebase->backing = *backing ? backing : NULL;
-    q.path = a.operands[0];
+    q.path = disk_args_name(&q.disk, &a, a.operands[0]);
     status = job_finish_overlay(begin, &q, snapshots, show, quiet);
     disk_args_free(&q.disk);
     return status;

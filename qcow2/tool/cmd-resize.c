@@ -8,6 +8,7 @@
 
 static const struct tool_option options[] = {
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     { KEY_SHRINK, "shrink", NULL,
       "allow a smaller size; what lies beyond is lost" },
     { KEY_PREALLOCATION, "preallocation", "MODE",
@@ -137,7 +138,7 @@ run(const struct verb *verb, int argc, char **argv)
     if (!has_size || a.nr_operands != 1)
         usage_error(verb, "expects one image and a size");
     parse_bytes(&a, "the size", q.size + (*q.size == '+' || *q.size == '-'));
-    q.path = a.operands[0];
+    q.path = disk_args_name(&q.disk, &a, a.operands[0]);
     status = run_request(&q);
     disk_args_free(&q.disk);
     return status;

@@ -22,6 +22,7 @@ static const struct tool_option options[] = {
     { 'a', NULL, "NAME", "apply a snapshot: the disk becomes what it was" },
     { 'd', NULL, "NAME", "delete a snapshot" },
     OPTION_FORMAT,
+    OPTION_IMAGE_OPTS,
     { KEY_OUTPUT, "output", "human|json", "how to print the list" },
     { 'U', "force-share", NULL, "list without locks, for images that are in "
       "use" },
@@ -162,6 +163,7 @@ open_alone(const struct request *q, bool readonly)
 {
     struct disk_args alone = q->disk;
 
+    alone.options.backing = NULL;
     alone.options.backing_none = true;
     alone.options.file = q->file;
     return disk_open(q->path, &alone, readonly);
@@ -283,7 +285,7 @@ settle(struct request *q, const struct args *a)
 
     if (q->action != NO_ACTION) {
         args_need(a, 1, "one image");
-        q->path = a->operands[0];
+        q->path = disk_args_name(&q->disk, a, a->operands[0]);
         return;
     }
     for (i = 0; nr > 0 && i < NR_ACTIONS; i++)
@@ -295,7 +297,7 @@ settle(struct request *q, const struct args *a)
         usage_error(a->verb, "%s expects %s", actions[i].word,
                     actions[i].expects);
     q->action = actions[i].action;
-    q->path = a->operands[nr - 1];
+    q->path = disk_args_name(&q->disk, a, a->operands[nr - 1]);
     if (nr > 2)
         q->name = a->operands[1];
     if (nr > 3)

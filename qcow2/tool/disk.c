@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "name.h"
 #include "tool.h"
 
 bool
@@ -23,15 +24,45 @@ disk_args_take(struct disk_args *d, const struct args *a, int key)
         d->allow[o->nr_allow++] = a->value;
         o->allow = d->allow;
         return true;
+    case KEY_IMAGE_OPTS:
+        d->image_opts = true;
+        return true;
     case KEY_BACKING:
         o->backing_none = strcmp(a->value, "none") == 0;
-        o->backing = o->backing_none ? NULL : a->value;
+        o->backing = o->backing_none
+                     ? NULL : name_path(a, a->value, &o->backing_format);
         return true;
     case KEY_BACKING_FORMAT:
         o->backing_format = parse_format(a, a->value);
         return true;
     }
     return false;
+}
+
+const char *
+disk_args_name(struct disk_args *d, const struct args *a, const char *text)
+{
+    struct name n = name_parse(a, text, d->image_opts);
+    struct qcow2_options *o = &d->options;
+
+    if (d->image_opts && o->format != QCOW2_FORMAT_AUTO)
+        usage_error(a->verb, "with --image-opts the format is given by "
+                    "driver=");
+    if (n.format != QCOW2_FORMAT_AUTO && o->format != QCOW2_FORMAT_AUTO
+        && n.format != o->format)
+        name_error(a, text, "its 'driver' is not the format that is given "
+                   "for it");
+    if (n.format != QCOW2_FORMAT_AUTO)
+        o->format = n.format;
+    if (!n.backing && !n.backing_none)
+        return n.path;
+    if (o->backing || o->backing_none)
+        name_error(a, text, "its 'backing' contradicts --backing");
+    o->backing = n.backing;
+    o->backing_none = n.backing_none;
+    if (n.backing_format != QCOW2_FORMAT_AUTO)
+        o->backing_format = n.backing_format;
+    return n.path;
 }
 
 void

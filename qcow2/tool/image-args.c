@@ -5,6 +5,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "name.h"
+
 struct setting {
     const char *name, *arg, *help;
     void (*set)(struct image_args *i, const struct args *a, char *value);
@@ -187,10 +189,12 @@ image_args_free(struct image_args *i)
 }
 
 void
-image_args_check(const struct image_args *i, const struct args *a)
+image_args_check(struct image_args *i, const struct args *a)
 {
-    const struct qcow2_create_options *c = &i->create;
+    struct qcow2_create_options *c = &i->create;
 
+    if (c->backing)
+        c->backing = name_path(a, c->backing, &c->backing_format);
     if (i->format == QCOW2_FORMAT_RAW) {
         if (c->version || c->cluster_size || c->refcount_bits || c->zstd
             || c->lazy_refcounts || c->backing || c->backing_format)

@@ -26,8 +26,10 @@ void image_args_take(struct image_args *i, const struct args *a,
                      const char *text);
 void image_args_free(struct image_args *i);
 
-/* Ends the program if the options contradict each other. */
-void image_args_check(const struct image_args *i, const struct args *a);
+/* Ends the program if the options contradict each other, or name a backing
+ * file that can be none.
+ */
+void image_args_check(struct image_args *i, const struct args *a);
 
 /* Prints "Formatting …": what is made. */
 void image_args_show(const struct image_args *i, const char *path,

@@ -37,6 +37,8 @@ struct verb {
     const struct tool_option *options;
     const char *notes;    /* a paragraph more, or NULL */
     const char *example;
+    int cannot_open;      /* exit status for a name that cannot be opened; 0:
+                           * EXIT_FAILURE */
     int (*run)(const struct verb *verb, int argc, char **argv);
 };
 
@@ -48,6 +50,7 @@ enum {
     KEY_CHANGE_SNAPSHOTS,
     KEY_DATA,
     KEY_FLUSH_INTERVAL,
+    KEY_IMAGE_OPTS,
     KEY_KEEP_SNAPSHOTS,
     KEY_MAX_LENGTH,
     KEY_NO_CLOBBER,
@@ -62,6 +65,7 @@ enum {
     KEY_FORCE,
     KEY_SIZE,
     KEY_START_OFFSET,
+    KEY_TARGET_IMAGE_OPTS,
     KEY_TARGET_IS_ZERO,
     KEY_UNDO,
 };
@@ -77,6 +81,9 @@ enum {
 #define OPTION_FORMAT \
     { 'f', "format", "FMT", "format of the image: qcow2 or raw; without it " \
       "the file's first bytes tell" }
+#define OPTION_IMAGE_OPTS \
+    { KEY_IMAGE_OPTS, "image-opts", NULL, "the image is named by options: " \
+      "driver=FMT,file.filename=FILE" }
 #define OPTION_FORCE_SHARE \
     { 'U', "force-share", NULL, "take no locks, for images that are in use; " \
       "what is read may be inconsistent" }
@@ -200,6 +207,7 @@ tool_cleanup_free(void *p)
 struct disk_args {
     struct qcow2_options options;
     const char **allow;
+    bool image_opts;
 };
 #define DISK_ARGS_INIT \
     { .options = { .fd = -1, .probe_raw = true, .failures = failures } }
@@ -210,6 +218,12 @@ extern struct qcow2_failures *failures;
 /* Was the key one of the options that OPTION_FORMAT to OPTION_BACKING are? */
 bool disk_args_take(struct disk_args *d, const struct args *a, int key);
 void disk_args_free(struct disk_args *d);
+
+/* The path or URI of the image with this name on the command line; what else
+ * the name says goes to d->options. Ends the program if it is none (name.h).
+ */
+const char *disk_args_name(struct disk_args *d, const struct args *a,
+                           const char *text);
 
 /* Opens and, on failure, reports. A path of a disk to be written whose
  * format was guessed to be raw gets a warning.

@@ -2,6 +2,8 @@
 /* transfer.c: opens the sources, and copies them; see transfer.h. */
 #include "transfer.h"
 
+#include "name.h"
+
 void
 transfer_take(struct transfer *c, const struct args *a, int key)
 {
@@ -25,7 +27,7 @@ transfer_take(struct transfer *c, const struct args *a, int key)
 }
 
 static int
-copy(struct transfer *c, struct qcow2_disk **sources)
+copy(struct transfer *c, const char *target, struct qcow2_disk **sources)
 {
     struct qcow2_convert_options *o = &c->convert;
     struct qcow2_options open = QCOW2_OPTIONS_INIT;
@@ -41,31 +43,67 @@ copy(struct transfer *c, struct qcow2_disk **sources)
     o->create.nr_allow = open.nr_allow;
     o->prealloc = c->image.prealloc;
     o->has_backing = c->image.create.backing;
-    return job_finish(qcow2_convert(sources, c->nr_sources, c->target, o,
+    return job_finish(qcow2_convert(sources, c->nr_sources, target, o,
                                     &err),
                       c->progress, c->quiet, &err);
 }
 
-int
-transfer_run(struct transfer *c)
+/* A source as its name says; what --backing says is for all of them. */
+struct source {
+    const char *path;
+    struct disk_args args;
+};
+
+static struct source *
+name_sources(const struct transfer *c, const struct args *a)
 {
+    struct source *s = check_memory(calloc(c->nr_sources, sizeof *s));
+
+    for (size_t i = 0; i < c->nr_sources; i++) {
+        s[i].args = c->disk;
+        s[i].path = disk_args_name(&s[i].args, a, c->sources[i]);
+    }
+    return s;
+}
+
+static const char *
+name_target(struct transfer *c, const struct args *a)
+{
+    struct name n;
+
+    if (!c->target_opts)
+        return name_path(a, c->target, &c->image.format);
+    n = name_parse(a, c->target, true);
+    if (n.backing || n.backing_none)
+        name_error(a, c->target, "'backing' has no meaning here");
+    c->image.format = n.format;
+    return n.path;
+}
+
+int
+transfer_run(struct transfer *c, const struct args *a)
+{
+    struct source *named = name_sources(c, a);
+    const char *target = name_target(c, a);
     struct qcow2_disk **sources = check_memory(calloc(c->nr_sources,
                                                       sizeof *sources));
     int status = EXIT_SUCCESS;
     size_t nr = 0;
 
     while (nr < c->nr_sources && status == EXIT_SUCCESS) {
-        sources[nr] = disk_open_view(c->sources[nr], &c->disk, c->snapshot);
+        sources[nr] = disk_open_view(named[nr].path, &named[nr].args,
+                                     c->snapshot);
         if (sources[nr])
             nr++;
         else
             status = EXIT_FAILURE;
     }
     if (status == EXIT_SUCCESS)
-        status = copy(c, sources);
+        status = copy(c, target, sources);
     while (nr > 0)
         qcow2_close(sources[--nr], NULL);
     free(sources);
+    free(named);
     return status;
 }
 

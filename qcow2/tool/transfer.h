@@ -6,9 +6,10 @@
 #include "image-args.h"
 
 struct transfer {
-    char **sources;
+    char **sources;          /* as on the command line */
     size_t nr_sources;
-    const char *target;
+    const char *target;      /* as on the command line */
+    bool target_opts;        /* by --target-image-opts */
     const char *snapshot;    /* of the sources; NULL: the disks */
     bool progress, quiet;
     struct disk_args disk;   /* how to open sources */
@@ -21,7 +22,7 @@ struct transfer {
 
 /* Options that both have. */
 void transfer_take(struct transfer *c, const struct args *a, int key);
-int transfer_run(struct transfer *c);
+int transfer_run(struct transfer *c, const struct args *a);
 void transfer_free(struct transfer *c);
 
 #endif /* TRANSFER_H */
