@@ -4,10 +4,13 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "expect.h"
@@ -258,6 +261,91 @@ test_only_files_and_block_devices_are_opened(void **state)
     free(image);
 }
 
+/* --- Without /proc ------------------------------------------------------ */
+
+/* Leaves this process without /proc; false where it may not. */
+static bool
+lose_proc(void)
+{
+    return (unshare(CLONE_NEWNS) == 0
+            || unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0)
+           && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0
+           && mount("none", "/proc", "tmpfs", 0, NULL) == 0
+           && access("/proc/self", F_OK) == -1;
+}
+
+/* Does the base of a/image open, as what was found, after `command`? */
+static bool
+opens_right_after(const char *image, const char *command,
+                  struct qcow2_error *err)
+{
+    struct policy_file file;
+    struct io *io = NULL;
+    char byte = '\0';
+
+    if (find(image, "base", NULL, 0, &file, err) == -1)
+        return false;
+    if (oracle_run("cd '%s' && %s", tmpdir(), command) == 0)
+        io = policy_open(&file, IO_LOCK_NONE, err);
+    policy_file_free(&file);
+    if (!io)
+        return false;
+    if (io_pread(io, &byte, 1, 0, err) == -1)
+        byte = '\0';
+    io_close(io);
+    return byte == 'r';
+}
+
+/* 0, or which of these does not hold. */
+static int
+what_fails_without_proc(const char *image)
+{
+    struct qcow2_error err;
+    struct policy_file file;
+
+    if (!lose_proc())
+        return 77;
+    if (!opens_right_after(image, "true", &err))
+        return 1;
+    if (opens_right_after(image, "mv a/base a/kept && cp b/other a/base", &err)
+        || err.errnum != EPERM || !strstr(err.text, "was replaced"))
+        return 2;
+    if (opens_right_after(image, "true", &err))
+        return 3; /* what is there now is opened, too */
+    oracle_run("cd '%s' && mv a/kept a/base", tmpdir());
+    if (opens_right_after(image, "mv a/base a/kept && "
+                          "ln -s kept a/base", &err)
+        || err.errnum != ELOOP)
+        return 4;
+    if (find(image, "link", NULL, 0, &file, &err) == 0 || err.errnum != EPERM)
+        return 5;
+    return 0;
+}
+
+/* There a file is opened by its name in the directory that was found, and
+ * must still be the one that was decided on. */
+static void
+test_replaced_file_is_refused_without_proc(void **state)
+{
+    const char *image = tmpdir_path("a/image");
+    int status;
+    pid_t pid;
+
+    (void)state;
+    make_text("a/base", "right");
+    make_text("b/other", "wrong");
+    assert_int_equal(symlink("../b/other", tmpdir_path("a/link")), 0);
+    pid = fork();
+    assert_true(pid != -1);
+    if (pid == 0)
+        _exit(what_fails_without_proc(image));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77)
+        skip();
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 /* What was decided on is opened, whatever has its name by now. */
 static void
 test_file_replaced_after_the_decision_is_not_opened(void **state)
@@ -430,6 +518,7 @@ main(void)
         TEST(test_uris_are_opened_only_below_an_allowed_one),
         TEST(test_only_files_and_block_devices_are_opened),
         TEST(test_file_replaced_after_the_decision_is_not_opened),
+        TEST(test_replaced_file_is_refused_without_proc),
         TEST(test_links_to_an_image_give_it_nothing),
         TEST(test_links_that_stay_inside_are_followed),
         TEST(test_long_paths_have_limits),
