@@ -45,6 +45,17 @@ exists ()
     esac
 }
 
+# The promises of SECURITY.md, each a paragraph that begins in bold letters.
+grep -q "lists $(grep -c '^[0-9]*$' <<<"$wanted") classes" ../SECURITY.md \
+    || complain "SECURITY.md: another number of classes"
+untested="$(awk '
+    function end() { if (promise && !tested) print promise; promise = "" }
+    /^## |^\*\*/ { end() }
+    /^\*\*/ { promise = $0; tested = 0 }
+    /^Tests?:|[.] Tests?:/ { tested = 1 }
+    END { end() }' ../SECURITY.md)"
+[ -z "$untested" ] || complain "SECURITY.md: no test: $untested"
+
 nr=0
 while IFS=: read -r test part; do
     nr=$((nr + 1))
