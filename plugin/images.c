@@ -132,6 +132,7 @@ static struct qcow2_disk *
 open_disk(const struct export *export, bool readonly, struct qcow2_error *err)
 {
     struct qcow2_options options;
+    struct qcow2_error of_reading;
     struct qcow2_disk *disk;
     size_t nr;
 
@@ -145,9 +146,11 @@ open_disk(const struct export *export, bool readonly, struct qcow2_error *err)
             || err->errnum == EROFS
             || (err->errnum == EBUSY && config.dir))) {
         options.readonly = true;
-        disk = qcow2_open(export->path, &options, NULL);
+        disk = qcow2_open(export->path, &options, &of_reading);
         if (disk)
             nbdkit_debug("serving it read-only: %s", err->text);
+        else if (err->errnum != EBUSY)
+            *err = of_reading; /* to serve it read-only is no remedy */
     }
     nr = strlen(err->text);
     if (!disk && is_raw(export))

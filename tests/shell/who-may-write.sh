@@ -51,7 +51,7 @@ chown nobody images/disk.qcow2
 qemu-img create -q -f qcow2 images/secret.qcow2 1M
 chmod 600 images/secret.qcow2
 install -d -o nobody run
-start_nbdkit "$tmp/run/socket" -u nobody dir=images
+start_nbdkit "$tmp/run/socket" -u nobody dir=images 2>log
 grep -Eqx "Uid:(.$(id -u nobody)){4}" "/proc/$nbdkit_pid/status" \
     || fail "the server runs as somebody else"
 nbd_client disk.qcow2 <<'END'
@@ -65,3 +65,5 @@ fails(errno.ENOENT, connect, "secret.qcow2")
 END
 stop_nbdkit
 check_image images/disk.qcow2
+grep -q 'secret.qcow2: cannot open: Permission denied$' log \
+    || fail "another reason, or a remedy that is none: $(cat log)"
