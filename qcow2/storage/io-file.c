@@ -34,6 +34,7 @@ struct file {
     int fd;
     bool is_block;
     struct io_behind behind;
+    atomic_int behind_error; /* errno of a failure to write behind, or 0 */
 
     /* Learnt from the kernel's refusals, so as not to ask again. */
     atomic_bool no_zero_range;
@@ -129,7 +130,9 @@ file_preadv(struct io *io, const struct iovec *iov, int nr_iov,
     return 0;
 }
 
-/* What goes wrong here is told by the next flush. */
+/* Not every file system lets the next fdatasync return what goes wrong here:
+ * the pages may have been dropped, and this has been the only report of it. So
+ * the flush fails with it. Other errors say that nothing was tried. */
 static void
 write_behind(struct file *f, uint64_t host_off, uint64_t nr_bytes)
 {
@@ -138,7 +141,9 @@ write_behind(struct file *f, uint64_t host_off, uint64_t nr_bytes)
     if (!io_behind_written(&f->behind, host_off, nr_bytes, &from, &to))
         return;
 #ifdef SYNC_FILE_RANGE_WRITE
-    sync_file_range(f->fd, from, to - from, SYNC_FILE_RANGE_WRITE);
+    if (sync_file_range(f->fd, from, to - from, SYNC_FILE_RANGE_WRITE) == -1
+        && (errno == EIO || errno == ENOSPC || errno == EDQUOT))
+        atomic_store(&f->behind_error, errno);
 #endif
 }
 
@@ -172,7 +177,7 @@ static int
 file_flush(struct io *io, struct qcow2_error *err)
 {
     struct file *f = to_file(io);
-    int r;
+    int behind = atomic_load(&f->behind_error), r;
 
     do {
 #if defined(F_FULLFSYNC)
@@ -181,8 +186,9 @@ file_flush(struct io *io, struct qcow2_error *err)
         r = fdatasync(f->fd);
 #endif
     } while (r < 0 && errno == EINTR);
-    if (r < 0)
-        return error_set_errno(err, errno, "%s: cannot flush", io->name);
+    if (r < 0 || behind)
+        return error_set_errno(err, r < 0 ? errno : behind,
+                               "%s: cannot flush", io->name);
     return 0;
 }
 
