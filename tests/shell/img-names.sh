@@ -74,6 +74,10 @@ for name in ./rbd:x file:rbd:x file:./rbd:x "file:$PWD/rbd:x" \
 done
 qcow2_img create -f qcow2 -b file:s.raw -F raw made.qcow2
 expect_output '^backing file: s.raw' qemu-img info made.qcow2
+# Names are printed as they are.
+says 'qcow2-img: backing=y: cannot open' qcow2_img info backing=y
+says 'qcow2-img: qemu-img rebase allow=z: cannot open' \
+    qcow2_img map 'qemu-img rebase allow=z'
 for verb in info check map; do
     says 'the file name is empty' qcow2_img $verb ''
 done
