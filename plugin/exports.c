@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* exports.c: export names, and what they stand for.
+/* exports.c: export names, and what they mean.
  *
  *   ""         the disk (or snapshot=) of file= or fd=
  *   @SNAPSHOT  an internal snapshot of it, by name or id
@@ -44,7 +44,7 @@ exports_is_printable(const char *name)
     return name[0] != '\0';
 }
 
-/* Symbolic links stand for what they lead to, which must be in the directory
+/* Symbolic links mean what they lead to, which must be in the directory
  * or below it.
  */
 bool

@@ -4,7 +4,7 @@
  * An image opens with its first connection and closes with its last, so an
  * idle server holds no lock and has nothing left to write. All connections
  * share one disk: a flush on one covers all, and our own locks never stand
- * in our way. Files are told apart by device and inode: an overlay that was
+ * in our way. Files are identified by device and inode: an overlay that was
  * deleted and made anew under the same name is another image.
  */
 #include <config.h>
@@ -245,8 +245,8 @@ get_id(const struct export *export, struct qcow2_file_id *id)
     return 0;
 }
 
-/* Those who waited while the image was being opened share the result, a
- * failure too. They must not try in turn: with a backing chain that leads
+/* Connections that waited while the image was being opened share the result,
+ * a failure too. They must not try in turn: with a backing chain that leads
  * back here, through this server's own socket, each attempt would begin the
  * next one.
  */

@@ -128,7 +128,7 @@ add_snapshot(struct list *l, const char *file, const char *word,
     free(full);
 }
 
-/* A file's disk, or the snapshot that stands for it, and its snapshots. */
+/* A file's disk, or the snapshot served in its place, and its snapshots. */
 static void
 add_image(struct list *l, const char *name, const char *snapshot,
           const struct qcow2_info *info)

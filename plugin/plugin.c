@@ -124,7 +124,8 @@ open_export(const char *name, bool readonly)
 }
 
 /* What is wrong with the image shows before nbdkit goes into the background.
- * It does not tell about -r yet: open for reading, and keep nothing open.
+ * nbdkit does not say yet whether -r is set: open for reading, and keep
+ * nothing open.
  */
 static int
 plugin_get_ready(void)

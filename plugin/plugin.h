@@ -2,7 +2,7 @@
 /* plugin.h: what the files of the nbdkit plugin share:
  * plugin.c   nbdkit's callbacks
  * config.c   key=value parameters
- * exports.c  export names and what they stand for
+ * exports.c  export names and what they mean
  * list.c     the list of exports
  * images.c   the images that are open, shared by connections
  * report.c   errors of the engine, for nbdkit's log
@@ -50,7 +50,7 @@ extern const char config_help[];
 int config_set(const char *key, const char *value);
 int config_complete(void);
 
-/* What an export name stands for: a file, and perhaps a snapshot in it. */
+/* What an export name means: a file, and perhaps a snapshot in it. */
 struct export {
     char *path;     /* for messages */
     struct qcow2_file *file; /* held from the decision on; NULL: fd= */
@@ -58,7 +58,7 @@ struct export {
     enum qcow2_format format;
 };
 
-/* Finds what name stands for. Returns 0, or -1 after nbdkit_error. The time
+/* Finds what name means. Returns 0, or -1 after nbdkit_error. The time
  * does not depend on the name, which comes from a client. *out is the
  * caller's to free.
  */

@@ -25,7 +25,7 @@
 #include "plugin.h"
 #include "sandbox.h"
 
-/* What the C library, TLS and host names need, whoever the user is. */
+/* What the C library, TLS and host names need, for every user. */
 static const char *const system_files[] = {
     "/lib", "/lib32", "/lib64", "/libx32", "/usr/lib", "/usr/lib32",
     "/usr/lib64", "/usr/libx32", "/usr/local/lib", "/usr/share/locale",

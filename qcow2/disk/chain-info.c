@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* chain-info.c: tells what the layers of a disk are, and what each of them
+/* chain-info.c: finds out what the layers of a disk are, and what each of them
  * contributes.
  */
 #include <errno.h>

@@ -29,7 +29,7 @@ enum {
     TIMEOUTS_A_CHAIN = 4,
 };
 
-/* A walk down a chain, to find what stands below `above`. */
+/* A walk down a chain, to find the layers below `above`. */
 struct walk {
     struct qcow2_pool *pool;
     const struct qcow2_options *options;
@@ -207,7 +207,7 @@ open_file(const struct walk *w, const struct policy_file *file,
 
 /* The layer of an NBD export that another disk uses already, so that no
  * connection needs to be made; NULL: there is none. What looks like another
- * format is left to those who know the format.
+ * format is left to the format's own code.
  */
 static struct layer *
 find_export(const struct walk *w, const struct naming *n,

@@ -224,8 +224,8 @@ open_backing(const struct policy_place *place,
     return disk;
 }
 
-/* A file cannot take the place of one that it is to stand on. Where the
- * backing file is open, locks would see to that, but not tell why. */
+/* A file cannot take the place of one in its own chain. Where the
+ * backing file is open, locks would see to that, without the reason. */
 static int
 check_not_below(const struct policy_file *old, const struct policy_place *place,
                 const struct qcow2_create_options *o,
@@ -321,8 +321,8 @@ create_io(struct io *io, const struct qcow2_create_options *o,
     return r;
 }
 
-/* Decides what is to be made. *backing is what it stands on, to be closed
- * once it is made. */
+/* Decides what is to be made. *backing is its backing file, to be closed once
+ * it is made. */
 static int
 settle(const struct policy_target *t, const struct qcow2_create_options *o,
        struct plan *p, struct qcow2_disk **backing, struct qcow2_error *err)

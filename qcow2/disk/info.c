@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* info.c: tells what an image file says of itself, also one that we would
+/* info.c: shows what an image file says of itself, also one that we would
  * not serve.
  */
 #include <errno.h>
@@ -102,7 +102,7 @@ leads_outside(const char *image_path, const char *name)
     return false;
 }
 
-/* The path that a name in the image at image_path stands for. */
+/* The path of the file that a name in the image at image_path means. */
 static char *
 join_path(const char *image_path, const char *name)
 {
@@ -397,7 +397,7 @@ settle_format(struct io *io, enum qcow2_format *format,
     return 0;
 }
 
-/* An NBD server does not tell. */
+/* An NBD server does not say. */
 static int
 fill_allocated(struct info *info, struct io *io, struct qcow2_error *err)
 {
@@ -538,7 +538,7 @@ open_backing(const struct info *top, const struct info *above,
     return info;
 }
 
-/* Appends what stands below top, as far as it can be opened. */
+/* Appends the layers below top, as far as they can be opened. */
 static void
 open_chain(struct info *top, const struct qcow2_info_options *options)
 {

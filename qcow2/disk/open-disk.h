@@ -12,7 +12,7 @@
 #include "meta/image.h"
 #include "qcow2.h"
 
-/* One open file with what it stands on, shared by the disk itself and the
+/* One open file with its chain, shared by the disk itself and the
  * disks of its snapshots.
  */
 struct open_file {

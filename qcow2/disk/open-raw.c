@@ -179,7 +179,7 @@ raw_disk_flush(struct raw_disk *raw, struct qcow2_error *err)
 
     if (io_flush(raw->source->io, err) == 0)
         return 0;
-    /* Nothing in memory refers to what was lost, and no mark would tell the
+    /* Nothing in memory refers to what was lost, and no mark would warn the
      * next process if this one was killed: drop it at once. */
     io_drop_cache(raw->source->io);
     return -1;

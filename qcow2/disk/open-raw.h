@@ -25,8 +25,8 @@ struct raw_disk {
      * exclusive while the size changes, and while holes are filled. */
     pthread_rwlock_t rwlock;
 
-    /* One flush at a time: the system tells a lost write to one of those
-     * who ask, and then the others must not succeed. */
+    /* One flush at a time: the system reports a lost write to one of
+     * several callers only, and then the others must not succeed. */
     pthread_mutex_t flush_lock;
 };
 

@@ -135,7 +135,7 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
     return 0;
 }
 
-/* Frees the file and what it stands on; writes nothing. */
+/* Frees the file and its chain; writes nothing. */
 static void
 file_free(struct open_file *file)
 {

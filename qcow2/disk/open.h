@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* open.h: what stands behind a struct qcow2_disk. */
+/* open.h: opens disks from files and open backends. */
 #ifndef QCOW2_OPEN_H
 #define QCOW2_OPEN_H
 

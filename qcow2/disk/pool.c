@@ -125,7 +125,7 @@ same_place(const struct policy_place *a, const struct policy_place *b)
 }
 
 /* Is it of use to more disks? Not one that could not be opened, nor what
- * stands on an export that is lost.
+ * is backed by an export that is lost.
  */
 static bool
 is_usable(const struct layer *l)
@@ -178,7 +178,7 @@ add(struct qcow2_pool *pool, const struct policy_file *file,
     return l;
 }
 
-/* Opens a layer for all who wait for it. Takes over io. */
+/* Opens a layer for all threads that wait for it. Takes over io. */
 static void
 open_layer(struct qcow2_pool *pool, struct layer *l, struct io *io)
 {

@@ -35,7 +35,7 @@ struct layer {
     enum layer_state state;
     unsigned nr_users;      /* disks, layers above, threads that wait */
     struct layer *next;     /* in the pool */
-    struct layer *backing;  /* what it stands on, once it was opened, too;
+    struct layer *backing;  /* its backing file, once it was opened, too;
                              * does not change any more then */
 
     /* Constant once it is LAYER_READY. */

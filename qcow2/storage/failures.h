@@ -3,8 +3,8 @@
  *
  * After a failed flush the kernel may count pages as clean that it could not
  * write: the file reads as if they were on the disk, and the next flush
- * succeeds without them. So such a file takes no more writes, whoever opens
- * it and however often, and is read anew only from the disk (io_drop_cache).
+ * succeeds without them. So such a file takes no more writes, however
+ * often it is opened, and is read anew only from the disk (io_drop_cache).
  */
 #ifndef QCOW2_FAILURES_H
 #define QCOW2_FAILURES_H

@@ -17,7 +17,7 @@ enum {
     IO_BEHIND_BEGIN = 16 * 1024 * 1024,
 };
 
-/* Of one file: the large writes since the kernel was last told to begin. */
+/* Of one file: the large writes since the kernel was last asked to begin. */
 struct io_behind {
     pthread_mutex_t lock; /* a leaf; no I/O under it */
     uint64_t from, to;    /* host bytes around all of them */

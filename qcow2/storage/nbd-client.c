@@ -79,7 +79,7 @@ fail_as_before(const struct nbd_client *c, struct qcow2_error *err)
     return c->lost ? error_prefix(err, "lost before") : -1;
 }
 
-/* The export is lost: everybody who waits for it has to know. */
+/* The export is lost: wake all requests that wait for it. */
 static void
 set_lost(struct nbd_client *c, const struct qcow2_error *why)
 {

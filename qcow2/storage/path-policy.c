@@ -301,7 +301,7 @@ take_found(struct path_walk *w, const char *path, struct policy_file *file,
     return 0;
 }
 
-/* name, with the directory it starts at where that can be told. */
+/* name, with the directory that it starts at, where that is known. */
 static char *
 full_name(const struct dir *start, const char *name)
 {

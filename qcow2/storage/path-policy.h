@@ -72,7 +72,7 @@ struct qcow2_file {
     struct policy_file file;
 };
 
-/* What stands behind a name found in the image at `from`: allowed if it is a
+/* Finds the file of a name in the image at `from`: allowed if it is a
  * regular file or block device in the image's directory or below, or below
  * one of allow, or an NBD URI that begins with one of allow. EPERM
  * otherwise, saying which option would allow it. Links are followed before

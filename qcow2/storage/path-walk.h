@@ -81,7 +81,7 @@ void path_walk_end(struct path_walk *w);
 struct dir *path_dir_of_fd(int fd);
 
 /* What the kernel calls an open file or directory, for messages. To be freed;
- * NULL where it does not tell. */
+ * NULL where the system does not say. */
 char *path_of_fd(int fd);
 
 #endif /* QCOW2_PATH_WALK_H */

@@ -10,7 +10,7 @@
 #include "json.h"
 #include "tool.h"
 
-/* A qcow2 image, or a file that one of them stands on. What is known of it
+/* A qcow2 image, or a file that backs one of them. What is known of it
  * besides is given up at once: a directory may have any number of images,
  * with any number of snapshots. */
 struct node {
@@ -21,7 +21,7 @@ struct node {
     uint64_t virtual_size, allocated_size;
     char *backing;             /* as stored; NULL: none */
     struct stat st, backing_st; /* st_ino 0: not known */
-    struct node *below;        /* what it stands on, if that is here */
+    struct node *below;        /* its backing file, if that is here */
     struct node *above, *next; /* the first of those that stand on it, and
                                 * the next that stands on the same */
     bool is_base, shown;

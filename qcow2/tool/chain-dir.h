@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* chain-dir.h: the images of a directory, and which stands on which. */
+/* chain-dir.h: the images of a directory, and which is whose backing file. */
 #ifndef CHAIN_DIR_H
 #define CHAIN_DIR_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* cmd-chain.c: what an image stands on, and what stands on it. */
+/* cmd-chain.c: the chain below an image, and the overlays on it. */
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -162,7 +162,7 @@ run(const struct verb *verb, int argc, char **argv)
 const struct verb verb_chain = {
     .name = "chain",
     .summary = "Show what an image stands on: each layer, what it owns and "
-               "what it would free; or, of a directory, who depends on whom.",
+               "what it would free; or, of a directory, what needs what.",
     .operands = "[OPTION...] FILE\n[OPTION...] DIRECTORY",
     .options = options,
     .notes = "Layers are listed from the base up. What a layer owns is its "

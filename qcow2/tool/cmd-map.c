@@ -12,7 +12,7 @@ static const struct tool_option options[] = {
     OPTION_OUTPUT,
     { KEY_START_OFFSET, "start-offset", "OFFSET",
       "begin at this guest offset" },
-    { KEY_MAX_LENGTH, "max-length", "BYTES", "tell no more than this" },
+    { KEY_MAX_LENGTH, "max-length", "BYTES", "show no more than this" },
     OPTION_ALLOW,
     OPTION_BACKING,
     OPTION_FORCE_SHARE,

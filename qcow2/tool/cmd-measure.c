@@ -22,7 +22,7 @@ static const struct tool_option options[] = {
     OPTION_END,
 };
 
-/* What is to be told. */
+/* The figures to print. */
 struct sizes {
     struct qcow2_measure image;
     bool has_bitmaps;
@@ -35,7 +35,7 @@ round_up(uint64_t n, uint64_t unit)
     return (n + unit - 1) / unit * unit;
 }
 
-/* The space for the source's bitmaps, if whoever converts it copies them. */
+/* The space for the source's bitmaps, if they are copied, too. */
 static void
 measure_bitmaps(const struct qcow2_info *info,
                 const struct image_args *image, struct sizes *sizes)

@@ -89,7 +89,7 @@ resize(struct qcow2_disk *disk, const struct request *q,
     if (size <= now || q->prealloc == QCOW2_PREALLOC_OFF
         || qcow2_preallocate(disk, size - now, now, q->prealloc, err) == 0)
         return 0;
-    /* All or nothing; the first failure is the one to tell. */
+    /* All or nothing; the first failure is the one to report. */
     qcow2_resize(disk, now, true, NULL);
     return -1;
 }

@@ -7,7 +7,7 @@
 
 #include "qcow2.h"
 
-/* One image, without what stands below it. */
+/* One image, without the layers below it. */
 void show_info(const struct qcow2_info *info);
 json_t *show_info_json(const struct qcow2_info *info);
 

@@ -264,7 +264,7 @@ int progress_show(void *opaque, uint64_t done, uint64_t total); /* a
                                                 * qcow2_progress_fn */
 void progress_end(void);
 
-/* From here on these signals only set what the second function tells, the
+/* From here on these signals only set what the second function returns, the
  * first time they come: for verbs that may not be cut short.
  */
 void progress_catch_signals(void);
