@@ -2,6 +2,7 @@
 /* config.c: the parameters of the plugin. */
 #include <config.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,7 +142,7 @@ open_dir(const struct parameter *p, const char *value)
 {
     int fd = open(value, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    return fd == -1 ? refuse(p, value, "not a directory") : fd;
+    return fd == -1 ? refuse(p, value, strerror(errno)) : fd;
 }
 
 static int

@@ -37,7 +37,8 @@ refused 'allow=: ' disk.qcow2 allow=
 refused 'file=: .*empty' file=
 refused 'backing=: .*empty' disk.qcow2 backing=
 refused 'dir=nowhere: ' dir=nowhere
-refused 'dir=file: ' dir=file
+refused 'dir=file: Not a directory' dir=file
+refused 'dir=nowhere: No such file' dir=nowhere
 refused 'allow=nowhere: ' disk.qcow2 allow=nowhere
 refused 'allow=file: ' disk.qcow2 allow=file
 refused 'fd' fd=zero
