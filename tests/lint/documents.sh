@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Files that the documents name exist.
+# Files that the documents name exist, and functions that the design names.
 
 . ./functions.sh
 cd "$abs_top_srcdir"
@@ -34,6 +34,17 @@ for document in README.md CONTRIBUTING.md SECURITY.md qcow2/DESIGN.md \
         fi
     done
 done
+
+# Functions and the like in the design.
+grep -oE '`[a-z][a-z0-9]*(_[a-z0-9]+)+`' qcow2/DESIGN.md | tr -d '`' \
+    | sort -u >"$tmp/names"
+[ -s "$tmp/names" ] || fail "DESIGN.md names no functions at all?"
+while read -r name; do
+    if ! grep -rqw --include='*.[ch]' "$name" qcow2 plugin; then
+        echo "qcow2/DESIGN.md names $name, which does not exist"
+        bad=1
+    fi
+done <"$tmp/names"
 
 # In comments.
 while IFS=: read -r file name; do
