@@ -2,7 +2,7 @@
 /* exports.c: export names, and what they mean.
  *
  *   ""         the disk (or snapshot=) of file= or fd=
- *   @SNAPSHOT  an internal snapshot of it, by name or id
+ *   @SNAPSHOT  an internal snapshot of it: a name or id, id:ID or name:NAME
  *   FILE, FILE@SNAPSHOT  the same in the directory of dir=
  *
  * Names come from clients and from images: neither is trusted.
@@ -85,6 +85,42 @@ exports_is_file(const char *name)
     return found;
 }
 
+/* A word for a snapshot begins so in export names and snapshot=; the engine has
+ * longer words for the same. */
+static const struct {
+    const char *ours, *engines;
+} prefixes[] = {
+    { "id:", "snapshot.id=" },
+    { "name:", "snapshot.name=" },
+};
+
+bool
+exports_has_prefix(const char *word)
+{
+    for (int i = 0; i < 2; i++)
+        if (strncmp(word, prefixes[i].ours, strlen(prefixes[i].ours)) == 0
+            || strncmp(word, prefixes[i].engines,
+                       strlen(prefixes[i].engines)) == 0)
+            return true;
+    return false;
+}
+
+/* A word of ours as the engine has it; NULL: no memory. */
+static char *
+engine_word(const char *word)
+{
+    char *out;
+
+    for (int i = 0; i < 2; i++) {
+        size_t len = strlen(prefixes[i].ours);
+
+        if (strncmp(word, prefixes[i].ours, len) == 0)
+            return asprintf(&out, "%s%s", prefixes[i].engines, word + len)
+                   == -1 ? NULL : out;
+    }
+    return strdup(word);
+}
+
 /* A file of the whole name wins, then one of the longest part before '@'.
  * File names are short, so few parts need to be tried however long the name
  * is.
@@ -100,7 +136,7 @@ find_in_dir(const char *name, struct export *out)
         if ((part == nr_bytes || name[part] == '@')
             && exports_find_file(name, part, out)) {
             if (part < nr_bytes)
-                out->snapshot = strdup(name + part + 1);
+                out->snapshot = engine_word(name + part + 1);
             if (part == nr_bytes || out->snapshot)
                 return true;
             exports_free(out);
@@ -116,7 +152,7 @@ use_file(const char *snapshot, struct export *out)
 
     out->format = QCOW2_FORMAT_QCOW2;
     out->path = strdup(config.file);
-    out->snapshot = snapshot ? strdup(snapshot) : NULL;
+    out->snapshot = snapshot ? engine_word(snapshot) : NULL;
     if (!out->path || (snapshot && !out->snapshot)) {
         nbdkit_error("%s: %m", config.file);
         exports_free(out);
@@ -201,41 +237,22 @@ exports_describe_snapshot(char text[EXPORT_TEXT_SIZE],
     return text;
 }
 
-/* The snapshot that a client gets by this word, if it gets exactly one. */
-static const struct qcow2_snapshot *
-find_snapshot(const struct qcow2_snapshot_list *list, const char *word)
-{
-    const struct qcow2_snapshot *found = NULL;
-    size_t nr_found = 0;
-
-    for (int by_id = 0; by_id <= 1 && nr_found == 0; by_id++)
-        for (size_t i = 0; i < list->nr; i++) {
-            const struct qcow2_snapshot *s = &list->snapshots[i];
-
-            if (strcmp(by_id ? s->id : s->name, word) == 0) {
-                found = s;
-                nr_found++;
-            }
-        }
-    return nr_found == 1 ? found : NULL;
-}
-
 const char *
 exports_describe(char text[EXPORT_TEXT_SIZE], const struct qcow2_disk *disk,
                  const char *snapshot)
 {
-    const struct qcow2_snapshot *s;
     struct qcow2_snapshot_list list;
     const char *described = NULL;
+    long i;
 
     if (!snapshot)
         return exports_describe_disk(text, qcow2_get_format(disk),
                                      qcow2_get_size(disk));
     if (qcow2_get_snapshots(disk, &list, NULL) == -1)
         return NULL;
-    s = find_snapshot(&list, snapshot);
-    if (s)
-        described = exports_describe_snapshot(text, s);
+    i = qcow2_find_snapshot(&list, snapshot, NULL);
+    if (i >= 0)
+        described = exports_describe_snapshot(text, &list.snapshots[i]);
     qcow2_snapshot_list_free(&list);
     return described;
 }

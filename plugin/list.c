@@ -92,18 +92,26 @@ count(const struct order *o, bool ids, const char *word)
     return nr;
 }
 
-/* The word by which a client gets exactly this snapshot, as the engine looks
- * words up: as a name first, then as an id. NULL: there is none.
- */
-static const char *
+/* The word by which a client gets exactly one snapshot, in two parts. */
+struct word {
+    const char *prefix, *text; /* text NULL: there is no such word */
+};
+
+/* A name or id alone, if it means one snapshot and has no prefix itself. */
+static struct word
 word_of(const struct order *o, const struct qcow2_snapshot *s)
 {
-    if (exports_is_printable(s->name) && count(o, false, s->name) == 1)
-        return s->name;
-    if (exports_is_printable(s->id) && count(o, false, s->id) == 0
-        && count(o, true, s->id) == 1)
-        return s->id;
-    return NULL;
+    if (exports_is_printable(s->name) && count(o, false, s->name) == 1) {
+        bool only = count(o, true, s->name) == (strcmp(s->id, s->name) == 0);
+
+        return (struct word){ only && !exports_has_prefix(s->name)
+                              ? "" : "name:", s->name };
+    }
+    if (exports_is_printable(s->id) && count(o, true, s->id) == 1)
+        return (struct word){ count(o, false, s->id) == 0
+                              && !exports_has_prefix(s->id)
+                              ? "" : "id:", s->id };
+    return (struct word){ "", NULL };
 }
 
 static void
@@ -115,13 +123,14 @@ add(struct list *l, const char *name, const char *description)
 }
 
 static void
-add_snapshot(struct list *l, const char *file, const char *word,
+add_snapshot(struct list *l, const char *file, const struct word *word,
              const struct qcow2_snapshot *s)
 {
     char text[EXPORT_TEXT_SIZE];
     char *full;
 
-    if (!word || asprintf(&full, "%s@%s", file, word) == -1)
+    if (!word->text
+        || asprintf(&full, "%s@%s%s", file, word->prefix, word->text) == -1)
         return;
     if (!config.dir || !exports_is_file(full))
         add(l, full, exports_describe_snapshot(text, s));
@@ -133,24 +142,26 @@ static void
 add_image(struct list *l, const char *name, const char *snapshot,
           const struct qcow2_info *info)
 {
-    const struct qcow2_snapshot *all = info->snapshots;
+    const struct qcow2_snapshot_list all = {
+        info->nr_snapshots, (struct qcow2_snapshot *)info->snapshots
+    };
     char text[EXPORT_TEXT_SIZE];
     const char *description = NULL;
     struct order o;
+    long i;
 
     if (!snapshot)
         description = exports_describe_disk(text, info->format,
                                             info->virtual_size);
+    else if ((i = qcow2_find_snapshot(&all, snapshot, NULL)) >= 0)
+        description = exports_describe_snapshot(text, &all.snapshots[i]);
     if (order_init(&o, info)) {
-        for (size_t i = 0; snapshot && i < o.nr && !description; i++) {
-            const char *word = word_of(&o, &all[i]);
-
-            if (word && strcmp(word, snapshot) == 0)
-                description = exports_describe_snapshot(text, &all[i]);
-        }
         add(l, name, description);
-        for (size_t i = 0; i < o.nr; i++)
-            add_snapshot(l, name, word_of(&o, &all[i]), &all[i]);
+        for (i = 0; (size_t)i < all.nr; i++) {
+            const struct word word = word_of(&o, &all.snapshots[i]);
+
+            add_snapshot(l, name, &word, &all.snapshots[i]);
+        }
     }
     order_free(&o);
 }

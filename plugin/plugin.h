@@ -54,7 +54,7 @@ int config_complete(void);
 struct export {
     char *path;     /* for messages */
     struct qcow2_file *file; /* held from the decision on; NULL: fd= */
-    char *snapshot; /* name or id; NULL: the active disk */
+    char *snapshot; /* a word of qcow2_open_snapshot; NULL: the active disk */
     enum qcow2_format format;
 };
 
@@ -71,6 +71,9 @@ void exports_free(struct export *export);
  */
 bool exports_find_file(const char *name, size_t nr_bytes, struct export *out);
 bool exports_is_file(const char *name);
+
+/* Does a word for a snapshot begin with what says how to look it up? */
+bool exports_has_prefix(const char *word);
 
 /* Can this be an export's name, and be shown to people? It is UTF-8 without
  * control characters then.

@@ -17,6 +17,8 @@ static const struct {
     { QCOW2_HINT_REPAIR, "'qcow2-img check -r all' repairs it" },
     { QCOW2_HINT_CONVERT, "'qcow2-img convert' copies the disk to a new "
       "image" },
+    { QCOW2_HINT_WHICH_SNAPSHOT, "id:ID means the one with that id, name:NAME "
+      "the one with that name" },
     { QCOW2_HINT_VERSION_3, "'qcow2-img amend -o compat=1.1' makes it "
       "version 3" },
     { QCOW2_HINT_BACKING, "backing=FILENAME uses another file" },

@@ -50,6 +50,7 @@ enum qcow2_hint {
     QCOW2_HINT_BACKING_FORMAT = 1 << 11, /* options.backing_format */
     QCOW2_HINT_DECLARE_FORMAT = 1 << 12, /* declare it in the image above, by
                                           * a rebase with header_only */
+    QCOW2_HINT_WHICH_SNAPSHOT = 1 << 13, /* "snapshot.id=" before a word */
 };
 
 /* An errno, one sentence without a final newline, and what helps (a mask of
@@ -202,12 +203,17 @@ qcow2_open(const char *path, const struct qcow2_options *options,
            struct qcow2_error *err);
 
 /* A read-only disk of an internal snapshot of disk, with the snapshot's own
- * size (specification, "Snapshot table entry": disk size). name is looked
- * up as an exact name first, then as an id; ENOENT if neither is there,
- * EINVAL if several snapshots bear it. disk may be closed before or after.
+ * size (specification, "Snapshot table entry": disk size). disk may be closed
+ * before or after.
+ *
+ * word means the snapshot whose name or id it is. "snapshot.id=ID",
+ * "snapshot.name=NAME" and "snapshot.id=ID,snapshot.name=NAME" mean the one
+ * with that id, that name, or both; what follows "snapshot.name=" is the name
+ * whatever it is. ENOENT if there is none, EINVAL if several are meant: one
+ * by its name and another by its id, or two that have the same name.
  */
 QCOW2_PUBLIC struct qcow2_disk *
-qcow2_open_snapshot(struct qcow2_disk *disk, const char *name,
+qcow2_open_snapshot(struct qcow2_disk *disk, const char *word,
                     struct qcow2_error *err);
 
 /* Flushes what is left, gives back what was freed, and lets go of the disk
@@ -332,6 +338,12 @@ struct qcow2_snapshot_list {
 QCOW2_PUBLIC int qcow2_get_snapshots(const struct qcow2_disk *disk,
                                      struct qcow2_snapshot_list *out,
                                      struct qcow2_error *err);
+
+/* The index in the list of the snapshot that qcow2_open_snapshot means by the
+ * word; -1: ENOENT or EINVAL, as there. */
+QCOW2_PUBLIC long qcow2_find_snapshot(const struct qcow2_snapshot_list *list,
+                                      const char *word,
+                                      struct qcow2_error *err);
 QCOW2_PUBLIC void qcow2_snapshot_list_free(struct qcow2_snapshot_list *list);
 
 /* Does nbr of host file bytes at start look like a disk format other than
@@ -412,7 +424,7 @@ QCOW2_PUBLIC void qcow2_job_free(struct qcow2_job *job);
 /* Internal snapshots of a disk that is open for writing (specification,
  * "Snapshots"). Requests wait meanwhile; the time is proportional to the
  * metadata touched, not to the data. On failure, and at every crash point,
- * the image has the snapshots and the content of before or after. Names are
+ * the image has the snapshots and the content of before or after. A word is
  * looked up as by qcow2_open_snapshot.
  *
  * Create: name may be taken already (as with QEMU), must not be empty, and
@@ -436,12 +448,12 @@ qcow2_snapshot_create(struct qcow2_disk *disk, const char *name,
 
 /* The disk becomes what it was at the snapshot, in content and size. */
 QCOW2_PUBLIC int qcow2_snapshot_apply(struct qcow2_disk *disk,
-                                      const char *name,
+                                      const char *word,
                                       struct qcow2_error *err);
 
 /* EBUSY while a disk of the snapshot is open. */
 QCOW2_PUBLIC int qcow2_snapshot_delete(struct qcow2_disk *disk,
-                                       const char *name,
+                                       const char *word,
                                        struct qcow2_error *err);
 
 /* Reads VM state of a disk that qcow2_open_snapshot gave. nr_bytes at off

@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/open-disk.h"
+#include "format/snapshot-word.h"
 
 size_t
 qcow2_get_nr_snapshots(const struct qcow2_disk *disk)
@@ -54,6 +55,22 @@ qcow2_get_snapshots(const struct qcow2_disk *disk,
         }
     }
     return 0;
+}
+
+static struct snapshot_label
+label_of(const void *list, size_t i)
+{
+    const struct qcow2_snapshot_list *l = list;
+
+    return (struct snapshot_label){ l->snapshots[i].id,
+                                    l->snapshots[i].name };
+}
+
+long
+qcow2_find_snapshot(const struct qcow2_snapshot_list *list, const char *word,
+                    struct qcow2_error *err)
+{
+    return snapshot_word_find(word, list, list->nr, label_of, err);
 }
 
 void

@@ -321,7 +321,7 @@ qcow2_open(const char *path, const struct qcow2_options *options,
 }
 
 struct qcow2_disk *
-qcow2_open_snapshot(struct qcow2_disk *disk, const char *name,
+qcow2_open_snapshot(struct qcow2_disk *disk, const char *word,
                     struct qcow2_error *err)
 {
     struct image *img = disk->file->image;
@@ -334,7 +334,7 @@ qcow2_open_snapshot(struct qcow2_disk *disk, const char *name,
         return NULL;
     }
     pthread_rwlock_rdlock(&img->rwlock);
-    i = snaptab_find(&img->snaptab, name, err);
+    i = snaptab_find(&img->snaptab, word, err);
     v = i >= 0 ? image_open_snapshot(img, i, err) : NULL;
     pthread_rwlock_unlock(&img->rwlock);
     if (i < 0)

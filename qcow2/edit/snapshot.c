@@ -475,7 +475,7 @@ apply(struct image *img, const struct snapshot *s, bool *unsettled,
 }
 
 int
-qcow2_snapshot_apply(struct qcow2_disk *disk, const char *name,
+qcow2_snapshot_apply(struct qcow2_disk *disk, const char *word,
                      struct qcow2_error *err)
 {
     bool unsettled = false;
@@ -485,7 +485,7 @@ qcow2_snapshot_apply(struct qcow2_disk *disk, const char *name,
 
     if (snapshot_begin(disk, &img, err) == -1)
         return -1;
-    i = find(img, name, err);
+    i = find(img, word, err);
     if (i >= 0
         && (img->snaptab.snapshots[i].disk_size == img->hdr.size
             || snapshot_keep_sizes(img, err) == 0))
@@ -527,7 +527,7 @@ delete(struct image *img, uint32_t i, bool *unsettled,
 }
 
 int
-qcow2_snapshot_delete(struct qcow2_disk *disk, const char *name,
+qcow2_snapshot_delete(struct qcow2_disk *disk, const char *word,
                       struct qcow2_error *err)
 {
     bool unsettled = false;
@@ -537,10 +537,10 @@ qcow2_snapshot_delete(struct qcow2_disk *disk, const char *name,
 
     if (snapshot_begin(disk, &img, err) == -1)
         return -1;
-    i = find(img, name, err);
+    i = find(img, word, err);
     if (i >= 0 && image_snapshot_in_use(img, i))
         error_set(err, EBUSY, "%s: the snapshot '%s' is being read",
-                  img->name, ESCAPED(name));
+                  img->name, ESCAPED(img->snaptab.snapshots[i].name));
     else if (i >= 0)
         r = delete(img, i, &unsettled, err);
     return snapshot_end(img, r, unsettled, err);

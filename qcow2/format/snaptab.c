@@ -12,6 +12,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/escape.h"
+#include "format/snapshot-word.h"
 
 /* The part of the table that is in memory. An entry's length is known only
  * after its start was read, so the table is read through a window.
@@ -342,48 +343,18 @@ snaptab_free(struct snapshot_table *t)
     memset(t, 0, sizeof *t);
 }
 
-/* The only one whose id (or name) is `what`; -1 with *nr saying how many
- * there are if it is not one.
- */
-static long
-find_only(const struct snapshot_table *t, bool by_id, const char *what,
-          uint32_t *nr)
+static struct snapshot_label
+label_of(const void *list, size_t i)
 {
-    long found = -1;
+    const struct snapshot_table *t = list;
 
-    *nr = 0;
-    for (uint32_t i = 0; i < t->nr; i++) {
-        const struct snapshot *s = &t->snapshots[i];
-
-        if (strcmp(by_id ? s->id : s->name, what) == 0) {
-            found = i;
-            ++*nr;
-        }
-    }
-    return *nr == 1 ? found : -1;
+    return (struct snapshot_label){ t->snapshots[i].id,
+                                    t->snapshots[i].name };
 }
 
 long
-snaptab_find(const struct snapshot_table *t, const char *name_or_id,
+snaptab_find(const struct snapshot_table *t, const char *word,
              struct qcow2_error *err)
 {
-    uint32_t nr_names, nr_ids;
-    long i;
-
-    i = find_only(t, false, name_or_id, &nr_names);
-    if (i >= 0)
-        return i;
-    if (nr_names > 1)
-        return error_set(err, EINVAL, "%" PRIu32 " snapshots have the name "
-                         "'%s': say the id of the one you mean", nr_names,
-                         ESCAPED(name_or_id));
-    i = find_only(t, true, name_or_id, &nr_ids);
-    if (i >= 0)
-        return i;
-    if (nr_ids > 1)
-        return error_set(err, EINVAL, "%" PRIu32 " snapshots have the id "
-                         "'%s', which is damage", nr_ids,
-                         ESCAPED(name_or_id));
-    return error_set(err, ENOENT, "there is no snapshot with the name or id "
-                     "'%s'", ESCAPED(name_or_id));
+    return snapshot_word_find(word, t, t->nr, label_of, err);
 }

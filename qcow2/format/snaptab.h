@@ -56,10 +56,9 @@ void snaptab_free_entry(struct snapshot *s); /* what it points to */
 int snaptab_encode(const struct snapshot_table *t, unsigned char **buf,
                    uint64_t *nr_bytes, struct qcow2_error *err);
 
-/* Exact name first, then id; ENOENT or, if several match, EINVAL. Returns
- * the index, or -1.
- */
-long snaptab_find(const struct snapshot_table *t, const char *name_or_id,
+/* The index of the snapshot that the word means, as qcow2_open_snapshot
+ * explains it; -1: ENOENT, or EINVAL if it means several. */
+long snaptab_find(const struct snapshot_table *t, const char *word,
                   struct qcow2_error *err);
 
 #endif /* QCOW2_SNAPTAB_H */

@@ -50,7 +50,7 @@ static const struct {
     { "list", 'l', LIST, 1, "one image" },
     { "create", 'c', CREATE, 2, "a name and one image" },
     { "apply", 'a', APPLY, 2, "a name or id and one image" },
-    { "delete", 'd', DELETE, 2, "a name or id and one image" },
+    { "delete", 'd', DELETE, 2, "a name and one image" },
     { "save-state", 0, SAVE_STATE, 3, "a name, a file of VM state and one "
       "image" },
     { "load-state", 0, LOAD_STATE, 3, "a name or id, a file for the VM state "
@@ -103,6 +103,41 @@ read_state(void *opaque, void *buf, size_t nr_bytes)
     return read(*fd, buf, nr_bytes);
 }
 
+/* Only ids tell snapshots of one name apart. */
+static void
+warn_of_second(struct qcow2_disk *disk, const char *name)
+{
+    CLEANUP_FREE char *shown = text_escape(name);
+    struct qcow2_snapshot_list list;
+
+    if (qcow2_get_snapshots(disk, &list, NULL) == -1)
+        return;
+    for (size_t i = 0; i < list.nr; i++) {
+        if (strcmp(list.snapshots[i].name, name) == 0) {
+            CLEANUP_FREE char *id = text_escape(list.snapshots[i].id);
+
+            report_warning("there is a snapshot with the name '%s' already; "
+                           "snapshot.id=%s means that one", shown, id);
+            break;
+        }
+    }
+    qcow2_snapshot_list_free(&list);
+}
+
+/* Deletes by a name, unless the word says that it is an id: a number that no
+ * snapshot has as its name was meant for another image. */
+static int
+delete(struct qcow2_disk *disk, const char *word, struct qcow2_error *err)
+{
+    bool plain = strncmp(word, "snapshot.id=", 12) != 0
+                 && strncmp(word, "snapshot.name=", 14) != 0;
+    CLEANUP_FREE char *name = NULL;
+
+    if (plain && asprintf(&name, "snapshot.name=%s", word) == -1)
+        check_memory(NULL);
+    return qcow2_snapshot_delete(disk, plain ? name : word, err);
+}
+
 static int
 create(struct qcow2_disk *disk, const char *name, const int *state_fd,
        struct qcow2_error *err)
@@ -113,6 +148,7 @@ create(struct qcow2_disk *disk, const char *name, const int *state_fd,
     };
     struct timespec now;
 
+    warn_of_second(disk, name);
     clock_gettime(CLOCK_REALTIME, &now);
     o.date_sec = now.tv_sec;
     o.date_nsec = now.tv_nsec;
@@ -187,7 +223,7 @@ change(const struct request *q)
         if (q->action == APPLY)
             r = qcow2_snapshot_apply(disk, q->name, &err);
         else if (q->action == DELETE)
-            r = qcow2_snapshot_delete(disk, q->name, &err);
+            r = delete(disk, q->name, &err);
         else
             r = create(disk, q->name, state_fd == -1 ? NULL : &state_fd,
                        &err);
@@ -210,7 +246,7 @@ find_state_size(struct qcow2_disk *disk, const char *name)
 
     if (qcow2_get_snapshots(disk, &list, NULL) == -1)
         return 0;
-    index = disk_find_snapshot(&list, name);
+    index = qcow2_find_snapshot(&list, name, NULL);
     if (index >= 0)
         nr_bytes = list.snapshots[index].vm_state_size;
     qcow2_snapshot_list_free(&list);
@@ -375,7 +411,9 @@ const struct verb verb_snapshot = {
                 "[OPTION...] create|apply|delete NAME FILE\n"
                 "[OPTION...] save-state|load-state NAME STATE FILE",
     .options = options,
-    .notes = "NAME can also be an id, except of a new snapshot. save-state "
+    .notes = "NAME can also be an id, except of a new snapshot and one to be "
+             "deleted; snapshot.id=ID and snapshot.name=NAME say which. "
+             "save-state "
              "makes a snapshot that has the content of the file STATE as VM "
              "state (a QEMU migration stream, say), and load-state puts it "
              "into such a file; - is the standard input or output. Backing "

@@ -105,110 +105,18 @@ disk_close(struct qcow2_disk *disk, int status)
     return report_error(&err);
 }
 
-/* The only snapshot whose id (or name) this is; -1: none, or several. */
-static long
-find_only(const struct qcow2_snapshot_list *list, const char *text,
-          bool by_id)
-{
-    long found = -1;
-
-    for (size_t i = 0; i < list->nr; i++) {
-        const struct qcow2_snapshot *s = &list->snapshots[i];
-
-        if (strcmp(by_id ? s->id : s->name, text) != 0)
-            continue;
-        if (found >= 0)
-            return -1;
-        found = i;
-    }
-    return found;
-}
-
-long
-disk_find_snapshot(const struct qcow2_snapshot_list *list, const char *name)
-{
-    long found = find_only(list, name, false);
-
-    return found >= 0 ? found : find_only(list, name, true);
-}
-
-/* Takes "PREFIXvalue" up to a comma or the end from *text. NULL: it does not
- * begin so. To be freed.
- */
-static char *
-take_part(const char **text, const char *prefix)
-{
-    size_t len = strlen(prefix);
-    char *part;
-
-    if (strncmp(*text, prefix, len) != 0)
-        return NULL;
-    *text += len;
-    len = strcspn(*text, ",");
-    part = check_memory(strndup(*text, len));
-    *text += len + ((*text)[len] == ',');
-    return part;
-}
-
-/* The word that qcow2_open_snapshot finds the snapshot with this id and name
- * (either may be NULL) by. NULL: there is none, or no such word.
- */
-static const char *
-find_word(const struct qcow2_snapshot_list *list, const char *id,
-          const char *name)
-{
-    for (size_t i = 0; i < list->nr; i++) {
-        const struct qcow2_snapshot *s = &list->snapshots[i];
-
-        if ((id && strcmp(id, s->id) != 0)
-            || (name && strcmp(name, s->name) != 0))
-            continue;
-        if (disk_find_snapshot(list, s->name) == (long)i)
-            return s->name;
-        if (disk_find_snapshot(list, s->id) == (long)i)
-            return s->id;
-    }
-    return NULL;
-}
-
-static struct qcow2_disk *
-open_snapshot(struct qcow2_disk *disk, const char *text)
-{
-    const char *rest = text, *word = text;
-    CLEANUP_FREE char *id = take_part(&rest, "snapshot.id=");
-    CLEANUP_FREE char *name = take_part(&rest, "snapshot.name=");
-    struct qcow2_snapshot_list list;
-    struct qcow2_disk *view = NULL;
-    struct qcow2_error err;
-
-    if (qcow2_get_snapshots(disk, &list, &err) == -1) {
-        report_error(&err);
-        return NULL;
-    }
-    if ((id || name) && !*rest)
-        word = find_word(&list, id, name);
-    if (word) {
-        view = qcow2_open_snapshot(disk, word, &err);
-        if (!view)
-            report_error(&err);
-    } else {
-        CLEANUP_FREE char *escaped = text_escape(text);
-
-        report("there is no snapshot, or more than one, with %s", escaped);
-    }
-    qcow2_snapshot_list_free(&list);
-    return view;
-}
-
 struct qcow2_disk *
 disk_open_view(const char *path, const struct disk_args *d,
                const char *snapshot)
 {
     struct qcow2_disk *disk = disk_open(path, d, true), *view;
+    struct qcow2_error err;
 
     if (!disk || !snapshot)
         return disk;
-    view = open_snapshot(disk, snapshot);
+    view = qcow2_open_snapshot(disk, snapshot, &err);
+    if (!view)
+        report_error(&err);
     qcow2_close(disk, NULL);
     return view;
 }

@@ -66,6 +66,8 @@ static const struct {
       "image" },
     { QCOW2_HINT_SNAPSHOTS, KEY_KEEP_SNAPSHOTS, "--keep-snapshots copies into "
       "the image what they need first, --change-snapshots accepts it" },
+    { QCOW2_HINT_WHICH_SNAPSHOT, 0, "snapshot.id=ID means the one with that "
+      "id, snapshot.name=NAME the one with that name" },
     { QCOW2_HINT_VERSION_3, 0, "'qcow2-img amend -o compat=1.1' makes it "
       "version 3" },
     { QCOW2_HINT_BACKING, KEY_BACKING, "--backing=FILE uses another file" },

@@ -230,21 +230,14 @@ const char *disk_args_name(struct disk_args *d, const struct args *a,
  */
 struct qcow2_disk *disk_open(const char *path, const struct disk_args *d,
                              bool readonly);
-/* The same for reading, and for an internal snapshot if not NULL: a name or
- * id, or "snapshot.id=ID,snapshot.name=NAME" with one or both parts.
- */
+/* The same for reading, and for an internal snapshot if not NULL: a word of
+ * qcow2_open_snapshot. */
 struct qcow2_disk *disk_open_view(const char *path,
                                   const struct disk_args *d,
                                   const char *snapshot);
 
 /* EXIT_FAILURE, reported, if what was written may be lost; else status. */
 int disk_close(struct qcow2_disk *disk, int status);
-
-/* Index of the snapshot that qcow2_open_snapshot finds under this name, or
- * -1.
- */
-long disk_find_snapshot(const struct qcow2_snapshot_list *list,
-                        const char *name);
 
 /* Paths of all layers, from the disk itself down, as those above name them.
  * Neither fails.

@@ -230,7 +230,7 @@ expect_deleted(struct rig *r, const char *what, const char *id_left)
 }
 
 static void
-names_come_before_ids(void **state)
+names_and_ids_are_told_apart(void **state)
 {
     struct qcow2_error err;
     struct rig r;
@@ -247,9 +247,15 @@ names_come_before_ids(void **state)
     expect_refused(qcow2_snapshot_delete(r.play.disk, "03", &err), &err,
                    ENOENT);
     expect_refused(qcow2_snapshot_apply(r.play.disk, "", &err), &err, ENOENT);
-    expect_deleted(&r, "2", "2");
+    for (char word[] = "1"; word[0] <= '3'; word[0]++) {
+        expect_refused(qcow2_snapshot_delete(r.play.disk, word, &err), &err,
+                       EINVAL);
+        expect_refused(qcow2_snapshot_apply(r.play.disk, word, &err), &err,
+                       EINVAL);
+    }
+    expect_deleted(&r, "snapshot.name=2", "2");
     expect_deleted(&r, "2", "3");
-    expect_deleted(&r, "3", "4");
+    expect_deleted(&r, "snapshot.id=3,snapshot.name=twice", "4");
     expect_deleted(&r, "twice", "5");
     EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "1", &err), &err);
     finish(&r);
@@ -698,7 +704,7 @@ main(void)
         cmocka_unit_test(applying_is_refused_where_refcounts_are_too_narrow),
         cmocka_unit_test(new_ids_are_above_all_numbers),
         cmocka_unit_test(new_ids_are_new_whatever_ids_there_are),
-        cmocka_unit_test(names_come_before_ids),
+        cmocka_unit_test(names_and_ids_are_told_apart),
         cmocka_unit_test(names_have_1_to_255_bytes),
         cmocka_unit_test(dates_and_clocks_are_stored_as_given),
         cmocka_unit_test(no_l1_table_says_copied_of_what_is_shared),

@@ -93,15 +93,36 @@ qcow2_img snapshot -d one over.qcow2
 # Names that need care.
 qcow2_img snapshot -c 2 disk.qcow2
 qcow2_img snapshot -c twin disk.qcow2
-qcow2_img snapshot -c twin disk.qcow2
-refuses "2 snapshots have the name 'twin'" qcow2_img snapshot -d twin disk.qcow2
-refuses "2 snapshots have the name 'twin'" qcow2_img snapshot -a twin disk.qcow2
-refuses "no snapshot with the name or id 'x'" \
-    qcow2_img snapshot -d x disk.qcow2
+qcow2_img snapshot -c twin disk.qcow2 2>err
+grep -q "warning: .*the name 'twin' already; snapshot.id=3 " err
+refuses "more than one .*the id '3' .*the id '4'.*snapshot.id=ID" \
+    qcow2_img snapshot -d twin disk.qcow2
+refuses "more than one .*the id '3' .*the id '4'.*snapshot.id=ID" \
+    qcow2_img snapshot -a twin disk.qcow2
+refuses "no snapshot with the name 'x'$" qcow2_img snapshot -d x disk.qcow2
+refuses "no snapshot with the name or id 'x'$" \
+    qcow2_img snapshot -a x disk.qcow2
 refuses 'name' qcow2_img snapshot -c '' disk.qcow2
 refuses '255|name' qcow2_img snapshot -c "$(printf '%300s' x)" disk.qcow2
-qcow2_img snapshot -d 2 disk.qcow2 # the name goes before the id
-expect_output '^3 +twin' qcow2_img snapshot -l disk.qcow2
+qcow2_img snapshot -l disk.qcow2 >listed
+cat listed
+# What has an id alone is not deleted by it, unless that is said.
+for word in -d delete; do
+    refuses "no snapshot with the name '3'; snapshot.id=ID" \
+        qcow2_img snapshot $word 3 disk.qcow2
+done
+# One by its name, another by its id.
+qcow2_img snapshot -c 3 disk.qcow2
+refuses "that with the id '3' and the name 'twin', and .* the name '3'" \
+    qcow2_img snapshot -a 3 disk.qcow2
+qcow2_img snapshot -a snapshot.id=3 disk.qcow2
+qcow2_img snapshot -d 3 disk.qcow2
+qcow2_img snapshot -d snapshot.id=3 disk.qcow2
+expect_output '^4 +twin' qcow2_img snapshot -l disk.qcow2
+qcow2_img snapshot delete snapshot.id=4,snapshot.name=twin disk.qcow2
+qcow2_img snapshot -d snapshot.name=2 disk.qcow2
+qcow2_img snapshot -d small disk.qcow2
+[ -z "$(qcow2_img snapshot -l disk.qcow2)" ] || fail "a snapshot is left"
 
 # Refcounts too narrow for it: nothing changes.
 qemu-img create -q -f qcow2 -o refcount_bits=1 narrow.qcow2 1M

@@ -35,7 +35,29 @@ for name in "@twin", "@\x1b[31mx":
 END
 stop_nbdkit
 cat -v log
-grep -q 'twin' log
+grep -q 'more than one.*twin.*id:ID means' log
 if LC_ALL=C grep -q '[[:cntrl:]]' log; then
     fail "the log has control characters"
 fi
+
+# One whose name is the id of another, and one whose name begins as a word
+# that says which it is: each is listed by a word that means just it.
+qemu-img create -q -f qcow2 crossed.qcow2 64k
+for name in two 1 id:1; do
+    qemu-img snapshot -c $name crossed.qcow2
+done
+nbdkit_qcow2 -U - crossed.qcow2 --run 'nbdinfo --list "$uri"' >list
+grep '^export=' list >names
+diff names - <<'END'
+export="":
+export="@two":
+export="@name:1":
+export="@name:id:1":
+END
+start_nbdkit "$tmp/socket" crossed.qcow2
+nbd_client <<END
+for name in "@name:1", "@name:id:1", "@two", "@id:1", "@3":
+    assert connect(name).get_size() == 65536
+fails(errno.ENOENT, connect, "@1")
+END
+stop_nbdkit

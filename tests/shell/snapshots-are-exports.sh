@@ -37,7 +37,7 @@ h.flush()
 is_made_of(small, (M, 1))
 is_made_of(connect("@größer, 2"), (512 * K, 1), (2 * M, 2), (512 * K, 0))
 is_made_of(connect("@2"), (512 * K, 1), (2 * M, 2), (512 * K, 0))
-is_made_of(connect("@1"), (2 * M, 3))
+is_made_of(connect("@name:1"), (2 * M, 3))
 is_made_of(connect("@3"), (2 * M, 3))
 is_made_of(h, (M, 4), (M, 3))
 
@@ -53,7 +53,7 @@ check_image disk.qcow2
 
 grep '^export=' list
 [ "$(grep -c '^export=' list)" -eq 4 ] || fail "there are 4 exports"
-for name in '' @small '@größer, 2' @1; do
+for name in '' @small '@größer, 2' @name:1; do
     grep -qxF "export=\"$name\":" list || fail "'$name' is not listed"
 done
 grep -q 'description: qcow2 image, 2097152 bytes' list

@@ -377,16 +377,47 @@ test_failed_reads_are_reported(void **state)
 }
 
 static void
-test_names_are_found_before_ids(void **state)
+expect_word(const struct snapshot_table *t, const char *word, long index,
+            int errnum)
+{
+    struct qcow2_error err = { .errnum = 0 };
+    long i = snaptab_find(t, word, &err);
+
+    expect_case("%s", word);
+    EXPECT(i == index && err.errnum == errnum, "%ld, errno %d: %s", i,
+           err.errnum, err.text);
+}
+
+static void
+test_words_that_mean_two_snapshots_are_refused(void **state)
 {
     struct snapshot_table t;
+    struct qcow2_error err;
 
     (void)state;
-    accept("size 1M; snapshot 1 2; snapshot 2 1; snapshot 3 three", &t);
-    assert_int_equal(snaptab_find(&t, "1", NULL), 1);
-    assert_int_equal(snaptab_find(&t, "2", NULL), 0);
-    assert_int_equal(snaptab_find(&t, "3", NULL), 2);
-    assert_int_equal(snaptab_find(&t, "three", NULL), 2);
+    accept("size 1M; snapshot 1 2; snapshot 2 1; snapshot 3 three;"
+           "snapshot 4 4; snapshot 5 snapshot.id=1", &t);
+    expect_word(&t, "1", -1, EINVAL);
+    expect_word(&t, "2", -1, EINVAL);
+    expect_word(&t, "3", 2, 0);
+    expect_word(&t, "three", 2, 0);
+    expect_word(&t, "4", 3, 0);
+    expect_word(&t, "snapshot.id=1", 0, 0);
+    expect_word(&t, "snapshot.name=1", 1, 0);
+    expect_word(&t, "snapshot.id=2,snapshot.name=1", 1, 0);
+    expect_word(&t, "snapshot.id=1,snapshot.name=1", -1, ENOENT);
+    expect_word(&t, "snapshot.id=three", -1, ENOENT);
+    expect_word(&t, "snapshot.name=3", -1, ENOENT);
+    expect_word(&t, "snapshot.name=snapshot.id=1", 4, 0);
+    expect_word(&t, "snapshot.id=", -1, ENOENT);
+    assert_int_equal(snaptab_find(&t, "1", &err), -1);
+    EXPECT(strstr(err.text, "the id '1' and the name '2'")
+           && strstr(err.text, "the id '2' and the name '1'")
+           && err.hints == QCOW2_HINT_WHICH_SNAPSHOT, "%s", err.text);
+    assert_int_equal(snaptab_find(&t, "snapshot.name=3", &err), -1);
+    assert_int_equal(err.hints, QCOW2_HINT_WHICH_SNAPSHOT);
+    assert_int_equal(snaptab_find(&t, "snapshot.name=x", &err), -1);
+    assert_int_equal(err.hints, 0);
     snaptab_free(&t);
 }
 
@@ -416,7 +447,7 @@ test_what_several_bear_is_not_guessed(void **state)
            "snapshot 9 b", &t);
     assert_int_equal(snaptab_find(&t, "same", &err), -1);
     assert_int_equal(err.errnum, EINVAL);
-    assert_non_null(strstr(err.text, "2 snapshots"));
+    assert_non_null(strstr(err.text, "more than one"));
     assert_int_equal(snaptab_find(&t, "9", &err), -1);
     assert_int_equal(err.errnum, EINVAL);
     assert_int_equal(snaptab_find(&t, "2", NULL), 1);
@@ -473,7 +504,7 @@ main(void)
         cmocka_unit_test(test_table_larger_than_the_limit_is_refused),
         cmocka_unit_test(test_most_snapshots_allowed_are_read),
         cmocka_unit_test(test_failed_reads_are_reported),
-        cmocka_unit_test(test_names_are_found_before_ids),
+        cmocka_unit_test(test_words_that_mean_two_snapshots_are_refused),
         cmocka_unit_test(test_ids_are_no_numbers),
         cmocka_unit_test(test_what_several_bear_is_not_guessed),
         cmocka_unit_test(test_table_made_by_the_other_implementation_is_read),
