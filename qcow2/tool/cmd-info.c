@@ -11,13 +11,16 @@ static const struct tool_option options[] = {
     OPTION_OUTPUT,
     { KEY_BACKING_CHAIN, "backing-chain", NULL,
       "the backing files, too; without it no other file is opened" },
+    { KEY_VERDICT, "verdict", NULL,
+      "more about features and snapshots, and what matters to those who must "
+      "decide whether to accept an image" },
     OPTION_ALLOW,
     OPTION_FORCE_SHARE,
     OPTION_END,
 };
 
 static void
-show_all(const struct qcow2_info *info, bool json, bool chain)
+show_all(const struct qcow2_info *info, bool json, bool chain, bool verdict)
 {
     json_t *array = json && chain ? check_memory(json_array()) : NULL;
 
@@ -30,7 +33,7 @@ show_all(const struct qcow2_info *info, bool json, bool chain)
         } else {
             if (i != info)
                 putchar('\n');
-            show_info(i);
+            show_info(i, verdict);
         }
     }
     if (array)
@@ -54,7 +57,7 @@ run(const struct verb *verb, int argc, char **argv)
     struct qcow2_info_options o;
     struct qcow2_info *info;
     struct qcow2_error err;
-    bool json = false, chain = false;
+    bool json = false, chain = false, verdict = false;
     const char *path;
     struct args a;
     int key, status;
@@ -65,6 +68,8 @@ run(const struct verb *verb, int argc, char **argv)
             json = parse_output(&a);
         else if (key == KEY_BACKING_CHAIN)
             chain = true;
+        else if (key == KEY_VERDICT)
+            verdict = true;
         else
             disk_args_take(&disk, &a, key);
     }
@@ -84,7 +89,7 @@ run(const struct verb *verb, int argc, char **argv)
         return report_error(&err);
     status = check_chain(info);
     if (status == EXIT_SUCCESS)
-        show_all(info, json, chain);
+        show_all(info, json, chain, verdict);
     qcow2_info_free(info);
     return status;
 }
@@ -96,8 +101,7 @@ const struct verb verb_info = {
     .operands = "[OPTION...] FILE",
     .options = options,
     .notes = "Images that cannot be opened for their content (encrypted "
-             "ones, say) are shown, too. The verdict is for those who must "
-             "decide whether to accept an image.",
+             "ones, say) are shown, too. JSON always has the verdict.",
     .example = "qcow2-img info --output=json --backing-chain overlay.qcow2",
     .run = run,
 };

@@ -158,7 +158,7 @@ show_backing(const struct qcow2_info *info)
 }
 
 void
-show_info(const struct qcow2_info *info)
+show_info(const struct qcow2_info *info, bool verdict)
 {
     bool qcow2 = info->format == QCOW2_FORMAT_QCOW2;
 
@@ -178,6 +178,8 @@ show_info(const struct qcow2_info *info)
         show_backing(info);
     show_snapshots(info->snapshots, info->nr_snapshots);
     show_format_specific(info);
+    if (!verdict)
+        return;
     show_disk_sizes(info);
     show_features(info);
     show_verdict(info);

@@ -8,7 +8,7 @@
 #include "qcow2.h"
 
 /* One image, without the layers below it. */
-void show_info(const struct qcow2_info *info);
+void show_info(const struct qcow2_info *info, bool verdict);
 json_t *show_info_json(const struct qcow2_info *info);
 
 /* The table of snapshots; nothing if there are none. */

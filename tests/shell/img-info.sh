@@ -81,9 +81,14 @@ poke 72 '\x40'                # incompatible bit 62
 verdict unknown-features true odd.qcow2
 verdict can-be-opened false odd.qcow2
 expect_output 'incompatible 62: without a name \(unknown\)' \
-    qcow2_img info odd.qcow2
+    qcow2_img info --verdict odd.qcow2
 expect_output 'can be opened: no: needs an unknown feature' \
-    qcow2_img info odd.qcow2
+    qcow2_img info --verdict odd.qcow2
+# Programs search the text for words: they are there only if it is so.
+qcow2_img info odd.qcow2 >text
+if grep -Ei 'backing|data file|dirty|corrupt: true|Verdict' text; then
+    fail "the text has words that do not apply"
+fi
 poke 72 '\x00\x00\x00\x00\x00\x00\x00\x01'
 verdict dirty true odd.qcow2
 poke 79 '\x02'
@@ -91,7 +96,7 @@ verdict corrupt true odd.qcow2
 poke 79 '\x00'
 poke 35 '\x02'                # crypt_method
 verdict encrypted true odd.qcow2
-expect_output 'is encrypted \(LUKS\)' qcow2_img info odd.qcow2
+expect_output 'is encrypted \(LUKS\)' qcow2_img info --verdict odd.qcow2
 poke 35 '\x00'
 poke 60 '\x00\x00\x10\x00'    # snapshots that are not there
 verdict can-be-opened false odd.qcow2
@@ -131,7 +136,7 @@ expect_output '^1 +\\x1b\[2Jclear \\xff\\xe2\\x80\\xae' \
 # Snapshots have the size that they have.
 qemu-img resize -q base.qcow2 20M
 expect_output '^    1 \(.*\): 10 MiB \(10485760 bytes\)' \
-    qcow2_img info base.qcow2
+    qcow2_img info --verdict base.qcow2
 
 # A machine that has the image open is not disturbed, and disturbs only us.
 hold_open base.qcow2
