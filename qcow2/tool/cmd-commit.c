@@ -8,7 +8,7 @@ static const struct tool_option options[] = {
     OPTION_FORMAT,
     OPTION_IMAGE_OPTS,
     { 'b', NULL, "BASE", "commit into this file of the chain, not into the "
-      "image's own backing file; the image is not emptied then" },
+      "image's own backing file; implies -d" },
     { 'd', NULL, NULL, "do not empty the image afterwards" },
     { 'r', NULL, "RATE", "bytes a second, at most" },
     OPTION_CACHE('t', "cache mode"),
@@ -49,7 +49,7 @@ run(const struct verb *verb, int argc, char **argv)
     while ((key = args_next(&a)) != -1) {
         if (key == 'b')
             q.commit.base = name_path(&a, a.value, NULL);
-        else if (key == 'd')
+        if (key == 'b' || key == 'd')
             q.commit.keep = true;
         else if (key == KEY_KEEP_SNAPSHOTS)
             snapshots = QCOW2_SNAPSHOTS_KEEP;

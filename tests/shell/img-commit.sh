@@ -111,6 +111,13 @@ qcow2_img commit -q -b base top.qcow2
 reads_as_expected base
 reads_as_expected top.qcow2
 
+# A base that is named is for those who want to keep the image, as it was.
+make qcow2 4M 4M
+cp overlay.qcow2 before.qcow2
+qcow2_img commit -q -b base overlay.qcow2
+reads_as_expected base
+cmp overlay.qcow2 before.qcow2
+
 # Progress, as others print it, to a file.
 make qcow2 4M 4M
 qcow2_img commit -p overlay.qcow2 | tr '\r' '\n' >out
