@@ -78,6 +78,11 @@ resize(struct qcow2_disk *disk, const struct request *q,
     if (qcow2_get_format(disk) == QCOW2_FORMAT_QCOW2
         && size <= UINT64_MAX - 511)
         size = (size + 511) / 512 * 512;
+    if (size == 0) {
+        snprintf(err->text, sizeof err->text, "%s: the size must be positive: "
+                 "0 would empty the disk", path);
+        return -1;
+    }
     why = objection(q, now, size);
     if (why) {
         snprintf(err->text, sizeof err->text, "%s: the disk has %" PRIu64

@@ -81,6 +81,18 @@ expect_output 'guessed to be raw' qcow2_img resize raw.raw 1k
 
 cp disk.qcow2 before.qcow2
 refuses '--shrink' qcow2_img resize disk.qcow2 1M
+# What a script computes when it goes wrong.
+cp disk.qcow2 before-nothing.qcow2
+now="$(qemu-img info --output=json disk.qcow2 \
+    | sed -nE 's/^ +"virtual-size": ([0-9]+),$/\1/p' | head -n 1)"
+for size in 0 0k 0.0k "-$now"; do
+    refuses 'the size must be positive' \
+        qcow2_img resize --shrink disk.qcow2 "$size"
+done
+for size in '' + - +- -- --1 +-1 nan NaN -nan inf -inf -1e3 ' ' null None; do
+    refuses 'size' qcow2_img resize --shrink disk.qcow2 "$size"
+done
+cmp disk.qcow2 before-nothing.qcow2
 refuses "disk.qcow2: '-1G' leads to no size" \
     qcow2_img resize --shrink disk.qcow2 -1G
 refuses 'for disks that grow' \
