@@ -165,13 +165,25 @@ mark_dirty(struct alloc *a, uint32_t first, uint32_t nr)
     a->last_dirty = max_u64(a->last_dirty, first + nr);
 }
 
+/* Gives up a place that the table was to move to, but has outgrown; or none,
+ * where host_off is 0. */
+static void
+drop_table(struct image *img, uint64_t host_off, uint32_t nr_clusters)
+{
+    if (host_off == 0)
+        return;
+    overlap_remove(&img->overlap, host_off >> img->cluster_bits, nr_clusters);
+    alloc_free(img, host_off, nr_clusters);
+}
+
 /* Makes the extension part of the refcounts in memory; cannot fail. */
 static void
 publish_extension(struct image *img, struct extension *x)
 {
     struct alloc *a = &img->alloc;
     uint64_t per_slice = refcount_slice_entries(img);
-    uint64_t superseded = 0, superseded_clusters = 0;
+    uint64_t superseded = 0;
+    uint32_t superseded_clusters = 0;
 
     pthread_mutex_lock(&a->lock);
     if (x->table) {
@@ -200,11 +212,7 @@ publish_extension(struct image *img, struct extension *x)
         a->fresh_from = max_u64(a->fresh_from, extension_end(x));
     pthread_mutex_unlock(&a->lock);
 
-    if (superseded) {
-        overlap_remove(&img->overlap, superseded >> img->cluster_bits,
-                       superseded_clusters);
-        alloc_free(img, superseded, superseded_clusters);
-    }
+    drop_table(img, superseded, superseded_clusters);
 }
 
 int
@@ -278,15 +286,20 @@ reftable_give_back(struct image *img, struct dirty_batch *refcounts,
                    struct reftable_change *change)
 {
     struct alloc *a = &img->alloc;
-    LOCK_SCOPE(&a->lock);
+    uint64_t superseded = 0;
 
+    pthread_mutex_lock(&a->lock);
     dirty_give_back(&a->refcounts, refcounts);
-    if (change->moved_offset && !a->moved_offset) {
+    if (change->moved_offset && a->moved_offset) {
+        superseded = change->moved_offset; /* it has moved on meanwhile */
+    } else if (change->moved_offset) {
         a->moved_offset = change->moved_offset;
         a->moved_clusters = change->moved_clusters;
     } else if (change->nr) {
         mark_dirty(a, change->first, change->nr);
     }
+    pthread_mutex_unlock(&a->lock);
+    drop_table(img, superseded, change->moved_clusters);
     reftable_change_free(change);
 }
 

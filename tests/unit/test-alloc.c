@@ -156,6 +156,42 @@ refcounts_grow_with_the_file(void **state)
     bare_close(&b);
 }
 
+/* Takes clusters until the refcount table has to move, and where it moves. */
+static uint64_t
+take_until_table_moves(struct bare *b)
+{
+    uint64_t before = b->img->alloc.moved_offset;
+
+    while (b->img->alloc.moved_offset == before)
+        give(b, take(b, 64));
+    return b->img->alloc.moved_offset;
+}
+
+/* A flush that lacked space gives back a table that it was to move, but which
+ * has moved once more by then. */
+static void
+a_table_that_moves_again_during_a_flush_does_not_leak(void **state)
+{
+    struct reftable_change change;
+    struct dirty_batch refcounts;
+    struct qcow2_error err;
+    uint64_t first, second;
+    struct bare b;
+
+    (void)state;
+    bare_open(&b, SMALL);
+    first = take_until_table_moves(&b);
+    EXPECT_OK(reftable_take(b.img, &refcounts, &change, &err), &err);
+    second = take_until_table_moves(&b);
+    EXPECT(second != first && refcount(&b, first) == 1, "not moved again");
+    reftable_give_back(b.img, &refcounts, &change);
+    EXPECT_OK(flush_all(b.img, &err), &err);
+    assert_int_equal(b.img->hdr.reftable_offset, second);
+    EXPECT(refcount(&b, first) == 0, "the first table is still counted");
+    EXPECT(!overlap_hit(&b.img->overlap, first / C, 1), "or kept as metadata");
+    bare_close(&b);
+}
+
 static void
 metadata_without_refcount_is_never_handed_out(void **state)
 {
@@ -357,6 +393,8 @@ main(void)
         cmocka_unit_test(what_is_freed_is_free_after_a_flush),
         cmocka_unit_test(replaced_tables_wait_for_requests_to_end),
         cmocka_unit_test(refcounts_grow_with_the_file),
+        cmocka_unit_test(
+            a_table_that_moves_again_during_a_flush_does_not_leak),
         cmocka_unit_test(metadata_without_refcount_is_never_handed_out),
         cmocka_unit_test(tables_are_not_put_on_tables),
         cmocka_unit_test(lost_refcounts_are_not_taken_for_zeroes),
