@@ -34,6 +34,11 @@ enum {
     /* The most deflate knows: other writers are less modest. */
     READ_WINDOW_BITS = 15,
     ZLIB_MEM_LEVEL = 9,
+
+    /* Blocks of deflate that zlib decodes: a few, and one for each so many
+     * bytes of input. Blocks that hold nothing cost their tables. */
+    MIN_BLOCKS = 64,
+    BLOCK_BYTES = 64,
 };
 
 struct compress_context {
@@ -126,18 +131,30 @@ prepare_inflate(struct compress_context *c)
     return c->inflate != NULL;
 }
 
-/* Fast, but fails on streams that do not end exactly where out does. */
+/* Fast, but fails on streams that do not end exactly where out does. Those
+ * that end before are `final`: nothing else would make more of them. */
 static bool
 decode_libdeflate(struct compress_context *c, const void *in, size_t in_len,
-                  void *out, size_t out_len)
+                  void *out, size_t out_len, bool *final)
 {
     size_t used;
 
+    *final = false;
+    if (!prepare_inflate(c))
+        return false;
     /* Without a place for the output's length it must be out_len. */
-    return prepare_inflate(c)
-           && libdeflate_deflate_decompress_ex(c->inflate, in, in_len, out,
-                                               out_len, &used, NULL)
-                  == LIBDEFLATE_SUCCESS;
+    switch (libdeflate_deflate_decompress_ex(c->inflate, in, in_len, out,
+                                             out_len, &used, NULL)) {
+    case LIBDEFLATE_SUCCESS:
+        return true;
+    case LIBDEFLATE_SHORT_OUTPUT:
+        *final = true;
+        return false;
+    case LIBDEFLATE_BAD_DATA:
+    case LIBDEFLATE_INSUFFICIENT_SPACE:
+        break;
+    }
+    return false;
 }
 
 /* libdeflate gives up when a match, a literal or a stored block does not fit
@@ -185,6 +202,31 @@ decode_libdeflate_start(struct compress_context *c, const void *in,
 }
 #endif
 
+/* No more input than what cannot be compressed takes, with some to spare:
+ * a descriptor can name twice a cluster. */
+static size_t
+useful_bytes(size_t in_len, size_t out_len)
+{
+    size_t most = out_len + out_len / 4 + 1024;
+
+    return in_len < most ? in_len : most;
+}
+
+static int
+inflate_blocks(z_stream *s, size_t in_len)
+{
+    size_t nr = MIN_BLOCKS + in_len / BLOCK_BYTES;
+    int r = Z_OK;
+
+    while (r == Z_OK && s->avail_out > 0) {
+        if (nr-- == 0)
+            return Z_DATA_ERROR;
+        r = inflate(s, Z_BLOCK);
+    }
+    /* Bits that it has taken in may hold another end of a block. */
+    return r == Z_BUF_ERROR ? inflate(s, Z_FINISH) : r;
+}
+
 /* Full output is success, even if the stream goes on or its end is cut. */
 static int
 decode_zlib(const void *in, size_t in_len, void *out, size_t out_len)
@@ -203,10 +245,11 @@ decode_zlib(const void *in, size_t in_len, void *out, size_t out_len)
     }
     r = inflateInit2(&s, -READ_WINDOW_BITS);
     if (r == Z_OK) {
-        r = inflate(&s, Z_FINISH);
+        r = inflate_blocks(&s, in_len);
         inflateEnd(&s);
     }
-    if ((r == Z_STREAM_END || r == Z_BUF_ERROR) && s.avail_out == 0)
+    if ((r == Z_OK || r == Z_STREAM_END || r == Z_BUF_ERROR)
+        && s.avail_out == 0)
         return 0;
     errno = r == Z_MEM_ERROR ? ENOMEM : EIO;
     return -1;
@@ -217,8 +260,14 @@ decode_deflate(struct compress_context *c, const void *in, size_t in_len,
                void *out, size_t out_len)
 {
 #ifdef HAVE_LIBDEFLATE
-    if (decode_libdeflate(c, in, in_len, out, out_len))
+    bool final;
+
+    if (decode_libdeflate(c, in, in_len, out, out_len, &final))
         return 0;
+    if (final) {
+        errno = EIO;
+        return -1;
+    }
     /* zlib says if it is damaged: libdeflate fails on more. It also takes
      * some streams that zlib does not, with codes that have no meaning. */
 #else
@@ -420,6 +469,7 @@ int
 compress_decode(struct compress_context *c, enum compress_type type,
                 const void *in, size_t in_len, void *out, size_t out_len)
 {
+    in_len = useful_bytes(in_len, out_len);
     switch (type) {
     case COMPRESS_ZLIB:
         return decode_deflate(c, in, in_len, out, out_len);
@@ -451,7 +501,8 @@ compress_decode_start(struct compress_context *c, enum compress_type type,
                       size_t out_len, size_t nr_wanted)
 {
     if (compress_can_stop_early(type, out_len, nr_wanted))
-        return decode_deflate_start(c, in, in_len, out, nr_wanted);
+        return decode_deflate_start(c, in, useful_bytes(in_len, out_len), out,
+                                    nr_wanted);
     return compress_decode(c, type, in, in_len, out, out_len);
 }
 

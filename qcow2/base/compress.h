@@ -32,7 +32,9 @@ void compress_context_free(struct compress_context *c); /* NULL is fine */
 /* Decompresses in[0, in_len) until out[0, out_len) is full. Bytes of input
  * after that are ignored (a descriptor counts whole sectors). Returns 0, or
  * -1 with errno: EIO if the input is damaged or ends early, ENOTSUP if the
- * type is not supported, ENOMEM. Memory used is bounded by a constant.
+ * type is not supported, ENOMEM. Memory used is bounded by a constant; so is
+ * the time for each byte of output: input that is longer than what cannot be
+ * compressed needs is damaged, and in part deflate of very many blocks.
  */
 int compress_decode(struct compress_context *c, enum compress_type type,
                     const void *in, size_t in_len, void *out,

@@ -567,6 +567,55 @@ zstd_never_writes_past_the_cluster(void **state)
     sample_free(&s);
 }
 
+/* nr blocks of deflate that hold nothing, then one with len bytes: the end.
+ * Returns the length of all. */
+static size_t
+many_blocks(unsigned char *out, size_t nr, unsigned len)
+{
+    static const unsigned char nothing[] = { 0, 0, 0, 0xff, 0xff };
+    size_t n = 0;
+
+    for (size_t i = 0; i < nr; i++, n += sizeof nothing)
+        memcpy(out + n, nothing, sizeof nothing);
+    out[n] = 1;
+    out[n + 1] = len & 0xff;
+    out[n + 2] = len >> 8;
+    out[n + 3] = ~len & 0xff;
+    out[n + 4] = ~len >> 8 & 0xff;
+    memset(out + n + 5, 'x', len);
+    return n + 5 + len;
+}
+
+static void
+blocks_of_nothing_are_bounded(void **state)
+{
+    static unsigned char in[20000], out[4096];
+
+    (void)state;
+    /* It goes on behind the cluster, which zlib alone reads. */
+    assert_int_equal(compress_decode(context, COMPRESS_ZLIB, in,
+                                     many_blocks(in, 60, 4097), out,
+                                     sizeof out), 0);
+    expect_damaged(COMPRESS_ZLIB, in, many_blocks(in, 200, 4097), out,
+                   sizeof out);
+}
+
+static void
+input_much_longer_than_a_cluster_is_damaged(void **state)
+{
+    static unsigned char in[20000], out[4096];
+
+    (void)state;
+    assert_int_equal(compress_decode(context, COMPRESS_ZLIB, in,
+                                     many_blocks(in, 60, 4096), out,
+                                     sizeof out), 0);
+    expect_damaged(COMPRESS_ZLIB, in, many_blocks(in, 1500, 4096), out,
+                   sizeof out);
+    EXPECT(compress_decode_start(context, COMPRESS_ZLIB, in,
+                                 many_blocks(in, 1500, 4096), out,
+                                 sizeof out, 512) == -1, "a start of it");
+}
+
 static void
 types_have_names(void **state)
 {
@@ -616,6 +665,8 @@ main(void)
         cmocka_unit_test(deflate_that_goes_on_after_the_cluster_is_read),
         cmocka_unit_test(zstd_in_several_frames_is_read),
         cmocka_unit_test(zstd_never_writes_past_the_cluster),
+        cmocka_unit_test(blocks_of_nothing_are_bounded),
+        cmocka_unit_test(input_much_longer_than_a_cluster_is_damaged),
         cmocka_unit_test(types_have_names),
         cmocka_unit_test(unknown_types_are_refused),
     };
