@@ -479,7 +479,7 @@ cache_get(struct cache *c, const void *owner, uint64_t key, uint32_t size,
             return NULL;
         if (!b) {
             b = add_block(c, s, owner, key, size, err);
-            if (!b || load_block(c, s, b, load, opaque, err) == -1)
+            if (!b || load_block(c, s, b, load, opaque, err) != 0)
                 return NULL;
             return b;
         }

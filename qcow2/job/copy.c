@@ -58,27 +58,41 @@ chunk_end(const struct copy *c, enum copy_kind kind, uint64_t guest_off)
     return min_u64(c->end, round_down(guest_off, size) + size);
 }
 
+/* Adds [from, end) to the last chunk, if it goes on from there. */
+static bool
+extend_last(struct batch *b, enum copy_kind kind, uint64_t from, uint64_t end)
+{
+    struct copy_chunk *last;
+
+    if (b->nr == 0)
+        return false;
+    last = &b->chunks[b->nr - 1];
+    if (last->kind != kind || last->guest_off + last->nr_bytes != from
+        || end > chunk_end(b->copy, kind, last->guest_off))
+        return false;
+    last->nr_bytes = end - last->guest_off;
+    return true;
+}
+
 /* Appends [from, to), in as many chunks as it takes, to what came before.
  * *to is how far there was room. */
 static void
 add_range(struct batch *b, enum copy_kind kind, uint64_t from, uint64_t *to)
 {
     while (from < *to) {
-        struct copy_chunk *last = b->nr ? &b->chunks[b->nr - 1] : NULL;
         uint64_t end = min_u64(*to, chunk_end(b->copy, kind, from));
 
-        if (last && last->kind == kind
-            && last->guest_off + last->nr_bytes == from
-            && end <= chunk_end(b->copy, kind, last->guest_off)) {
-            last->nr_bytes = end - last->guest_off;
-        } else if (b->nr == b->capacity) {
+        if (extend_last(b, kind, from, end)) {
+            from = end;
+            continue;
+        }
+        if (b->nr == b->capacity) {
             *to = from;
             return;
-        } else {
-            b->chunks[b->nr++] = (struct copy_chunk){
-                .kind = kind, .guest_off = from, .nr_bytes = end - from,
-            };
         }
+        b->chunks[b->nr++] = (struct copy_chunk){
+            .kind = kind, .guest_off = from, .nr_bytes = end - from,
+        };
         from = end;
     }
 }

@@ -67,7 +67,7 @@ extents_get(const struct source_chain *chain, uint64_t guest_off,
         .has_host_off = m.has_host,
         .host_off = m.host_off,
     };
-    if (m.kind == MAP_DATA && m.source->ops->has_file_holes) {
+    if (m.source && m.kind == MAP_DATA && m.source->ops->has_file_holes) {
         if (io_extent(m.source->io, m.host_off, &e->nr_bytes, &e->hole, err)
             == -1)
             return -1;

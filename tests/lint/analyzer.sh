@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# clang's analyzer finds nothing in the code that meets files, servers and
-# clients first: storage, format, layer, cache, base and the plugin. Left out
-# are the folders above, where it takes minutes; and its checkers of leaks,
-# which do not know the cleanup attribute, and of values stored in vain.
+# clang's analyzer finds nothing in the engine and the plugin. Left out are its
+# deep mode, which takes minutes and does not see that loops over a table and
+# its entries are of one length; and its checkers of leaks, which do not know
+# the cleanup attribute, and of values stored in vain.
 
 . ./functions.sh
 requires clang --version
@@ -32,7 +32,8 @@ grep -q 'warning: .*null pointer' "$tmp/out" \
     || fail "the analyzer does not work: $(cat "$tmp/out")"
 
 files=()
-for file in qcow2/{base,storage,format,layer,cache}/*.c plugin/*.c; do
+for file in qcow2/{base,storage,format,cache,layer,meta,request,check}/*.c \
+        qcow2/{disk,edit,job}/*.c plugin/*.c; do
     # analyzer.h has macros of the functions defined there.
     [ "$file" = qcow2/base/error.c ] || files+=("$file")
 done
