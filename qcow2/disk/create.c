@@ -196,9 +196,9 @@ check_backing_name(const struct qcow2_create_options *o,
     return 0;
 }
 
-/* Opens the backing file as the new image will: what cannot be opened then
- * is refused now. While it is open its locks keep the new image from taking
- * the place of a file in the chain.
+/* Opens the backing file, which the user chose, and those below it as the new
+ * image will: what cannot be opened then is refused now. While it is open its
+ * locks keep the new image from taking the place of a file in the chain.
  */
 static struct qcow2_disk *
 open_backing(const struct policy_place *place,
@@ -206,19 +206,16 @@ open_backing(const struct policy_place *place,
 {
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
     struct qcow2_disk *disk = NULL;
-    struct policy_allow allow;
     struct policy_file file;
 
     options.format = o->backing_format;
     options.readonly = true;
     options.allow = o->allow;
     options.nr_allow = o->nr_allow;
-    if (policy_allow_init(&allow, o->allow, o->nr_allow, err) == 0
-        && policy_resolve(place, o->backing, &allow, &file, err) == 0) {
+    if (policy_trust_name(place, o->backing, &file, err) == 0) {
         disk = disk_open_file(&file, &options, NULL, err);
         policy_file_free(&file);
     }
-    policy_allow_free(&allow);
     if (!disk)
         error_prefix(err, "backing file '%s'", ESCAPED(o->backing));
     return disk;

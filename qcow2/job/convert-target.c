@@ -85,6 +85,7 @@ open_new(struct convert_target *t, const char *path,
     if (!io)
         return NULL;
     set_open_options(&open, o);
+    open.trust_backing = true; /* its name was just written, as o has it */
     policy_target_place(&t->file, &place);
     disk = disk_open_at(io, path, &place, &open, NULL, err);
     policy_place_free(&place);

@@ -6,6 +6,19 @@
 #include "name.h"
 #include "tool.h"
 
+void
+disk_args_allow(struct disk_args *d, const char *place)
+{
+    struct qcow2_options *o = &d->options;
+    const char **more = check_memory(calloc(o->nr_allow + 1, sizeof *more));
+
+    for (size_t i = 0; i < o->nr_allow; i++)
+        more[i] = o->allow[i];
+    more[o->nr_allow++] = place;
+    free(d->allow);
+    o->allow = d->allow = more;
+}
+
 bool
 disk_args_take(struct disk_args *d, const struct args *a, int key)
 {
@@ -19,10 +32,7 @@ disk_args_take(struct disk_args *d, const struct args *a, int key)
         o->no_lock = true;
         return true;
     case KEY_ALLOW:
-        d->allow = check_memory(realloc(d->allow, (o->nr_allow + 1)
-                                                  * sizeof *d->allow));
-        d->allow[o->nr_allow++] = a->value;
-        o->allow = d->allow;
+        disk_args_allow(d, a->value);
         return true;
     case KEY_IMAGE_OPTS:
         d->image_opts = true;
@@ -121,11 +131,8 @@ disk_open_view(const char *path, const struct disk_args *d,
     return view;
 }
 
-/* Relative names start where the file is that has them. URIs are not
- * relative.
- */
-static char *
-join_name(const char *path, const char *name)
+char *
+disk_join_name(const char *path, const char *name)
 {
     bool relative = name[0] != '/' && name[strcspn(name, ":/")] != ':';
     const char *slash = relative ? strrchr(path, '/') : NULL;
@@ -170,7 +177,7 @@ disk_layer_names(struct qcow2_disk *disk, const char *path,
         if (qcow2_get_layer(disk, i - 1, &above, NULL) == 0
             && above.backing[0])
             name = above.backing;
-        names[i] = join_name(names[i - 1], name);
+        names[i] = disk_join_name(names[i - 1], name);
         shorten_name(disk, i, &names[i]);
     }
     return names;

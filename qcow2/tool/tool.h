@@ -226,6 +226,10 @@ void disk_args_free(struct disk_args *d);
 const char *disk_args_name(struct disk_args *d, const struct args *a,
                            const char *text);
 
+/* Backing files may lie below this directory, or URI, or be this file. place
+ * must live as long as *d. */
+void disk_args_allow(struct disk_args *d, const char *place);
+
 /* Opens and, on failure, reports. A path of a disk to be written whose
  * format was guessed to be raw gets a warning.
  */
@@ -239,6 +243,12 @@ struct qcow2_disk *disk_open_view(const char *path,
 
 /* EXIT_FAILURE, reported, if what was written may be lost; else status. */
 int disk_close(struct qcow2_disk *disk, int status);
+
+/* A name that the image at path has for a file, for use in the current
+ * directory: relative ones start where the image is. URIs are not relative.
+ * To be freed.
+ */
+char *disk_join_name(const char *path, const char *name);
 
 /* Paths of all layers, from the disk itself down, as those above name them.
  * Neither fails.

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* transfer.c: opens the sources, and copies them; see transfer.h. */
+#include <string.h>
+#include <unistd.h>
+
 #include "transfer.h"
 
 #include "name.h"
@@ -80,16 +83,32 @@ name_target(struct transfer *c, const struct args *a)
     return n.path;
 }
 
+/* The sources may stand on the backing file that the user chose for the
+ * target: it needs no leave there either. */
+static void
+allow_backing(struct transfer *c, const char *target)
+{
+    const char *name = c->image.create.backing;
+
+    if (!name)
+        return;
+    c->backing = disk_join_name(target, name);
+    if (strstr(name, "://") || access(c->backing, F_OK) == 0)
+        disk_args_allow(&c->disk, c->backing);
+}
+
 int
 transfer_run(struct transfer *c, const struct args *a)
 {
-    struct source *named = name_sources(c, a);
     const char *target = name_target(c, a);
     struct qcow2_disk **sources = check_memory(calloc(c->nr_sources,
                                                       sizeof *sources));
     int status = EXIT_SUCCESS;
+    struct source *named;
     size_t nr = 0;
 
+    allow_backing(c, target);
+    named = name_sources(c, a);
     while (nr < c->nr_sources && status == EXIT_SUCCESS) {
         sources[nr] = disk_open_view(named[nr].path, &named[nr].args,
                                      c->snapshot);
@@ -110,6 +129,7 @@ transfer_run(struct transfer *c, const struct args *a)
 void
 transfer_free(struct transfer *c)
 {
+    free(c->backing);
     image_args_free(&c->image);
     disk_args_free(&c->disk);
 }

@@ -15,6 +15,7 @@ struct transfer {
     struct disk_args disk;   /* how to open sources */
     struct image_args image; /* the target */
     struct qcow2_convert_options convert; /* the rest of it */
+    char *backing;           /* path of the target's backing file, or NULL */
 };
 #define TRANSFER_INIT { .disk = DISK_ARGS_INIT,                             \
                     .image = { .format = QCOW2_FORMAT_RAW,              \

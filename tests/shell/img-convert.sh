@@ -61,6 +61,22 @@ qcow2_img convert -O qcow2 -o backing_file=mid.qcow2,backing_fmt=qcow2 \
     top.qcow2 copy.qcow2
 is_copy top.qcow2 copy.qcow2
 
+# That base may be anywhere, for the source as well; but it alone.
+mkdir ours theirs
+qemu-img convert -O qcow2 mid.qcow2 theirs/base.qcow2
+cp theirs/base.qcow2 theirs/other.qcow2
+qemu-img rebase -u -b ../theirs/base.qcow2 -F qcow2 -f qcow2 top.qcow2
+cp top.qcow2 ours/top.qcow2
+qemu-img rebase -u -b mid.qcow2 -F qcow2 -f qcow2 top.qcow2
+refuses '; --allow=.*/theirs allows it; --backing' \
+    qcow2_img convert -O qcow2 ours/top.qcow2 ours/copy.qcow2
+refuses '; --allow=.*/theirs allows it; --backing' \
+    qcow2_img convert -O qcow2 -B ../theirs/other.qcow2 -F qcow2 \
+    ours/top.qcow2 ours/copy.qcow2
+qcow2_img convert -O qcow2 -B ../theirs/base.qcow2 -F qcow2 \
+    ours/top.qcow2 ours/copy.qcow2
+qcow2_img compare --allow theirs ours/top.qcow2 ours/copy.qcow2
+
 # Snapshots: by name, by id, by both; with their own size.
 cp source.raw snap.raw
 qemu-img convert -O qcow2 source.raw snap.qcow2

@@ -114,13 +114,17 @@ refuses 'own backing chain' qcow2_img create -f qcow2 \
 cmp base.qcow2 keep.qcow2
 rm over.qcow2
 
-# Backing files are named by the user, but must be such that the image that
-# names them can be opened.
+# Backing files that the user names may be anywhere, but not what they name.
 mkdir elsewhere
 mv keep.qcow2 elsewhere
-refuses '--allow' qcow2_img create -f qcow2 \
-        -b "$tmp/ours/elsewhere/../../ours/elsewhere/keep.qcow2" -F qcow2 \
+keep="$tmp/ours/elsewhere/keep.qcow2"
+qcow2_img create -q -f qcow2 -b ../ours/elsewhere/keep.qcow2 -F qcow2 \
         "$tmp/theirs/b.qcow2"
-qcow2_img create -q -f qcow2 --allow "$tmp/ours" \
-        -b "$tmp/ours/elsewhere/keep.qcow2" -F qcow2 "$tmp/theirs/b.qcow2"
 check_image "$tmp/theirs/b.qcow2"
+qcow2_img create -q -f qcow2 -o "backing_file=$keep,backing_fmt=qcow2" \
+        "$tmp/theirs/b.qcow2"
+check_image "$tmp/theirs/b.qcow2"
+refuses "; --allow=$tmp/ours/elsewhere allows it\$" qcow2_img create \
+        -f qcow2 -b ../theirs/b.qcow2 -F qcow2 c.qcow2
+[ ! -e c.qcow2 ] || fail "c.qcow2 was made"
+qcow2_img create -q -f qcow2 -b ../theirs/b.qcow2 -F qcow2 --allow . c.qcow2
