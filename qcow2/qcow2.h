@@ -192,6 +192,28 @@ struct qcow2_options {
 
 #define QCOW2_OPTIONS_INIT { .fd = -1 }
 
+/* Directories and NBD URIs for the allow of any options, as users and
+ * administrators write them down for every command: add takes the value of a
+ * variable, separated by colons; read the lines of a file (at an absolute
+ * path), if it exists, where '#' begins a comment. What is neither an
+ * absolute path nor an NBD URI is left out: the rest is taken, and the result
+ * is -1 (EINVAL). Directories that do not exist are left out silently. A file
+ * that others than root can write (EPERM), itself or by its directory, is
+ * left out. names is NULL, with nr 0, at first, to be freed in the end.
+ */
+#define QCOW2_ALLOW_FILE "/etc/nbdkit-qcow2/allow"
+struct qcow2_allow_list {
+    const char **names;
+    size_t nr;
+};
+QCOW2_PUBLIC int qcow2_allow_list_add(struct qcow2_allow_list *list,
+                                      const char *text,
+                                      struct qcow2_error *err);
+QCOW2_PUBLIC int qcow2_allow_list_read(struct qcow2_allow_list *list,
+                                       const char *path,
+                                       struct qcow2_error *err);
+QCOW2_PUBLIC void qcow2_allow_list_free(struct qcow2_allow_list *list);
+
 /* Opens path, which may be an NBD URI. A writable open of an image whose
  * dirty bit is set repairs its refcounts first (specification, "Header":
  * incompatible_features bit 0). An image whose corrupt bit is set opens only

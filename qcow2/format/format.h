@@ -172,6 +172,11 @@ enum {
     /* Layers below the disk: 1,000 are promised. Each costs a file
      * descriptor, and processes commonly have a few thousand. */
     MAX_CHAIN_DEPTH = 4096,
+    /* Directories and URIs that are allowed for good. A file outside all of
+     * them is looked for in each, which costs a descriptor. */
+    MAX_ALLOW_LIST = 256,
+    MAX_ALLOW_FILE_BYTES = 64 << 10, /* so many paths of usual length, and
+                                      * comments on them */
 };
 
 /* Freed clusters that wait for a flush, before requests make one themselves:

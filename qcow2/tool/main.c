@@ -151,6 +151,22 @@ help(const char *name)
     return verb || !name ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+struct qcow2_failures *failures;
+struct qcow2_allow_list always_allowed;
+
+/* Mistakes there are no reason to do nothing: less is allowed then. */
+static void
+find_always_allowed(void)
+{
+    const char *text = secure_getenv("QCOW2_ALLOW");
+    struct qcow2_error err;
+
+    if (text && qcow2_allow_list_add(&always_allowed, text, &err) == -1)
+        report_warning("QCOW2_ALLOW: ignored: %s", err.text);
+    if (qcow2_allow_list_read(&always_allowed, QCOW2_ALLOW_FILE, &err) == -1)
+        report_warning("ignored: %s", err.text);
+}
+
 static int
 run(int argc, char **argv)
 {
@@ -170,10 +186,10 @@ run(int argc, char **argv)
         return EXIT_SUCCESS;
     }
     verb = find_verb(word);
+    if (verb)
+        find_always_allowed();
     return verb ? verb->run(verb, argc - 1, argv + 1) : EXIT_FAILURE;
 }
-
-struct qcow2_failures *failures;
 
 int
 main(int argc, char **argv)
@@ -184,6 +200,7 @@ main(int argc, char **argv)
     failures = check_memory(qcow2_failures_new(NULL));
     status = run(argc, argv);
     qcow2_failures_free(failures);
+    qcow2_allow_list_free(&always_allowed);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         report("cannot write the output");
         status = EXIT_FAILURE;

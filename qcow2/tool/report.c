@@ -84,7 +84,8 @@ print_remedies(const struct qcow2_error *err)
     unsigned wanted = err->hints;
 
     if (wanted & QCOW2_HINT_ALLOW && args_accept(KEY_ALLOW))
-        fprintf(stderr, "; --allow=%s allows it", place);
+        fprintf(stderr, "; --allow=%s allows it, QCOW2_ALLOW=%s in the "
+                "environment always", place, place);
     for (size_t i = 0; i < sizeof remedies / sizeof remedies[0]; i++)
         if (wanted & remedies[i].hint
             && (remedies[i].option == 0 || args_accept(remedies[i].option)))

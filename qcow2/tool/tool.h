@@ -211,10 +211,15 @@ struct disk_args {
     bool image_opts;
 };
 #define DISK_ARGS_INIT \
-    { .options = { .fd = -1, .probe_raw = true, .failures = failures } }
+    { .options = { .fd = -1, .probe_raw = true, .failures = failures,       \
+                   .allow = always_allowed.names,                           \
+                   .nr_allow = always_allowed.nr } }
 
 /* The files of which a flush failed, for all calls of the engine (main.c). */
 extern struct qcow2_failures *failures;
+
+/* What every verb may open besides: QCOW2_ALLOW and the system's file. */
+extern struct qcow2_allow_list always_allowed;
 
 /* Was the key one of the options that OPTION_FORMAT to OPTION_BACKING are? */
 bool disk_args_take(struct disk_args *d, const struct args *a, int key);

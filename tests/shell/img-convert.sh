@@ -68,9 +68,9 @@ cp theirs/base.qcow2 theirs/other.qcow2
 qemu-img rebase -u -b ../theirs/base.qcow2 -F qcow2 -f qcow2 top.qcow2
 cp top.qcow2 ours/top.qcow2
 qemu-img rebase -u -b mid.qcow2 -F qcow2 -f qcow2 top.qcow2
-refuses '; --allow=.*/theirs allows it; --backing' \
+refuses '; --allow=.*/theirs allows it, .* always; --backing' \
     qcow2_img convert -O qcow2 ours/top.qcow2 ours/copy.qcow2
-refuses '; --allow=.*/theirs allows it; --backing' \
+refuses '; --allow=.*/theirs allows it, .* always; --backing' \
     qcow2_img convert -O qcow2 -B ../theirs/other.qcow2 -F qcow2 \
     ours/top.qcow2 ours/copy.qcow2
 qcow2_img convert -O qcow2 -B ../theirs/base.qcow2 -F qcow2 \

@@ -124,7 +124,7 @@ check_image "$tmp/theirs/b.qcow2"
 qcow2_img create -q -f qcow2 -o "backing_file=$keep,backing_fmt=qcow2" \
         "$tmp/theirs/b.qcow2"
 check_image "$tmp/theirs/b.qcow2"
-refuses "; --allow=$tmp/ours/elsewhere allows it\$" qcow2_img create \
+refuses "; --allow=$tmp/ours/elsewhere allows it, QCOW2_ALLOW=$tmp/ours/elsewhere " qcow2_img create \
         -f qcow2 -b ../theirs/b.qcow2 -F qcow2 c.qcow2
 [ ! -e c.qcow2 ] || fail "c.qcow2 was made"
 qcow2_img create -q -f qcow2 -b ../theirs/b.qcow2 -F qcow2 --allow . c.qcow2
