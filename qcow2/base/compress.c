@@ -35,9 +35,9 @@ enum {
     READ_WINDOW_BITS = 15,
     ZLIB_MEM_LEVEL = 9,
 
-    /* Blocks of deflate that zlib decodes: a few, and one for each so many
+    /* Blocks of deflate that zlib decodes: so many, and one for each so many
      * bytes of input. Blocks that hold nothing cost their tables. */
-    MIN_BLOCKS = 64,
+    MIN_BLOCKS = 4096,
     BLOCK_BYTES = 64,
 };
 
