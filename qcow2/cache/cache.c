@@ -148,7 +148,7 @@ populate(struct chunk *ch, uint64_t nr_bytes)
     uint64_t from = round_up((uintptr_t)ch, page);
     uint64_t to = round_down((uintptr_t)ch + nr_bytes, page);
 
-    madvise((void *)from, to - from, MADV_POPULATE_WRITE);
+    madvise((void *)(uintptr_t)from, to - from, MADV_POPULATE_WRITE);
 #else
     (void)ch, (void)nr_bytes;
 #endif
