@@ -54,7 +54,7 @@ interrupt INT
 [ ! -e target.qcow2 ] || fail "an unfinished target was left"
 
 # What is ignored stays ignored.
-start convert -p -r 2M -f raw -O qcow2 source.raw target.qcow2
+start convert -p -r 100k -f raw -O qcow2 source.raw target.qcow2
 (trap '' HUP; exec "$tool" convert -p -r 10M -f raw -O raw source.raw nohup.raw \
     >nohup.out) &
 nohup=$!
