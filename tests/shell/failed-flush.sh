@@ -11,6 +11,7 @@
 requires qemu-img --version
 requires mke2fs -V
 requires losetup --version
+requires fstrim --version
 # Not every machine has loop devices for us, which is no reason to fail.
 if [ "$(id -u)" -ne 0 ] || ! losetup -f >/dev/null 2>&1; then
     echo "$0: skipped: this needs root and loop devices"
@@ -39,9 +40,11 @@ cleanup_fn umount "$disk"
 cleanup_fn cd /
 cd "$disk"
 
+# What files that are gone had in the store must not be there to be reused.
 fill_store ()
 {
     sync -f "$disk"
+    fstrim "$disk"
     dd if=/dev/zero of="$store/ballast" bs=64k 2>/dev/null || :
 }
 

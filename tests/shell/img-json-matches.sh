@@ -161,8 +161,12 @@ printf '\2' | dd of=corrupt.qcow2 bs=1 seek=79 conv=notrunc status=none
 matches corrupt.qcow2 info
 text_matches corrupt.qcow2 info
 
+# Not for large disks with clusters of 512 bytes: qemu-img leaves out the
+# refcount tables that such an image outgrows (data/test-measure).
 for size in 0 1 512 1G 100G; do
-    for options in "-O raw" "-O qcow2" "-O qcow2 -o cluster_size=512" \
+    small=("-O qcow2 -o cluster_size=512")
+    [[ "$size" != *G ]] || small=()
+    for options in "-O raw" "-O qcow2" "${small[@]}" \
                    "-O qcow2 -o compat=0.10" "-O qcow2 -o refcount_bits=64"
     do
         # shellcheck disable=SC2086  # several words
