@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* cmd-resize.c: another virtual size. */
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -70,25 +71,20 @@ resize(struct qcow2_disk *disk, const struct request *q,
     if (!find_size(q->size, now, &size)) {
         CLEANUP_FREE char *text = text_escape(q->size);
 
-        snprintf(err->text, sizeof err->text, "%s: '%s' leads to no size: it "
-                 "is %s now", path, text, EXACT_SIZE_TEXT(now));
-        return -1;
+        return set_error(err, EINVAL, "%s: '%s' leads to no size: it is %s "
+                         "now", path, text, EXACT_SIZE_TEXT(now));
     }
     /* Other programs round it down. */
     if (qcow2_get_format(disk) == QCOW2_FORMAT_QCOW2
         && size <= UINT64_MAX - 511)
         size = (size + 511) / 512 * 512;
-    if (size == 0) {
-        snprintf(err->text, sizeof err->text, "%s: the size must be positive: "
-                 "0 would empty the disk", path);
-        return -1;
-    }
+    if (size == 0)
+        return set_error(err, EINVAL, "%s: the size must be positive: 0 would "
+                         "empty the disk", path);
     why = objection(q, now, size);
-    if (why) {
-        snprintf(err->text, sizeof err->text, "%s: the disk has %" PRIu64
-                 " bytes; %s %s", path, now, EXACT_SIZE_TEXT(size), why);
-        return -1;
-    }
+    if (why)
+        return set_error(err, EINVAL, "%s: the disk has %" PRIu64 " bytes; %s "
+                         "%s", path, now, EXACT_SIZE_TEXT(size), why);
     if (qcow2_resize(disk, size, q->shrink, err) == -1)
         return -1;
     if (size <= now || q->prealloc == QCOW2_PREALLOC_OFF

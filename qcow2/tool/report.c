@@ -93,6 +93,18 @@ print_remedies(const struct qcow2_error *err)
 }
 
 int
+set_error(struct qcow2_error *err, int errnum, const char *fmt, ...)
+{
+    va_list ap;
+
+    *err = (struct qcow2_error){ .errnum = errnum };
+    va_start(ap, fmt);
+    vsnprintf(err->text, sizeof err->text, fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+int
 report_error(const struct qcow2_error *err)
 {
     fflush(stdout);

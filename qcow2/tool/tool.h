@@ -166,6 +166,10 @@ void report_warning(const char *fmt, ...)
 void report_text(const char *fmt, va_list ap)
     __attribute__((format(printf, 1, 0)));
 
+/* Fills *err, without hints, as the engine would. Returns -1. */
+int set_error(struct qcow2_error *err, int errnum, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* Prints an error of the engine. Returns EXIT_FAILURE. */
 int report_error(const struct qcow2_error *err);
 

@@ -46,10 +46,8 @@ struct restore {
 static int
 refuse(struct qcow2_error *err, const char *what, uint64_t host_off)
 {
-    err->errnum = EBUSY;
-    snprintf(err->text, sizeof err->text, "%s, at host offset %" PRIu64
-             ": nothing was put back", what, host_off);
-    return -1;
+    return set_error(err, EBUSY, "%s, at host offset %" PRIu64 ": nothing was "
+                     "put back", what, host_off);
 }
 
 static const char changed[] = "the image was changed since the repair";
