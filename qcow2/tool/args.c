@@ -155,6 +155,17 @@ text_to_bytes(const char *s, uint64_t *nr_bytes)
     return true;
 }
 
+/* Of "10GB" and "10GiB", the length of "10G"; 0 if it is none of these. */
+static size_t
+size_without_unit(const char *s)
+{
+    size_t digits = strspn(s, "0123456789."), len = digits + 1;
+
+    if (digits == 0 || !s[digits] || !strchr("kKMGTPE", s[digits]))
+        return 0;
+    return strcmp(s + len, "B") == 0 || strcmp(s + len, "iB") == 0 ? len : 0;
+}
+
 uint64_t
 parse_bytes(const struct args *a, const char *what, const char *s)
 {
@@ -162,7 +173,11 @@ parse_bytes(const struct args *a, const char *what, const char *s)
 
     if (!text_to_bytes(s, &nr_bytes)) {
         CLEANUP_FREE char *text = text_escape(s);
+        size_t len = size_without_unit(s);
 
+        if (len > 0)
+            usage_error(a->verb, "%s: '%s' is not a size; write %.*s", what,
+                        text, (int)len, s);
         usage_error(a->verb, "%s: '%s' is not a size, or is too large; write a "
                     "number with one of the suffixes k, M, G, T, P and E, or "
                     "none",
@@ -173,18 +188,18 @@ parse_bytes(const struct args *a, const char *what, const char *s)
 
 uint64_t
 parse_number(const struct args *a, const char *what, const char *s,
-             uint64_t max)
+             uint64_t min, uint64_t max)
 {
     unsigned long long n;
     char *end;
 
     errno = 0;
     n = strtoull(s, &end, 0);
-    if (*s < '0' || *s > '9' || *end || errno != 0 || n > max) {
+    if (*s < '0' || *s > '9' || *end || errno != 0 || n < min || n > max) {
         CLEANUP_FREE char *text = text_escape(s);
 
-        usage_error(a->verb, "%s: '%s' is not a number from 0 to %" PRIu64,
-                    what, text, max);
+        usage_error(a->verb, "%s: '%s' is not a number from %" PRIu64 " to %"
+                    PRIu64, what, text, min, max);
     }
     return n;
 }

@@ -183,15 +183,15 @@ take(struct bench *b, const struct args *a, int key)
 {
     switch (key) {
     case 'c':
-        b->count = parse_number(a, "-c", a->value, UINT32_MAX);
+        b->count = parse_number(a, "-c", a->value, 0, UINT32_MAX);
         break;
     case 'd':
-        b->depth = parse_number(a, "-d", a->value, MAX_DEPTH);
+        b->depth = parse_number(a, "-d", a->value, 0, MAX_DEPTH);
         if (b->depth == 0)
             usage_error(a->verb, "-d must be at least 1");
         break;
     case KEY_FLUSH_INTERVAL:
-        b->flush_interval = parse_number(a, "--flush-interval", a->value,
+        b->flush_interval = parse_number(a, "--flush-interval", a->value, 0,
                                          UINT32_MAX);
         break;
     case KEY_NO_DRAIN:
@@ -201,7 +201,7 @@ take(struct bench *b, const struct args *a, int key)
         b->offset = parse_bytes(a, "-o", a->value);
         break;
     case KEY_PATTERN:
-        b->pattern = parse_number(a, "--pattern", a->value, 255);
+        b->pattern = parse_number(a, "--pattern", a->value, 0, 255);
         break;
     case 's':
         b->nr_bytes = parse_bytes(a, "-s", a->value);

@@ -21,8 +21,8 @@ static const struct tool_option options[] = {
     OPTION_IMAGE_OPTS,
     OPTION_OUTPUT,
     { KEY_DATA, "data", NULL, "decompress all compressed clusters, too" },
-    { 'r', NULL, "leaks|all", "repair: only what leaks, or all that is found; "
-      "without it nothing is written" },
+    { 'r', "repair", "leaks|all", "repair: only what leaks, or all that is "
+      "found; without it nothing is written" },
     { KEY_PLAN, "plan", NULL, "with -r: show each write, and do none" },
     { KEY_UNDO, "undo", "UNDO", "with -r: keep what is overwritten in this "
       "new file" },

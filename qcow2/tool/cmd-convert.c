@@ -76,9 +76,7 @@ take(struct transfer *c, const struct args *a, int key)
         take_sparse(c, a);
         break;
     case 'm':
-        c->convert.nr_threads = parse_number(a, "-m", a->value, 64);
-        if (c->convert.nr_threads == 0)
-            usage_error(a->verb, "-m must be at least 1");
+        c->convert.nr_threads = parse_number(a, "-m", a->value, 1, 64);
         break;
     case 'W':
         c->convert.out_of_order = true;

@@ -112,19 +112,31 @@ run_request(const struct request *q)
     return status;
 }
 
+/* Takes a size that looks like an option out of the arguments; NULL if there
+ * is none. No option is a digit. */
+static char *
+take_negative_size(int *argc, char **argv)
+{
+    for (int i = 1; i < *argc; i++) {
+        char *size = argv[i];
+
+        if (size[0] != '-' || size[1] < '0' || size[1] > '9')
+            continue;
+        memmove(argv + i, argv + i + 1, (*argc - i) * sizeof *argv);
+        --*argc;
+        return size;
+    }
+    return NULL;
+}
+
 static int
 run(const struct verb *verb, int argc, char **argv)
 {
     struct request q = { .disk = DISK_ARGS_INIT };
-    bool has_size;
     struct args a;
     int key, status;
 
-    /* The last one is the size, which can begin as an option does. */
-    has_size = argc > 2 && strcmp(argv[argc - 1], "--help") != 0
-               && strcmp(argv[argc - 1], "-h") != 0;
-    if (has_size)
-        q.size = argv[--argc];
+    q.size = take_negative_size(&argc, argv);
     args_start(&a, verb, argc, argv);
     while ((key = args_next(&a)) != -1) {
         if (key == KEY_SHRINK)
@@ -136,8 +148,10 @@ run(const struct verb *verb, int argc, char **argv)
         else
             disk_args_take(&q.disk, &a, key);
     }
-    if (!has_size || a.nr_operands != 1)
+    if (a.nr_operands != (q.size ? 1 : 2))
         usage_error(verb, "expects one image and a size");
+    if (!q.size)
+        q.size = a.operands[1];
     parse_bytes(&a, "the size", q.size + (*q.size == '+' || *q.size == '-'));
     q.path = disk_args_name(&q.disk, &a, a.operands[0]);
     status = run_request(&q);

@@ -327,6 +327,11 @@ settle(struct request *q, const struct args *a)
     for (i = 0; nr > 0 && i < NR_ACTIONS; i++)
         if (strcmp(a->operands[0], actions[i].word) == 0)
             break;
+    if (nr == 1 && i == NR_ACTIONS) {
+        q->action = LIST;
+        q->path = disk_args_name(&q->disk, a, a->operands[0]);
+        return;
+    }
     if (nr == 0 || i == NR_ACTIONS)
         usage_error(a->verb, "say what to do: -l, -c, -a or -d, or a word");
     if (nr - 1 != actions[i].nr_operands)
@@ -405,7 +410,7 @@ const struct verb verb_snapshot = {
     .name = "snapshot",
     .summary = "List, create, apply and delete internal snapshots; store VM "
                "state with one, or get it back.",
-    .operands = "[OPTION...] -l FILE\n"
+    .operands = "[OPTION...] [-l] FILE\n"
                 "[OPTION...] -c|-a|-d NAME FILE\n"
                 "[OPTION...] list FILE\n"
                 "[OPTION...] create|apply|delete NAME FILE\n"

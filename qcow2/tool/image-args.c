@@ -45,7 +45,7 @@ set_cluster_size(struct image_args *i, const struct args *a, char *value)
 static void
 set_refcount_bits(struct image_args *i, const struct args *a, char *value)
 {
-    i->create.refcount_bits = parse_number(a, "refcount_bits", value, 64);
+    i->create.refcount_bits = parse_number(a, "refcount_bits", value, 0, 64);
     if (i->create.refcount_bits == 0)
         usage_error(a->verb, "refcount_bits must be a power of two from 1 to "
                     "64");
@@ -146,7 +146,7 @@ next_part(const char **text)
 static void
 take_part(struct image_args *i, const struct args *a, char *part)
 {
-    char *value = strchr(part, '=');
+    char on[] = "on", *value = strchr(part, '=');
     size_t n;
 
     if (strcmp(part, "help") == 0 || strcmp(part, "?") == 0) {
@@ -164,6 +164,9 @@ take_part(struct image_args *i, const struct args *a, char *part)
         usage_error(a->verb, "there is no option -o %s; -o help lists them",
                     name);
     }
+    /* Of what is on or off the name alone means on. */
+    if (!value && strncmp(settings[n].arg, "on|off", 6) == 0)
+        value = on;
     if (!value)
         usage_error(a->verb, "-o %s needs a value", part);
     settings[n].set(i, a, value);

@@ -125,6 +125,27 @@ print_overview(void)
     printf("\nThe manual page qcow2-img(1) tells more.\n");
 }
 
+/* Is one name the beginning of the other, or do they differ in one place, or
+ * in two neighbours that changed places? */
+static bool
+is_close(const char *a, const char *b)
+{
+    size_t len_a = strlen(a), len_b = strlen(b), same = 0;
+
+    while (a[same] && a[same] == b[same])
+        same++;
+    if (same >= 3 && (!a[same] || !b[same]))
+        return true;
+    a += same;
+    b += same;
+    if (len_a == len_b)
+        return strcmp(a + 1, b + 1) == 0
+               || (a[0] == b[1] && a[1] == b[0] && strcmp(a + 2, b + 2) == 0);
+    return len_a + 1 == len_b   ? strcmp(a, b + 1) == 0
+           : len_b + 1 == len_a ? strcmp(a + 1, b) == 0
+                                : false;
+}
+
 /* Reports if there is none. */
 static const struct verb *
 find_verb(const char *name)
@@ -135,6 +156,12 @@ find_verb(const char *name)
         if (strcmp((*v)->name, name) == 0)
             return *v;
     escaped = text_escape(name);
+    for (const struct verb *const *v = verbs; *v; v++)
+        if (is_close((*v)->name, name)) {
+            report("there is no verb '%s'; did you mean %s?", escaped,
+                   (*v)->name);
+            return NULL;
+        }
     report("there is no verb '%s'; 'qcow2-img --help' lists them", escaped);
     return NULL;
 }

@@ -147,7 +147,7 @@ void help_print(const struct verb *verb);
 bool parse_output(const struct args *a);  /* json? */
 uint64_t parse_bytes(const struct args *a, const char *what, const char *s);
 uint64_t parse_number(const struct args *a, const char *what, const char *s,
-                      uint64_t max);
+                      uint64_t min, uint64_t max);
 bool parse_on_off(const struct args *a, const char *what, const char *s);
 enum qcow2_format parse_format(const struct args *a, const char *s);
 void parse_cache(const struct args *a);

@@ -65,7 +65,7 @@ expect_status 0 qcow2_img check --restore=leaks.undo damage.qcow2
 cmp damage.qcow2 damage.before
 expect_status 0 qcow2_img check -r all --undo=all.undo damage.qcow2
 expect_status 0 qemu-img check damage.qcow2
-expect_status 0 qcow2_img check -r all damage.qcow2
+expect_status 0 qcow2_img check --repair=all damage.qcow2
 expect_status 0 qcow2_img check --restore all.undo damage.qcow2
 cmp damage.qcow2 damage.before
 

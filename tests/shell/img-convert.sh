@@ -68,6 +68,8 @@ cp theirs/base.qcow2 theirs/other.qcow2
 qemu-img rebase -u -b ../theirs/base.qcow2 -F qcow2 -f qcow2 top.qcow2
 cp top.qcow2 ours/top.qcow2
 qemu-img rebase -u -b mid.qcow2 -F qcow2 -f qcow2 top.qcow2
+refuses 'from 1 to 64' qcow2_img convert -m 100 source.qcow2 target.qcow2
+refuses 'from 1 to 64' qcow2_img convert -m 0 source.qcow2 target.qcow2
 refuses '; --allow=.*/theirs allows it, .* always; --backing' \
     qcow2_img convert -O qcow2 ours/top.qcow2 ours/copy.qcow2
 refuses '; --allow=.*/theirs allows it, .* always; --backing' \

@@ -87,6 +87,17 @@ refuses 'version 2' qcow2_img create -f qcow2 \
         -o compat=0.10,lazy_refcounts=on a.qcow2 1M
 refuses 'no option -o bogus' qcow2_img create -o bogus=1 a.qcow2 1M
 refuses 'needs a value' qcow2_img create -o size a.qcow2
+refuses 'write 10G$' qcow2_img create -f qcow2 a.qcow2 10GB
+refuses 'write 1.5T$' qcow2_img create -f qcow2 a.qcow2 1.5TiB
+refuses 'did you mean create' qcow2_img creat a.qcow2 1M
+refuses 'did you mean create' qcow2_img craete a.qcow2 1M
+refuses 'did you mean map' qcow2_img maps a.qcow2
+refuses "'qcow2-img --help' lists them" qcow2_img frobnicate a.qcow2
+
+# What is on or off is on by its name alone.
+qcow2_img create -q -f qcow2 -o lazy_refcounts,compat=1.1 bare.qcow2 1M
+expect_output 'lazy refcounts: true' qemu-img info bare.qcow2
+rm bare.qcow2
 refuses "format 'vmdk'" qcow2_img create -f vmdk a.qcow2 1M
 refuses 'neither a backing file' qcow2_img create -f raw \
         -b base.qcow2 -F qcow2 a.raw

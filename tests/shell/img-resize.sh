@@ -99,9 +99,13 @@ refuses 'for disks that grow' \
     qcow2_img resize --shrink --preallocation=full disk.qcow2 512
 refuses 'or is too large' qcow2_img resize disk.qcow2 16E
 refuses 'not a size' qcow2_img resize disk.qcow2 foo
-refuses 'not a size' qcow2_img resize disk.qcow2 --help2
+refuses 'unknown option' qcow2_img resize disk.qcow2 --help2
 refuses 'expects one image and a size' qcow2_img resize disk.qcow2
 refuses 'L1|clusters' qcow2_img resize disk.qcow2 7E
 refuses 'L1|clusters' qcow2_img resize --shrink disk.qcow2 0xffffffffffffffff
 cmp disk.qcow2 before.qcow2
+# Options anywhere.
+qcow2_img resize disk.qcow2 +1M -q
+qcow2_img resize disk.qcow2 -q -1M --shrink
+qemu-img compare disk.qcow2 before.qcow2
 expect_output '^Example' qcow2_img resize --help
