@@ -17,8 +17,8 @@ qemu-io -f qcow2 -c "write -s source.raw 0 8M" overlay.qcow2 >/dev/null
 start ()
 {
     rm -f out err
-    # The shell has it ignored in the background.
-    env --default-signal=INT "$tool" "$@" >out 2>err &
+    # The shell has INT ignored in the background, and nohup HUP.
+    env --default-signal=INT,HUP "$tool" "$@" >out 2>err &
     job=$!
     cleanup_fn end
     for ((tries = 0; tries < 600; tries++)); do
