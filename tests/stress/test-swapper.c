@@ -303,12 +303,15 @@ check_and_repair(const char *path)
     return result.corruptions == 0;
 }
 
-/* A new overlay, and what can be done with it. */
+/* A new overlay, and what can be done with it. The base that a user names is
+ * trusted wherever it is, so only later openings may not leave the directory.
+ */
 static bool
 make_overlay(struct scene *s, struct rng *rng)
 {
     struct qcow2_create_options create = {
         .size = SIZE, .backing_format = QCOW2_FORMAT_RAW,
+        .backing_unchecked = true,
     };
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
     struct qcow2_commit_options commit = { .keep = rng_percent(rng, 50) };
