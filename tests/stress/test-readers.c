@@ -27,7 +27,7 @@ struct trial {
     bool raw;
     unsigned ended;         /* atomic: the operations have */
     unsigned failed;        /* atomic */
-    char problem[256];      /* of the first that failed */
+    char problem[512];      /* of the first that failed */
 };
 
 static void
