@@ -171,7 +171,7 @@ qcow2_check(const char *path, const struct qcow2_check_options *options,
             struct qcow2_check_result *result, struct qcow2_error *err)
 {
     bool readonly = options->repair == QCOW2_REPAIR_NONE || options->plan;
-    struct policy_file found = GATE_FILE_INIT;
+    struct policy_file found = POLICY_FILE_INIT;
     struct io *io;
     int r;
 

@@ -21,8 +21,8 @@
 #include <stdint.h>
 
 #include "cache/counters.h"
-#include "format/entry.h"
 #include "check/problem.h"
+#include "format/entry.h"
 #include "format/header.h"
 #include "format/snaptab.h"
 #include "storage/io.h"

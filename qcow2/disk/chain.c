@@ -373,7 +373,7 @@ static int
 find_place(const struct walk *w, struct policy_place *place,
            struct qcow2_error *err)
 {
-    *place = (struct policy_place){ .kind = GATE_UNNAMED };
+    *place = (struct policy_place){ .kind = POLICY_UNNAMED };
     if (w->disk_place || !w->disk_hdr->backing_file || w->options->backing
         || w->options->backing_none)
         return 0;

@@ -4,8 +4,8 @@
 #define QCOW2_CREATE_H
 
 #include "qcow2.h"
-#include "storage/path-policy.h"
 #include "storage/io.h"
+#include "storage/path-policy.h"
 
 enum {
     /* Of new files that hold nothing yet, but for the umask. */

@@ -20,9 +20,9 @@
 #include "format/header.h"
 #include "format/snaptab.h"
 #include "qcow2.h"
-#include "storage/path-policy.h"
 #include "storage/io-nbd.h"
 #include "storage/io.h"
+#include "storage/path-policy.h"
 
 enum { PROBE_BYTES = 512, MAX_FEATURES = 3 * 64 };
 
@@ -569,9 +569,9 @@ static struct info *
 open_top(const char *path, const struct qcow2_info_options *options,
          struct qcow2_error *err)
 {
-    struct policy_place place = { .kind = GATE_UNNAMED };
+    struct policy_place place = { .kind = POLICY_UNNAMED };
     struct info *info = NULL;
-    struct policy_file found = GATE_FILE_INIT;
+    struct policy_file found = POLICY_FILE_INIT;
     const struct policy_file *file = &found;
     struct io *io;
 

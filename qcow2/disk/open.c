@@ -14,8 +14,8 @@
 #include "disk/open-disk.h"
 #include "format/first-read.h"
 #include "meta/flush.h"
-#include "storage/path-policy.h"
 #include "storage/io-nbd.h"
+#include "storage/path-policy.h"
 
 enum { PROBE_BYTES = 512 };
 
@@ -63,7 +63,7 @@ static bool
 is_same_file(const struct policy_place *place, const char *named,
              const char *given)
 {
-    struct policy_file a = GATE_FILE_INIT, b = GATE_FILE_INIT;
+    struct policy_file a = POLICY_FILE_INIT, b = POLICY_FILE_INIT;
     bool same = strcmp(named, given) == 0;
 
     if (place && policy_trust_name(place, named, &a, NULL) == 0) {

@@ -35,7 +35,7 @@ starts_with(const char *s, const char *prefix)
 static enum policy_kind
 kind_of(const struct stat *st)
 {
-    return S_ISBLK(st->st_mode) ? GATE_DEVICE : GATE_FILE;
+    return S_ISBLK(st->st_mode) ? POLICY_DEVICE : POLICY_FILE;
 }
 
 /* The place of what a walk found. */
@@ -47,10 +47,10 @@ place_found(const struct path_walk *w, struct policy_place *place)
     /* Found by a descriptor: its name is not what was walked along. */
     if (w->jumped)
         place->start = (dir_put(place->start), dir_get(w->dir));
-    if (place->kind == GATE_FILE)
+    if (place->kind == POLICY_FILE)
         place->home = dir_get(w->dir);
-    if (place->kind == GATE_FILE && !place->home)
-        place->kind = GATE_UNNAMED;
+    if (place->kind == POLICY_FILE && !place->home)
+        place->kind = POLICY_UNNAMED;
 }
 
 int
@@ -60,14 +60,14 @@ policy_place_of(const char *path, struct policy_place *place,
     struct path_walk w;
     int r;
 
-    *place = (struct policy_place){ .kind = GATE_REMOTE };
+    *place = (struct policy_place){ .kind = POLICY_REMOTE };
     if (io_nbd_is_uri(path))
         return 0;
     r = path_walk_to_dir(&w, NULL, path, true);
     if (r == 0 && path_walk_last(&w) == 0) {
         place_found(&w, place);
     } else if (r == 0) {
-        place->kind = GATE_FILE;
+        place->kind = POLICY_FILE;
         place->start = dir_get(w.start);
         place->home = dir_get(w.missing_dir ? w.missing_dir : w.start);
     } else {
@@ -83,11 +83,11 @@ policy_place_of_fd(int fd, struct policy_place *place)
     struct dir *dir = path_dir_of_fd(fd);
     struct stat st;
 
-    *place = (struct policy_place){ .kind = GATE_UNNAMED, .start = dir };
+    *place = (struct policy_place){ .kind = POLICY_UNNAMED, .start = dir };
     if (!dir || fstat(fd, &st) == -1)
         return;
     place->kind = kind_of(&st);
-    if (place->kind == GATE_FILE)
+    if (place->kind == POLICY_FILE)
         place->home = dir_get(dir);
 }
 
@@ -104,7 +104,7 @@ policy_place_free(struct policy_place *place)
 {
     dir_put(place->start);
     dir_put(place->home);
-    *place = (struct policy_place){ .kind = GATE_REMOTE };
+    *place = (struct policy_place){ .kind = POLICY_REMOTE };
 }
 
 /* --- Names -------------------------------------------------------------- */
@@ -244,13 +244,13 @@ static const char *
 why_refused(const struct policy_place *from)
 {
     switch (from->kind) {
-    case GATE_FILE:
+    case POLICY_FILE:
         return "lies outside the directory of the image";
-    case GATE_DEVICE:
+    case POLICY_DEVICE:
         return "is named by an image on a block device, which has no "
                "directory of its own";
-    case GATE_REMOTE:
-    case GATE_UNNAMED:
+    case POLICY_REMOTE:
+    case POLICY_UNNAMED:
         break;
     }
     return "is named by an image that lies in no directory";
@@ -336,7 +336,7 @@ check_start(const struct policy_place *from, const char *name,
 {
     if (name[0] == '/' || from->start)
         return 0;
-    if (from->kind == GATE_REMOTE)
+    if (from->kind == POLICY_REMOTE)
         return error_set(err, EPERM, "names in an image that comes over NBD "
                          "are not relative to anything");
     return error_set(err, EPERM, "the file of the image has no name, so names "
@@ -377,7 +377,7 @@ policy_resolve(const struct policy_place *from, const char *name,
              struct policy_allow *allow, struct policy_file *file,
              struct qcow2_error *err)
 {
-    *file = (struct policy_file)GATE_FILE_INIT;
+    *file = (struct policy_file)POLICY_FILE_INIT;
     if (io_nbd_is_uri(name))
         return check_uri(name, allow, err) == -1 ? -1
                                                  : take_uri(name, file, err);
@@ -391,10 +391,10 @@ policy_find_in(struct dir *dir, const char *name, struct policy_file *file,
              struct qcow2_error *err)
 {
     const struct policy_place from = {
-        .kind = GATE_FILE, .start = dir, .home = dir,
+        .kind = POLICY_FILE, .start = dir, .home = dir,
     };
 
-    *file = (struct policy_file)GATE_FILE_INIT;
+    *file = (struct policy_file)POLICY_FILE_INIT;
     return resolve(&from, name, NULL, false, file, err);
 }
 
@@ -417,7 +417,7 @@ policy_trust(const char *path, struct policy_file *file,
     struct path_walk w;
     int r = 0;
 
-    *file = (struct policy_file)GATE_FILE_INIT;
+    *file = (struct policy_file)POLICY_FILE_INIT;
     if (io_nbd_is_uri(path))
         return take_uri(path, file, err);
     if (check_user_path(path, err) == -1)
@@ -435,7 +435,7 @@ int
 policy_trust_name(const struct policy_place *from, const char *name,
                 struct policy_file *file, struct qcow2_error *err)
 {
-    *file = (struct policy_file)GATE_FILE_INIT;
+    *file = (struct policy_file)POLICY_FILE_INIT;
     if (io_nbd_is_uri(name))
         return take_uri(name, file, err);
     if (check_plain_path(name, err) == -1)
@@ -485,7 +485,7 @@ policy_file_free(struct policy_file *file)
     free(file->name);
     dir_put(file->dir);
     policy_place_free(&file->place);
-    *file = (struct policy_file)GATE_FILE_INIT;
+    *file = (struct policy_file)POLICY_FILE_INIT;
 }
 
 /* --- Making files ------------------------------------------------------- */
@@ -518,7 +518,7 @@ policy_target_find(const char *path, struct policy_target *t,
     struct path_walk w;
     int r;
 
-    *t = (struct policy_target)GATE_TARGET_INIT;
+    *t = (struct policy_target)POLICY_TARGET_INIT;
     t->path = path;
     if (io_nbd_is_uri(path))
         return take_uri(path, &t->file, err);
@@ -590,7 +590,9 @@ policy_target_place(const struct policy_target *t, struct policy_place *place)
         return;
     }
     *place = (struct policy_place){
-        .kind = GATE_FILE, .start = dir_get(t->start), .home = dir_get(t->dir),
+        .kind = POLICY_FILE,
+        .start = dir_get(t->start),
+        .home = dir_get(t->dir),
     };
 }
 
@@ -613,5 +615,5 @@ policy_target_free(struct policy_target *t)
     dir_put(t->start);
     dir_put(t->dir);
     policy_file_free(&t->file);
-    *t = (struct policy_target)GATE_TARGET_INIT;
+    *t = (struct policy_target)POLICY_TARGET_INIT;
 }

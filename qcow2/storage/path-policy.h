@@ -14,11 +14,11 @@
 
 /* What kind of thing an image lies in: it decides what it may name. */
 enum policy_kind {
-    GATE_REMOTE,   /* a server: nothing but by allow=, no relative names */
-    GATE_UNNAMED,  /* a file without a name (any more): the same */
-    GATE_DEVICE,   /* a block device, which no directory of images holds:
-                    * nothing but by allow= */
-    GATE_FILE,     /* a file: what is in its directory or below */
+    POLICY_REMOTE,   /* a server: nothing but by allow=, no relative names */
+    POLICY_UNNAMED,  /* a file without a name (any more): the same */
+    POLICY_DEVICE,   /* a block device, which no directory of images holds:
+                      * nothing but by allow= */
+    POLICY_FILE,     /* a file: what is in its directory or below */
 };
 
 /* Where the names in an image start and what they may lead to. They start
@@ -29,7 +29,7 @@ enum policy_kind {
 struct policy_place {
     enum policy_kind kind;
     struct dir *start;  /* of relative names; NULL: there are none */
-    struct dir *home;   /* GATE_FILE: the directory that the file is in */
+    struct dir *home;   /* POLICY_FILE: the directory that the file is in */
 };
 
 /* The place of the image at path, where there may be no file yet; or of the
@@ -65,7 +65,7 @@ struct policy_file {
     struct policy_place place;
     uint64_t dev, ino;  /* 0: it is a URI */
 };
-#define GATE_FILE_INIT { .fd = -1 }
+#define POLICY_FILE_INIT { .fd = -1 }
 
 /* The same as callers have it (disk/file.c). */
 struct qcow2_file {
@@ -116,7 +116,7 @@ struct policy_target {
     bool created;           /* by policy_target_open: may be removed again */
     uint64_t dev, ino;      /* what it made */
 };
-#define GATE_TARGET_INIT { .file = GATE_FILE_INIT }
+#define POLICY_TARGET_INIT { .file = POLICY_FILE_INIT }
 
 /* Finds out what is at path, which must live as long as *t. */
 int policy_target_find(const char *path, struct policy_target *t,

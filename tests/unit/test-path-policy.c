@@ -468,7 +468,7 @@ test_images_on_devices_have_no_directory(void **state)
     if (mknod(tmpdir_path("a/device"), S_IFBLK | 0600, 7 << 8) == -1)
         skip();
     EXPECT_OK(policy_place_of(tmpdir_path("a/device"), &place, &err), &err);
-    assert_int_equal(place.kind, GATE_DEVICE);
+    assert_int_equal(place.kind, POLICY_DEVICE);
     policy_place_free(&place);
     stop(tmpdir_path("a/device"), "base", NULL, EPERM, "block device");
     stop(tmpdir_path("a/device"), "device", NULL, EPERM, "block device");
@@ -479,7 +479,7 @@ test_images_on_devices_have_no_directory(void **state)
     make_text("b/base", "x");
     stop(tmpdir_path("b/link"), "base", NULL, EPERM, "block device");
     EXPECT_OK(policy_trust(tmpdir_path("b/link"), &file, &err), &err);
-    assert_int_equal(file.place.kind, GATE_DEVICE);
+    assert_int_equal(file.place.kind, POLICY_DEVICE);
     policy_file_free(&file);
 }
 
