@@ -60,6 +60,23 @@ struct naming {
     bool format_trusted;        /* said, and of the file that is named */
 };
 
+int
+chain_declared_format(const char *declared, enum qcow2_format *format,
+                      struct qcow2_error *err)
+{
+    if (!declared)
+        return 0;
+    if (strcmp(declared, "qcow2") == 0)
+        *format = QCOW2_FORMAT_QCOW2;
+    else if (strcmp(declared, "raw") == 0)
+        *format = QCOW2_FORMAT_RAW;
+    else
+        return error_set(err, ENOTSUP, "its declared format '%s' is not "
+                         "supported, only qcow2 and raw are",
+                         ESCAPED(declared));
+    return 0;
+}
+
 static int
 find_format(const struct walk *w, const char *declared, struct naming *n,
             struct qcow2_error *err)
@@ -73,15 +90,7 @@ find_format(const struct walk *w, const char *declared, struct naming *n,
         return 0;
     /* What an image declares is about the file that it names itself. */
     n->format_trusted = !n->trusted;
-    if (strcmp(declared, "qcow2") == 0)
-        n->format = QCOW2_FORMAT_QCOW2;
-    else if (strcmp(declared, "raw") == 0)
-        n->format = QCOW2_FORMAT_RAW;
-    else
-        return error_set(err, ENOTSUP, "its declared format '%s' is not "
-                         "supported, only qcow2 and raw are",
-                         ESCAPED(declared));
-    return 0;
+    return chain_declared_format(declared, &n->format, err);
 }
 
 /* Takes a name of "json:" that says a plain path for that path, and what it

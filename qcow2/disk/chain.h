@@ -33,6 +33,12 @@ int chain_open(struct qcow2_pool *pool, const char *path,
                struct layer **top, struct qcow2_error *err);
 void chain_close(struct qcow2_pool *pool, struct layer *top);
 
+/* The format that an image declares its backing file to have; *format stays
+ * as it is if declared is NULL. ENOTSUP for what is neither qcow2 nor raw.
+ */
+int chain_declared_format(const char *declared, enum qcow2_format *format,
+                          struct qcow2_error *err);
+
 /* Fills chain with `top` as layer 0 and the layers below. */
 int chain_fill(struct source_chain *chain, struct qcow2_pool *pool,
                struct source *top, struct layer *below,

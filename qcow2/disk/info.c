@@ -14,6 +14,7 @@
 #include "base/compress.h"
 #include "base/error.h"
 #include "base/escape.h"
+#include "disk/chain.h"
 #include "disk/open.h"
 #include "format/backing-json.h"
 #include "format/first-read.h"
@@ -449,26 +450,6 @@ out:
 }
 
 static int
-declared_format(const struct qcow2_info *above, enum qcow2_format *format,
-                struct qcow2_error *err)
-{
-    const char *declared = above->backing_format;
-
-    *format = QCOW2_FORMAT_AUTO;
-    if (!declared)
-        return 0;
-    if (strcmp(declared, "qcow2") == 0)
-        *format = QCOW2_FORMAT_QCOW2;
-    else if (strcmp(declared, "raw") == 0)
-        *format = QCOW2_FORMAT_RAW;
-    else
-        return error_set(err, ENOTSUP, "its declared format '%s' is not "
-                         "supported, only qcow2 and raw are",
-                         ESCAPED(declared));
-    return 0;
-}
-
-static int
 check_loop(const struct info *top, const struct policy_file *file,
            struct qcow2_error *err)
 {
@@ -511,12 +492,12 @@ open_backing(const struct info *top, const struct info *above,
 {
     const char *name = above->pub.backing_file;
     char plain[MAX_BACKING_NAME_BYTES + 1];
-    enum qcow2_format format, says;
+    enum qcow2_format format = QCOW2_FORMAT_AUTO, says;
     struct info *info = NULL;
     struct policy_file file;
     struct io *io;
 
-    if (declared_format(&above->pub, &format, err) == -1)
+    if (chain_declared_format(above->pub.backing_format, &format, err) == -1)
         return NULL;
     if (backing_json_parse(name, plain, &says)) {
         name = plain;
