@@ -319,16 +319,14 @@ settle(struct request *q, const struct args *a)
 {
     int nr = a->nr_operands, i;
 
-    if (q->action != NO_ACTION) {
-        args_need(a, 1, "one image");
-        q->path = disk_args_name(&q->disk, a, a->operands[0]);
-        return;
-    }
     for (i = 0; nr > 0 && i < NR_ACTIONS; i++)
         if (strcmp(a->operands[0], actions[i].word) == 0)
             break;
-    if (nr == 1 && i == NR_ACTIONS) {
+    /* A file alone is listed. */
+    if (q->action == NO_ACTION && nr == 1 && i == NR_ACTIONS)
         q->action = LIST;
+    if (q->action != NO_ACTION) {
+        args_need(a, 1, "one image");
         q->path = disk_args_name(&q->disk, a, a->operands[0]);
         return;
     }

@@ -165,7 +165,7 @@ take_part(struct image_args *i, const struct args *a, char *part)
                     name);
     }
     /* Of what is on or off the name alone means on. */
-    if (!value && strncmp(settings[n].arg, "on|off", 6) == 0)
+    if (!value && strcmp(settings[n].arg, "on|off") == 0)
         value = on;
     if (!value)
         usage_error(a->verb, "-o %s needs a value", part);
