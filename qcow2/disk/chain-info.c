@@ -144,36 +144,47 @@ add_run(const struct source_chain *chain, unsigned layer,
     return 0;
 }
 
+/* Adds up one run from guest_off on; *nr_bytes is 0 at the layer's end. */
+static int
+add_next_run(struct qcow2_disk *disk, unsigned layer, uint64_t guest_off,
+             uint64_t *nr_bytes, struct qcow2_layer_usage *usage,
+             struct qcow2_error *err)
+{
+    struct image *img = disk->readonly ? NULL : disk->file->image;
+    const struct source_chain *chain = disk->chain;
+    struct range r;
+    uint64_t size;
+    int ret;
+    RDLOCK_SCOPE_IF(disk_request_lock(disk));
+
+    /* The disk may have been resized since the last run. */
+    size = chain->layers[layer]->size;
+    *nr_bytes = size - min_u64(size, guest_off);
+    if (*nr_bytes == 0)
+        return 0;
+    if (!img)
+        return add_run(chain, layer, guest_off, nr_bytes, usage, err);
+    *nr_bytes = min_u64(*nr_bytes, map_piece(&img->active, guest_off));
+    range_lock_shared(&img->ranges, &r, guest_off, guest_off + *nr_bytes);
+    ret = add_run(chain, layer, guest_off, nr_bytes, usage, err);
+    range_unlock(&img->ranges, &r);
+    return ret;
+}
+
 int
 qcow2_get_layer_usage(struct qcow2_disk *disk, unsigned layer,
                       struct qcow2_layer_usage *out,
                       struct qcow2_error *err)
 {
-    struct image *img = disk->readonly ? NULL : disk->file->image;
-    const struct source_chain *chain = disk->chain;
-    uint64_t size;
+    uint64_t off = 0, n;
 
     if (check_layer(disk, layer, err) == -1)
         return -1;
     *out = (struct qcow2_layer_usage){ .own = 0 };
-    size = chain->layers[layer]->size;
-    for (uint64_t off = 0, n; off < size; off += n) {
-        struct range r;
-        int ret;
-
-        n = size - off;
-        if (img) {
-            pthread_rwlock_rdlock(&img->rwlock);
-            n = min_u64(n, map_piece(&img->active, off));
-            range_lock_shared(&img->ranges, &r, off, off + n);
-        }
-        ret = add_run(chain, layer, off, &n, out, err);
-        if (img) {
-            range_unlock(&img->ranges, &r);
-            pthread_rwlock_unlock(&img->rwlock);
-        }
-        if (ret == -1)
+    do {
+        if (add_next_run(disk, layer, off, &n, out, err) == -1)
             return -1;
-    }
+        off += n;
+    } while (n > 0);
     return 0;
 }
