@@ -34,6 +34,14 @@ enum {
     NR_PERMS,
 };
 
+/* Their names in the messages of QEMU, which programs search. */
+static const char *const perm_names[NR_PERMS] = {
+    [PERM_CONSISTENT_READ] = "consistent read",
+    [PERM_WRITE] = "write",
+    [PERM_WRITE_UNCHANGED] = "write unchanged",
+    [PERM_RESIZE] = "resize",
+};
+
 struct lock_set {
     unsigned uses, denies; /* masks of 1 << permission */
 };
@@ -244,20 +252,40 @@ take_bytes(int fd, struct lock_set set, off_t *byte)
     return 0;
 }
 
+/* In QEMU's phrases up to the question mark. denied: it is what we do that
+ * the holder does not allow; else what the holder does we do not.
+ */
+static int
+busy_error(int fd, const char *name, off_t byte, bool denied,
+           struct qcow2_error *err)
+{
+    unsigned perm = byte - (byte >= LOCK_DENIES ? LOCK_DENIES : LOCK_USES);
+    char holder[64];
+
+    describe_holder(fd, byte, holder, sizeof holder);
+    return error_set(err, EBUSY,
+                     "%s: Failed to get %s\"%s\" lock. Is another process "
+                     "using the image? It is open%s in %s; close it there "
+                     "first", name, denied ? "" : "shared ",
+                     perm_names[perm], denied ? "" : " for writing", holder);
+}
+
 int
 io_lock_take(int fd, const char *name, enum io_lock lock,
              struct qcow2_error *err)
 {
     struct lock_set set = lock_set_of(lock);
-    char holder[64];
+    bool denied = true;
     off_t byte;
     int r;
 
     r = take_bytes(fd, set, &byte);
-    if (r == 0)
+    if (r == 0) {
         r = find_conflict(fd, set, &byte);
-    else if (errno == EAGAIN || errno == EACCES)
+        denied = byte >= LOCK_DENIES;
+    } else if (errno == EAGAIN || errno == EACCES) {
         r = 1; /* an exclusive lock of somebody outside the protocol */
+    }
     if (r == 0)
         return 0;
     if (r < 0) {
@@ -265,14 +293,7 @@ io_lock_take(int fd, const char *name, enum io_lock lock,
         return error_hint(err, QCOW2_HINT_NO_LOCK);
     }
     release_locks(fd, set);
-    describe_holder(fd, byte, holder, sizeof holder);
-    if (byte == LOCK_USES + PERM_WRITE || byte == LOCK_USES + PERM_RESIZE)
-        return error_set(err, EBUSY,
-                         "%s: cannot open while it is open for writing; "
-                         "close it there first: %s", name, holder);
-    return error_set(err, EBUSY,
-                     "%s: cannot open for writing while it is in use; close "
-                     "it there first: %s", name, holder);
+    return busy_error(fd, name, byte, denied, err);
 }
 #else /* no locks that belong to an open file */
 int

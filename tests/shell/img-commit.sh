@@ -146,7 +146,7 @@ refuses 'one image' qcow2_img commit
 refuses 'cache mode' qcow2_img commit -t fast overlay.qcow2
 unchanged
 hold_open base -r
-refuses 'in use|open for writing' qcow2_img commit overlay.qcow2
+refuses 'Failed to get (shared )?"write" lock' qcow2_img commit overlay.qcow2
 release
 unchanged
 

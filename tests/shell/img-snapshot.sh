@@ -144,6 +144,6 @@ refuses 'raw' qcow2_img snapshot -f raw -c x raw.raw
 
 # An image in use.
 hold_open disk.qcow2
-refuses 'in use' qcow2_img snapshot -c x disk.qcow2
+refuses 'Failed to get "write" lock. Is another process using the image' qcow2_img snapshot -c x disk.qcow2
 refuses 'open for writing' qcow2_img snapshot -l disk.qcow2
 qcow2_img snapshot -U -l disk.qcow2 >/dev/null

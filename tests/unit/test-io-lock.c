@@ -46,8 +46,12 @@ expect_busy(enum io_lock lock, const char *why, const char *who)
            err.errnum, why, who);
 }
 
-#define WHILE_WRITTEN "while it is open for writing"
-#define TO_WRITE "for writing while it is in use"
+/* As QEMU says it, for the programs that search its messages. */
+#define WHILE_WRITTEN \
+    "Failed to get shared \"write\" lock. Is another process using the image?"
+#define TO_WRITE \
+    "Failed to get \"write\" lock. Is another process using the image?"
+#define BESIDE_ANY_LOCK "Failed to get \"consistent read\" lock."
 
 static void
 readers_go_together(void **state)
@@ -205,8 +209,8 @@ a_foreign_lock_is_respected(void **state)
 
     (void)state;
     assert_int_equal(fcntl(fd, F_OFD_SETLK, &fl), 0);
-    expect_busy(IO_LOCK_READ, "", "this process");
-    expect_busy(IO_LOCK_WRITE, "", "this process");
+    expect_busy(IO_LOCK_READ, BESIDE_ANY_LOCK, "this process");
+    expect_busy(IO_LOCK_WRITE, BESIDE_ANY_LOCK, "this process");
     close(fd);
 }
 
