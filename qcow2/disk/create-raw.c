@@ -77,8 +77,9 @@ qcow2_create_raw(const char *path, uint64_t size,
     int r = -1;
 
     if (prealloc == QCOW2_PREALLOC_METADATA)
-        return error_set(err, EINVAL, "%s: cannot create: a raw file has no "
-                         "metadata to preallocate", path);
+        return error_set(err, EINVAL, "%s: cannot create: Unsupported "
+                         "preallocation mode: metadata; a raw file has none",
+                         path);
     if (policy_target_find(path, &target, err) == -1)
         return -1;
     io = create_raw_target(&target, size, overwrite, CREATE_MODE, err);

@@ -234,9 +234,9 @@ raw_disk_preallocate(struct raw_disk *raw, uint64_t nr_bytes,
     uint64_t end = guest_off + nr_bytes, len;
 
     if (mode == QCOW2_PREALLOC_METADATA)
-        return error_set(err, EINVAL, "%s: a raw file has no metadata: "
-                         "preallocate with falloc or full",
-                         raw->source->io->name);
+        return error_set(err, EINVAL, "%s: Unsupported preallocation "
+                         "mode: metadata; a raw file has none: use falloc or "
+                         "full", raw->source->io->name);
     for (; guest_off < end; guest_off += len)
         if (fill_hole(raw, guest_off, end, &len, err) == -1)
             return -1;

@@ -204,8 +204,8 @@ image_args_check(struct image_args *i, const struct args *a)
             usage_error(a->verb, "a raw image has neither a backing file nor "
                         "options but size and preallocation");
         if (i->prealloc == QCOW2_PREALLOC_METADATA)
-            usage_error(a->verb, "a raw image has no metadata to "
-                        "preallocate");
+            usage_error(a->verb, "Unsupported preallocation mode: metadata; "
+                        "a raw image has none");
     }
     if (c->backing_format && !c->backing)
         usage_error(a->verb, "a backing format is given, but no backing "

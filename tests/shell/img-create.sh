@@ -101,7 +101,7 @@ rm bare.qcow2
 refuses "format 'vmdk'" qcow2_img create -f vmdk a.qcow2 1M
 refuses 'neither a backing file' qcow2_img create -f raw \
         -b base.qcow2 -F qcow2 a.raw
-refuses 'no metadata' qcow2_img create -f raw -o preallocation=metadata \
+refuses 'Unsupported preallocation mode: metadata' qcow2_img create -f raw -o preallocation=metadata \
         a.raw 1M
 refuses 'format must be said' qcow2_img create -f qcow2 -b base.qcow2 a.qcow2
 refuses 'No such file' qcow2_img create -f qcow2 -b no.qcow2 -F qcow2 a.qcow2

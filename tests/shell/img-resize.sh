@@ -81,6 +81,11 @@ expect_output 'guessed to be raw' qcow2_img resize raw.raw 1k
 
 cp disk.qcow2 before.qcow2
 refuses 'lost; --shrink allows it$' qcow2_img resize disk.qcow2 1M
+refuses 'Unsupported preallocation mode: metadata' \
+    qcow2_img resize -f raw --preallocation=metadata raw.raw 4k
+refuses "Unsupported preallocation mode: 'most'" \
+    qcow2_img resize -f raw --preallocation=most raw.raw 4k
+size_is 1024 raw.raw
 # What a script computes when it goes wrong.
 cp disk.qcow2 before-nothing.qcow2
 now="$(qemu-img info --output=json disk.qcow2 \
