@@ -13,11 +13,11 @@ usage_error(const struct verb *verb, const char *fmt, ...)
 {
     va_list ap;
 
-    fprintf(stderr, "qcow2-img: %s: ", verb->name);
+    fprintf(stderr, "%s: %s: ", program_name(), verb->name);
     va_start(ap, fmt);
     report_text(fmt, ap);
     va_end(ap);
-    fprintf(stderr, "\nTry 'qcow2-img %s --help'.\n", verb->name);
+    fprintf(stderr, "\nTry '%s %s --help'.\n", program_name(), verb->name);
     exit(EXIT_FAILURE);
 }
 
@@ -257,6 +257,8 @@ parse_prealloc(const struct args *a, const char *s)
         return QCOW2_PREALLOC_FALLOC;
     if (strcmp(s, "full") == 0)
         return QCOW2_PREALLOC_FULL;
-    usage_error(a->verb, "preallocation must be off, metadata, falloc or "
-                "full");
+    CLEANUP_FREE char *text = text_escape(s);
+
+    usage_error(a->verb, "Unsupported preallocation mode: '%s'; it must be "
+                "off, metadata, falloc or full", text);
 }

@@ -2,18 +2,10 @@
 /* main.c: qcow2-img, which does everything to whole images; finds the verb
  * and prints help.
  */
-#ifdef HAVE_CONFIG_H
-#include <config.h>
-#endif
-
 #include <string.h>
 
 #include "tool.h"
 #include "verbs.h"
-
-#ifndef PACKAGE_STRING
-#define PACKAGE_STRING "nbdkit-qcow2"
-#endif
 
 const struct verb *const verbs[] = {
     &verb_amend,
@@ -162,7 +154,8 @@ find_verb(const char *name)
                    (*v)->name);
             return NULL;
         }
-    report("there is no verb '%s'; 'qcow2-img --help' lists them", escaped);
+    report("there is no verb '%s'; '%s --help' lists them", escaped,
+           program_name());
     return NULL;
 }
 
@@ -173,6 +166,8 @@ help(const char *name)
 
     if (verb)
         help_print(verb);
+    else if (!name && called_as_qemu_img())
+        overview_print_as_qemu_img();
     else if (!name)
         print_overview();
     return verb || !name ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -201,7 +196,8 @@ run(int argc, char **argv)
     const struct verb *verb;
 
     if (!*word) {
-        report("say what to do; 'qcow2-img --help' lists the verbs");
+        report("say what to do; '%s --help' lists the verbs",
+               program_name());
         return EXIT_FAILURE;
     }
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
@@ -209,7 +205,7 @@ run(int argc, char **argv)
     if (strcmp(word, "help") == 0)
         return help(argv[2]);
     if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
-        printf("qcow2-img (%s)\n", PACKAGE_STRING);
+        version_print();
         return EXIT_SUCCESS;
     }
     verb = find_verb(word);

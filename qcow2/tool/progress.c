@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* progress.c: shows how far a long operation is, and cancels it. */
-#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
@@ -220,12 +219,6 @@ job_finish(struct qcow2_job *job, bool wanted, bool quiet,
            struct qcow2_error *err)
 {
     return finish(run_job(job, wanted, quiet, err), err);
-}
-
-bool
-called_as_qemu_img(void)
-{
-    return strcmp(program_invocation_short_name, "qemu-img") == 0;
 }
 
 int

@@ -23,7 +23,7 @@ static void
 message(const char *kind, const char *fmt, va_list ap)
 {
     fflush(stdout);
-    fprintf(stderr, "qcow2-img: %s", kind);
+    fprintf(stderr, "%s: %s", program_name(), kind);
     report_text(fmt, ap);
     fputc('\n', stderr);
 }
@@ -108,7 +108,7 @@ int
 report_error(const struct qcow2_error *err)
 {
     fflush(stdout);
-    fprintf(stderr, "qcow2-img: %s", err->text);
+    fprintf(stderr, "%s: %s", program_name(), err->text);
     print_remedies(err);
     fputc('\n', stderr);
     return EXIT_FAILURE;

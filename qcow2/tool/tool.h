@@ -156,6 +156,18 @@ enum qcow2_preallocation parse_prealloc(const struct args *a, const char *s);
 /* Value of size suffixes from "1.5G" on; false: not a size. */
 bool text_to_bytes(const char *s, uint64_t *nr_bytes);
 
+/* --- The name it goes by (as-qemu-img.c) -------------------------------- */
+
+/* By its first argument, as a link or a shell's `exec -a` sets it. */
+bool called_as_qemu_img(void);
+const char *program_name(void);
+
+/* The answer to --version, which has qemu-img's form under its name. */
+void version_print(void);
+
+/* The answer to --help under the name qemu-img: a line for each verb. */
+void overview_print_as_qemu_img(void);
+
 /* --- Messages and text (report.c, text.c) ------------------------------- */
 
 void report(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -305,8 +317,5 @@ typedef struct qcow2_job *job_begin_fn(void *opaque,
 int job_finish_overlay(job_begin_fn *begin, void *opaque,
                        enum qcow2_left_to_backing snapshots, bool progress,
                        bool quiet);
-
-/* Does the program go by the name qemu-img? */
-bool called_as_qemu_img(void);
 
 #endif /* TOOL_H */

@@ -77,7 +77,7 @@ refuses ()
     fi
     grep -Eq -- "$pattern" "$tmp/refusal" \
         || fail "'$*' did not complain about '$pattern'"
-    [ "$(grep -vc "^Try 'qcow2-img" "$tmp/refusal")" -eq 1 ] \
+    [ "$(grep -Evc "^Try 'q(cow2|emu)-img" "$tmp/refusal")" -eq 1 ] \
         || fail "'$*' complained in more than one line"
 }
 
