@@ -133,8 +133,7 @@ is_usable(const struct layer *l)
     if (l->state == LAYER_FAILED)
         return false;
     for (; l; l = l->backing)
-        if (l->state == LAYER_READY
-            && __atomic_load_n(&l->source->io->lost, __ATOMIC_RELAXED))
+        if (l->state == LAYER_READY && io_is_lost(l->source->io))
             return false;
     return true;
 }

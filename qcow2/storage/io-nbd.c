@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* io-nbd.c: images that an NBD server exports; see io-nbd.h. Here requests
- * become whole blocks of the server's; nbd-client.h sends them.
+/* io-nbd.c: images that an NBD server exports; see io-nbd.h. Requests are
+ * whole blocks of the server's here (io-align.h); nbd-client.h sends them.
  */
 #ifdef HAVE_CONFIG_H
 #include <config.h>
@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/escape.h"
+#include "storage/io-align.h"
 #include "storage/nbd-client.h"
 
 /* The schemes that libnbd knows. */
@@ -64,12 +65,10 @@ io_nbd_open_within(const char *uri, bool readonly, unsigned timeout_ms,
 
 #include "base/checked.h"
 #include "base/cleanup.h"
-#include "base/range.h"
 
 enum {
     MAX_KEPT_EXTENTS = 64,
     MAX_STATUS_BYTES = 1 << 30,
-    BLOCKS_WINDOW_BITS = 63, /* requests may lock any range at once */
 };
 
 /* What the server said of a range, kept for the next question. */
@@ -82,11 +81,6 @@ struct nbd {
     struct io io;
     struct nbd_client *client;
     const struct nbd_export *export;
-
-    /* Parts of blocks are merged with what is there while the blocks are held
-     * exclusively; writes of whole blocks hold them shared. Reads, and
-     * servers that take any byte, need none of it. */
-    struct range_lock blocks;
 
     pthread_mutex_t lock;   /* of all below */
     uint64_t kept_start;    /* read-only exports: the last answer */
@@ -112,7 +106,6 @@ nbd_io_close(struct io *io)
     struct nbd *n = to_nbd(io);
 
     nbd_client_free(n->client);
-    range_lock_destroy(&n->blocks);
     pthread_mutex_destroy(&n->lock);
     free(n->io.name);
     free(n);
@@ -131,20 +124,23 @@ do_request(struct nbd *n, const struct nbd_request *q,
     return r;
 }
 
-/* Whole blocks inside the export. */
+/* Reads up to the end of the export; all behind it is zero. */
 static int
-read_blocks(struct nbd *n, void *buf, uint64_t nr_bytes, uint64_t off,
-            struct qcow2_error *err)
+read_buffer(struct nbd *n, unsigned char *buf, uint64_t nr_bytes,
+            uint64_t off, struct qcow2_error *err)
 {
+    uint64_t size = n->export->size;
+    uint64_t inside = off < size ? min_u64(nr_bytes, size - off) : 0;
     const struct nbd_request q = {
-        .verb = NBD_READ, .off = off, .nr_bytes = nr_bytes, .buf = buf,
+        .verb = NBD_READ, .off = off, .nr_bytes = inside, .buf = buf,
     };
 
+    memset(buf + inside, 0, nr_bytes - inside);
     return do_request(n, &q, err);
 }
 
 static int
-write_blocks(struct nbd *n, const void *buf, uint64_t nr_bytes, uint64_t off,
+write_buffer(struct nbd *n, const void *buf, uint64_t nr_bytes, uint64_t off,
              struct qcow2_error *err)
 {
     const struct nbd_request q = {
@@ -152,93 +148,10 @@ write_blocks(struct nbd *n, const void *buf, uint64_t nr_bytes, uint64_t off,
         .buf = (void *)buf,
     };
 
-    return do_request(n, &q, err);
-}
-
-static bool
-is_whole_blocks(const struct nbd *n, uint64_t nr_bytes, uint64_t off)
-{
-    return is_aligned(nr_bytes | off, n->export->block_size);
-}
-
-/* The blocks that [off, off + nr_bytes) lies in, read. */
-static unsigned char *
-read_around(struct nbd *n, uint64_t nr_bytes, uint64_t off, uint64_t *start,
-            uint64_t *len, struct qcow2_error *err)
-{
-    unsigned char *space;
-
-    *start = round_down(off, n->export->block_size);
-    *len = round_up(off + nr_bytes, n->export->block_size) - *start;
-    space = malloc(*len);
-    if (!space) {
-        error_nomem(err);
-    } else if (read_blocks(n, space, *len, *start, err) == -1) {
-        free(space);
-        space = NULL;
-    }
-    return space;
-}
-
-static int
-read_part(struct nbd *n, unsigned char *buf, uint64_t nr_bytes, uint64_t off,
-          struct qcow2_error *err)
-{
-    uint64_t size = n->export->size;
-    uint64_t inside = off < size ? min_u64(nr_bytes, size - off) : 0;
-    CLEANUP_FREE unsigned char *space = NULL;
-    uint64_t start, len;
-
-    memset(buf + inside, 0, nr_bytes - inside);
-    if (inside == 0 || is_whole_blocks(n, inside, off))
-        return read_blocks(n, buf, inside, off, err);
-    space = read_around(n, inside, off, &start, &len, err);
-    if (!space)
-        return -1;
-    memcpy(buf, space + (off - start), inside);
-    return 0;
-}
-
-/* Parts of blocks, which are held. */
-static int
-merge(struct nbd *n, const unsigned char *buf, uint64_t nr_bytes,
-      uint64_t off, struct qcow2_error *err)
-{
-    CLEANUP_FREE unsigned char *space = NULL;
-    uint64_t start, len;
-
-    space = read_around(n, nr_bytes, off, &start, &len, err);
-    if (!space)
-        return -1;
-    memcpy(space + (off - start), buf, nr_bytes);
-    return write_blocks(n, space, len, start, err);
-}
-
-static int
-write_part(struct nbd *n, const unsigned char *buf, uint64_t nr_bytes,
-           uint64_t off, struct qcow2_error *err)
-{
-    uint64_t block_size = n->export->block_size;
-    struct range held;
-    int r;
-
     if (!range_inside(off, nr_bytes, n->export->size))
         return error_set(err, ENOSPC, "%s: the export ends at %" PRIu64
                          " bytes", n->io.name, n->export->size);
-    if (nr_bytes == 0)
-        return 0;
-    if (block_size == 1)
-        return write_blocks(n, buf, nr_bytes, off, err);
-    if (is_whole_blocks(n, nr_bytes, off)) {
-        range_lock_shared(&n->blocks, &held, off, off + nr_bytes);
-        r = write_blocks(n, buf, nr_bytes, off, err);
-    } else {
-        range_lock_exclusive(&n->blocks, &held, round_down(off, block_size),
-                             round_up(off + nr_bytes, block_size));
-        r = merge(n, buf, nr_bytes, off, err);
-    }
-    range_unlock(&n->blocks, &held);
-    return r;
+    return do_request(n, &q, err);
 }
 
 static int
@@ -246,8 +159,8 @@ nbd_io_preadv(struct io *io, const struct iovec *iov, int nr_iov,
               uint64_t host_off, struct qcow2_error *err)
 {
     for (int i = 0; i < nr_iov; i++) {
-        if (read_part(to_nbd(io), iov[i].iov_base, iov[i].iov_len, host_off,
-                      err) == -1)
+        if (read_buffer(to_nbd(io), iov[i].iov_base, iov[i].iov_len,
+                        host_off, err) == -1)
             return -1;
         host_off += iov[i].iov_len;
     }
@@ -259,8 +172,8 @@ nbd_io_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
                uint64_t host_off, struct qcow2_error *err)
 {
     for (int i = 0; i < nr_iov; i++) {
-        if (write_part(to_nbd(io), iov[i].iov_base, iov[i].iov_len, host_off,
-                       err) == -1)
+        if (write_buffer(to_nbd(io), iov[i].iov_base, iov[i].iov_len,
+                         host_off, err) == -1)
             return -1;
         host_off += iov[i].iov_len;
     }
@@ -282,33 +195,28 @@ nbd_io_flush(struct io *io, struct qcow2_error *err)
     return -1;
 }
 
-/* Whole blocks, by the server. */
+/* Has the server zero them. */
 static int
-zero_blocks(struct nbd *n, uint64_t off, uint64_t nr_bytes, unsigned flags,
-            struct qcow2_error *err)
+send_zero(struct nbd *n, uint64_t off, uint64_t nr_bytes, unsigned flags,
+          struct qcow2_error *err)
 {
     const struct nbd_request q = {
         .verb = NBD_ZERO, .off = off, .nr_bytes = nr_bytes, .flags = flags,
     };
-    struct range held;
-    int r;
 
-    range_lock_shared(&n->blocks, &held, off, off + nr_bytes);
-    r = do_request(n, &q, err);
-    range_unlock(&n->blocks, &held);
-    return r;
+    return do_request(n, &q, err);
 }
 
 static int
 write_zeroes(struct nbd *n, uint64_t off, uint64_t nr_bytes,
              struct qcow2_error *err)
 {
-    static const unsigned char zeroes[65536];
+    static const unsigned char zeroes[IO_ALIGN_MAX_BYTES];
 
     while (nr_bytes > 0) {
         uint64_t len = min_u64(nr_bytes, sizeof zeroes);
 
-        if (write_part(n, zeroes, len, off, err) == -1)
+        if (write_buffer(n, zeroes, len, off, err) == -1)
             return -1;
         off += len;
         nr_bytes -= len;
@@ -323,24 +231,18 @@ nbd_io_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
     struct nbd *n = to_nbd(io);
     bool fast = flags & IO_ZERO_FAST;
     unsigned nbd_flags = flags & IO_ZERO_PUNCH ? 0 : LIBNBD_CMD_FLAG_NO_HOLE;
-    uint64_t from = round_up(host_off, n->export->block_size);
-    uint64_t to = round_down(host_off + nr_bytes, n->export->block_size);
 
     if (!range_inside(host_off, nr_bytes, n->export->size))
         return error_set(err, ENOSPC, "%s: the export ends at %" PRIu64
                          " bytes", n->io.name, n->export->size);
-    if (fast && (!n->export->can_fast_zero
-                 || !is_whole_blocks(n, nr_bytes, host_off)))
+    if (fast && !n->export->can_fast_zero)
         return error_set(err, ENOTSUP, "%s: the server may be slow to zero",
                          n->io.name);
-    if (!n->export->can_zero || from >= to)
+    if (!n->export->can_zero)
         return write_zeroes(n, host_off, nr_bytes, err);
     if (fast)
         nbd_flags |= LIBNBD_CMD_FLAG_FAST_ZERO;
-    if (zero_blocks(n, from, to - from, nbd_flags, err) == -1
-        || write_zeroes(n, host_off, from - host_off, err) == -1)
-        return -1;
-    return write_zeroes(n, to, host_off + nr_bytes - to, err);
+    return send_zero(n, host_off, nr_bytes, nbd_flags, err);
 }
 
 /* A trim need not read as zeroes; zeroing may trim. */
@@ -350,10 +252,10 @@ nbd_io_punch(struct io *io, uint64_t host_off, uint64_t nr_bytes,
 {
     struct nbd *n = to_nbd(io);
 
-    if (!n->export->can_zero || !is_whole_blocks(n, nr_bytes, host_off)
+    if (!n->export->can_zero
         || !range_inside(host_off, nr_bytes, n->export->size))
         return error_set(err, ENOTSUP, "%s: cannot trim", n->io.name);
-    return zero_blocks(n, host_off, nr_bytes, 0, err);
+    return send_zero(n, host_off, nr_bytes, 0, err);
 }
 
 static int
@@ -459,8 +361,7 @@ nbd_io_extent(struct io *io, uint64_t host_off, uint64_t *len, bool *is_hole,
               struct qcow2_error *err)
 {
     struct nbd *n = to_nbd(io);
-    uint64_t block_size = n->export->block_size, size = n->export->size;
-    uint64_t start = round_down(host_off, block_size), nr_bytes;
+    uint64_t size = n->export->size, nr_bytes;
     struct answer a = { .nr = 0 };
 
     *is_hole = host_off >= size;
@@ -468,17 +369,16 @@ nbd_io_extent(struct io *io, uint64_t host_off, uint64_t *len, bool *is_hole,
         return 0;
     if (io->readonly && find_kept(n, host_off, len, is_hole))
         return 0;
-    nr_bytes = min_u64(size - start, MAX_STATUS_BYTES);
+    nr_bytes = min_u64(size - host_off, MAX_STATUS_BYTES);
     if (!io->readonly)
-        nr_bytes = min_u64(nr_bytes, round_up(host_off + *len, block_size)
-                                     - start);
-    a.limit = start + nr_bytes;
-    if (ask(n, start, nr_bytes, &a, err) == -1)
+        nr_bytes = min_u64(nr_bytes, *len);
+    a.limit = host_off + nr_bytes;
+    if (ask(n, host_off, nr_bytes, &a, err) == -1)
         return -1;
     if (a.nr == 0 || a.extents[0].end <= host_off)
         return 0; /* it does not know: data */
     if (io->readonly)
-        keep(n, start, &a);
+        keep(n, host_off, &a);
     *len = min_u64(*len, a.extents[0].end - host_off);
     *is_hole = a.extents[0].is_hole;
     return 0;
@@ -513,7 +413,7 @@ io_nbd_open_within(const char *uri, bool readonly, unsigned timeout_ms,
     pthread_mutex_init(&n->lock, NULL);
     if (!n->io.name)
         error_nomem(err);
-    else if (range_lock_init(&n->blocks, BLOCKS_WINDOW_BITS, err) == 0)
+    else
         n->client = nbd_client_new(uri, n->io.name, readonly,
                                    io_nbd_timeout(timeout_ms), err);
     if (!n->client) {
@@ -521,7 +421,7 @@ io_nbd_open_within(const char *uri, bool readonly, unsigned timeout_ms,
         return NULL;
     }
     n->export = nbd_client_export(n->client);
-    return &n->io;
+    return io_align_new(&n->io, n->export->block_size, err);
 }
 
 #endif /* HAVE_LIBNBD */

@@ -200,6 +200,16 @@ io_flush_has_failed(const struct io *io)
     return __atomic_load_n(&io->flush_failed, __ATOMIC_ACQUIRE);
 }
 
+bool
+io_is_lost(const struct io *io)
+{
+    bool lost = false;
+
+    for (; io && !lost; io = io->below)
+        lost = __atomic_load_n(&io->lost, __ATOMIC_RELAXED);
+    return lost;
+}
+
 /* Whoever opens the file next shall find what is on the disk, also another
  * program, so the cache is dropped while the file is still locked. */
 void

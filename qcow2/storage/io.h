@@ -95,7 +95,9 @@ struct io {
     bool reads_zero_past_end; /* what was never written reads as zeroes:
                                * true of files, not of block devices */
     uint64_t dev, ino; /* identity; both 0 when there is none */
-    bool lost;         /* atomic: requests fail until it is opened anew */
+    bool lost;         /* atomic, see io_is_lost */
+    const struct io *below; /* the backend that this one is made of, if it
+                             * is */
     mode_t mode;       /* of a regular file: who may read and write it;
                         * else 0 */
     uint64_t device;   /* number of a block device, whatever its node; or 0 */
@@ -140,6 +142,10 @@ int io_extent(struct io *io, uint64_t host_off, uint64_t *len,
 void io_prefetch(struct io *io, uint64_t host_off, uint64_t nr_bytes);
 void io_drop_cache(struct io *io);
 bool io_flush_has_failed(const struct io *io);
+
+/* Does every request fail until the file is opened anew, as the server that
+ * has it is lost? */
+bool io_is_lost(const struct io *io);
 void io_close(struct io *io); /* NULL is fine */
 
 /* How a file is shared with other processes, on the same bytes as QEMU:
