@@ -24,6 +24,7 @@
 #include "format/entry.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
+#include "meta/l2-table.h"
 #include "meta/map.h"
 #include "meta/tree.h"
 
@@ -270,7 +271,7 @@ copy(struct copying *c, bool *unsettled, struct qcow2_error *err)
                                    img->cluster_bits).host_off;
     uint64_t l1_off = 0;
 
-    if (old != 0 && map_read_table(img, old, c->table, err) == -1)
+    if (old != 0 && l2_table_read(img, old, c->table, err) == -1)
         return -1;
     if (make_table(c, err) == -1 || make_l1(c, &l1_off, err) == -1
         || snapshot_move_l1(img, c->k->snapshot, l1_off, err) == -1) {

@@ -17,6 +17,7 @@
 #include "format/entry.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
+#include "meta/l1.h"
 #include "meta/map.h"
 #include "meta/tree.h"
 #include "request/request.h"
@@ -141,7 +142,7 @@ drop_rest(struct image *img, uint64_t guest_off, struct qcow2_error *err)
         if (entry == 0)
             continue;
         /* Change first, free after: a flush may come between (I3). */
-        map_set_l1(v, i, 0);
+        l1_set(v, i, 0);
         if (tree_free(img, &entry, 1, err) == -1)
             return -1;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* entry.h: L1 and L2 entries taken apart and put together, for map.c, which
+/* entry.h: L1 and L2 entries taken apart and put together, for meta/, which
  * serves from them, and for the check, which judges them.
  *
  * Decoding never fails: it returns what is wrong with an entry as flaws. The

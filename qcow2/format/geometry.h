@@ -61,6 +61,38 @@ geometry_table_slices(const struct geometry *g)
     return UINT64_C(1) << (g->l2_bits - g->slice_bits);
 }
 
+/* Log2 of the guest bytes that an L2 slice maps, its window. */
+static inline unsigned
+geometry_window_bits(const struct geometry *g)
+{
+    return g->slice_bits + g->cluster_bits;
+}
+
+/* The window of guest_off; windows are numbered from guest offset 0 on. */
+static inline uint64_t
+geometry_window(const struct geometry *g, uint64_t guest_off)
+{
+    return guest_off >> geometry_window_bits(g);
+}
+
+/* Where the slice of guest_off begins in its L2 table, in bytes. */
+static inline uint64_t
+geometry_slice_place(const struct geometry *g, uint64_t guest_off)
+{
+    uint64_t idx = geometry_window(g, guest_off)
+                   & (geometry_table_slices(g) - 1);
+
+    return idx << g->slice_bytes_bits;
+}
+
+/* The index of guest_off's entry in its slice. */
+static inline uint64_t
+geometry_slice_entry(const struct geometry *g, uint64_t guest_off)
+{
+    return guest_off >> g->cluster_bits
+           & ((UINT64_C(1) << g->slice_bits) - 1);
+}
+
 /* How many L1 entries map nr_bytes? */
 static inline uint64_t
 geometry_l1_entries(const struct geometry *g, uint64_t nr_bytes)

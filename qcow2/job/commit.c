@@ -22,6 +22,7 @@
 #include "job/job.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
+#include "meta/l1.h"
 #include "meta/map.h"
 #include "meta/tree.h"
 #include "request/request.h"
@@ -226,7 +227,7 @@ empty_tables(struct commit *c, struct qcow2_error *err)
         if (n++ == TABLES_PER_STEP)
             return 1;
         /* Change first, free after: a flush may come between (I3). */
-        map_set_l1(v, c->next_l1, 0);
+        l1_set(v, c->next_l1, 0);
         if (tree_free(img, &entry, 1, err) == -1)
             return -1;
     }

@@ -11,7 +11,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "meta/alloc.h"
-#include "meta/map.h"
+#include "meta/l1.h"
 #include "meta/reftable.h"
 
 enum {
@@ -34,7 +34,7 @@ give_back(struct image *img, struct take *t)
 {
     reftable_give_back(img, &t->refcounts, &t->reftable);
     dirty_give_back(&img->l2_dirty, &t->l2);
-    map_give_back_l1(&img->active, &t->l1);
+    l1_give_back(&img->active, &t->l1);
     alloc_give_back_frees(img, &t->frees);
 }
 
@@ -44,7 +44,7 @@ take_all(struct image *img, struct take *t, struct qcow2_error *err)
 {
     memset(t, 0, sizeof *t);
     alloc_take_frees(img, &t->frees);
-    if (map_take_l1(&img->active, &t->l1, err) == -1
+    if (l1_take(&img->active, &t->l1, err) == -1
         || dirty_take(&img->l2_dirty, &t->l2, err) == -1
         || reftable_take(img, &t->refcounts, &t->reftable, err) == -1) {
         give_back(img, t);

@@ -13,7 +13,8 @@
 #include "format/entry.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
-#include "meta/map.h"
+#include "meta/l1.h"
+#include "meta/l2-table.h"
 #include "meta/refcount.h"
 
 uint32_t
@@ -190,7 +191,7 @@ write_flags(struct image *img, const be64 *table, uint64_t table_off,
 {
     if (flush_flags(img, table, table_off, img->cluster_size, err) == -1)
         return -1;
-    map_refresh_table(img, table_off, table);
+    l2_table_refresh(img, table_off, table);
     return 0;
 }
 
@@ -239,7 +240,7 @@ walk(struct image *img, const uint64_t *l1, uint32_t nr, run_fn *fn,
             return -1;
         if (table_off == 0)
             continue;
-        if (map_read_table(img, table_off, table, err) == -1
+        if (l2_table_read(img, table_off, table, err) == -1
             || walk_table(&r, table, table_off, err) == -1
             || (clear && clear_flags(img, table)
                 && write_flags(img, table, table_off, err) == -1)
@@ -284,7 +285,7 @@ tree_clear_l1_flags(struct image *img, uint32_t nr, struct qcow2_error *err)
     if (!table)
         return error_nomem(err);
     for (uint32_t i = 0; i < nr; i++)
-        changed |= map_set_l1_flag(&img->active, i, false);
+        changed |= l1_set_copied(&img->active, i, false);
     return changed ? write_l1_flags(img, table, err) : 0;
 }
 
@@ -413,7 +414,7 @@ set_table_flags(struct refcounts *rc, be64 *table, uint64_t table_off,
 {
     bool changed;
 
-    if (map_read_table(rc->img, table_off, table, err) == -1
+    if (l2_table_read(rc->img, table_off, table, err) == -1
         || set_flags(rc, table, &changed, err) == -1)
         return -1;
     return changed ? write_flags(rc->img, table, table_off, err) : 0;
@@ -438,7 +439,7 @@ set_all_flags(struct refcounts *rc, uint32_t first, uint32_t nr, be64 *table,
             continue;
         if (is_refcount_1(rc, table_off, &one, &copied, err) == -1)
             return -1;
-        changed |= map_set_l1_flag(v, i, copied);
+        changed |= l1_set_copied(v, i, copied);
         /* A shared table has no flags to set, and is not ours to change. */
         if (copied && set_table_flags(rc, table, table_off, err) == -1)
             return -1;

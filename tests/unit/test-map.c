@@ -11,6 +11,7 @@
 #include "format/entry.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
+#include "meta/l1.h"
 #include "meta/refcount.h"
 
 /* A table covers 64 clusters. */
@@ -218,19 +219,19 @@ changed_l1_entries_are_taken_once(void **state)
     (void)state;
     bare_open(&b, IMAGE);
     v = &b.img->active;
-    EXPECT_OK(map_take_l1(v, &change, &err), &err);
+    EXPECT_OK(l1_take(v, &change, &err), &err);
     EXPECT(change.nr == 0, "%u entries", change.nr);
     for (unsigned i = 3; i > 0; i--) {
         s = prepare(&b, i * TABLE);
         map_done(&s);
     }
-    EXPECT_OK(map_take_l1(v, &change, &err), &err);
+    EXPECT_OK(l1_take(v, &change, &err), &err);
     EXPECT(change.nr == 3 && change.indexes[0] == 1 && change.indexes[2] == 3
            && be64_get(change.entries[1]) == v->l1[2], "taken");
-    map_give_back_l1(v, &change);
-    EXPECT_OK(map_take_l1(v, &change, &err), &err);
+    l1_give_back(v, &change);
+    EXPECT_OK(l1_take(v, &change, &err), &err);
     EXPECT(change.nr == 3, "%u given back", change.nr);
-    map_give_back_l1(v, &change);
+    l1_give_back(v, &change);
     bare_close(&b);
 }
 

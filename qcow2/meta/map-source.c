@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* map-source.c: a view as a layer of a chain; see map.h. */
+#include "meta/compressed.h"
+#include "meta/l2-cache.h"
+#include "meta/map.h"
+
+static int
+lookup(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
+       struct mapping *m, struct qcow2_error *err)
+{
+    return map_lookup((struct view *)s, guest_off, nr_bytes, m, err);
+}
+
+static void
+forget(struct source *s, uint64_t from, uint64_t to)
+{
+    l2_cache_forget((struct view *)s, from, to);
+}
+
+static uint64_t
+preload(struct source *s, uint64_t from, uint64_t to)
+{
+    return l2_cache_preload((struct view *)s, from, to);
+}
+
+const struct source_ops map_source_ops = {
+    .lookup = lookup,
+    .preload = preload,
+    .forget = forget,
+    .read_compressed = compressed_read,
+};
