@@ -21,10 +21,20 @@ static const struct tool_option options[] = {
     OPTION_END,
 };
 
-static int
-tell(const struct qcow2_compare_result *result, bool strict, bool quiet)
+/* Did the comparison get past the end of the shorter disk? */
+static bool
+reached_end(const struct qcow2_compare_result *result,
+            const struct qcow2_disk *a, const struct qcow2_disk *b)
 {
-    if (result->sizes_differ && !strict && !quiet)
+    return result->difference == QCOW2_SAME
+           || (result->guest_off >= qcow2_get_size(a)
+               || result->guest_off >= qcow2_get_size(b));
+}
+
+static int
+tell(const struct qcow2_compare_result *result, bool warn, bool quiet)
+{
+    if (warn && !quiet)
         printf("Warning: Image size mismatch!\n");
     switch (result->difference) {
     case QCOW2_SAME:
@@ -88,8 +98,11 @@ run(const struct verb *verb, int argc, char **argv)
     if (disk_a && disk_b) {
         status = job_finish(qcow2_compare(disk_a, disk_b, strict, &result,
                                           &err), show, quiet, &err);
-        status = status == EXIT_SUCCESS ? tell(&result, strict, quiet)
-                                        : CANNOT_READ;
+        status = status != EXIT_SUCCESS
+                 ? CANNOT_READ
+                 : tell(&result, result.sizes_differ && !strict
+                                 && reached_end(&result, disk_a, disk_b),
+                        quiet);
     }
     qcow2_close(disk_a, NULL);
     qcow2_close(disk_b, NULL);

@@ -34,6 +34,10 @@ same 1 -s a.qcow2 longer.qcow2
 fill longer.qcow2 qcow2 "write -P 1 4500k 1k"
 same 1 longer.qcow2 a.qcow2
 same 1 a.qcow2 longer.qcow2
+# A difference before the shorter one ends is reported alone.
+fill longer.qcow2 qcow2 "write -P 1 0 1k"
+same 1 longer.qcow2 a.qcow2
+same 1 a.qcow2 longer.qcow2
 
 cp a.qcow2 other.qcow2
 fill other.qcow2 qcow2 "write -P 2 1200k 512"
