@@ -616,7 +616,8 @@ struct qcow2_convert_options {
     bool ignore_read_errors;  /* what cannot be read becomes zeroes */
 
     uint64_t skip_bytes;      /* of the sources, left out */
-    uint64_t nr_bytes;        /* of what follows, at most; 0: all */
+    bool has_nr_bytes;        /* of what follows, only */
+    uint64_t nr_bytes;        /* so many, at most */
 };
 QCOW2_PUBLIC struct qcow2_job *
 qcow2_convert(struct qcow2_disk *const *sources, size_t nr_sources,
@@ -649,7 +650,7 @@ qcow2_compare(struct qcow2_disk *a, struct qcow2_disk *b, bool strict,
  * be smaller: metadata is counted as of all of it, places that a refcount
  * table moves from as lost, and compressed clusters as others. Blocks of
  * zeroes that are copied as data need what all of it does.
- * Without source create.size counts. Of
+ * The size is that of source, or create.size if that is larger. Of
  * create only version, cluster_size, refcount_bits, backing and sizes are
  * used; nothing is opened. Bitmaps are not counted.
  */

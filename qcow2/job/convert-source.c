@@ -44,7 +44,7 @@ convert_source_init(struct convert_source *s,
     s->nr_parts = nr_disks;
     s->skip = min_u64(o->skip_bytes, end);
     s->size = end - s->skip;
-    if (o->nr_bytes != 0)
+    if (o->has_nr_bytes)
         s->size = min_u64(s->size, o->nr_bytes);
     s->top_layers_only = o->no_create ? o->has_backing
                                       : o->create.backing != NULL;

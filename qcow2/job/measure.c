@@ -128,7 +128,8 @@ measure_qcow2(struct measure *m, uint64_t size,
     if (c->backing && m->source)
         m->data = m->size;
     else if (m->source
-             && qcow2_map(m->source, size, 0, count_extent, m, err) == -1)
+             && qcow2_map(m->source, qcow2_get_size(m->source), 0,
+                          count_extent, m, err) == -1)
         return -1;
     if (o->prealloc == QCOW2_PREALLOC_FALLOC
         || o->prealloc == QCOW2_PREALLOC_FULL)
@@ -144,7 +145,8 @@ qcow2_measure(struct qcow2_disk *source,
               struct qcow2_measure *result, struct qcow2_error *err)
 {
     struct measure m = { .source = source };
-    uint64_t size = source ? qcow2_get_size(source) : options->create.size;
+    uint64_t size = max_u64(source ? qcow2_get_size(source) : 0,
+                            options->create.size);
 
     if (size > INT64_MAX - (1 << MAX_CLUSTER_BITS))
         return error_set(err, EINVAL, "a size of %" PRIu64 " bytes is more "

@@ -171,7 +171,7 @@ parse_bytes(const struct args *a, const char *what, const char *s)
 {
     uint64_t nr_bytes;
 
-    if (!text_to_bytes(s, &nr_bytes)) {
+    if (!text_to_bytes(s + (*s == '+'), &nr_bytes)) {
         CLEANUP_FREE char *text = text_escape(s);
         size_t len = size_without_unit(s);
 

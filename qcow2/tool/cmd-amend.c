@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* cmd-amend.c: how an existing image is stored. */
+#include <errno.h>
+
 #include "image-args.h"
 #include "verbs.h"
 
@@ -7,9 +9,10 @@ static const struct tool_option options[] = {
     OPTION_FORMAT,
     OPTION_IMAGE_OPTS,
     { 'o', NULL, "NAME=VALUE,...", "what to change: compat, refcount_bits, "
-      "lazy_refcounts" },
+      "lazy_refcounts, size" },
     OPTION_CACHE('t', "cache mode"),
-    { KEY_FORCE, "force", NULL, "write zeroes even if they are many" },
+    { KEY_FORCE, "force", NULL, "write zeroes even if they are many; "
+      "let the disk become smaller" },
     OPTION_PROGRESS,
     OPTION_ALLOW,
     OPTION_BACKING,
@@ -24,14 +27,42 @@ check(const struct image_args *image, const struct args *a)
 
     if (image->nr_strings == 0)
         usage_error(a->verb, "say what to change: -o NAME=VALUE");
-    if (image->has_size)
-        usage_error(a->verb, "the size is changed by resize");
     if (c->backing || c->backing_format)
         usage_error(a->verb, "the backing file is changed by rebase");
     if (c->cluster_size || image->has_compression || image->has_prealloc)
-        usage_error(a->verb, "only compat, refcount_bits and lazy_refcounts "
-                    "can be changed; convert makes an image with other "
+        usage_error(a->verb, "only compat, refcount_bits, lazy_refcounts and "
+                    "size can be changed; convert makes an image with other "
                     "options");
+}
+
+/* As qemu-img, which has no option for it here, the program makes a disk
+ * smaller without. */
+static int
+resize(struct qcow2_disk *disk, uint64_t size, bool force,
+       struct qcow2_error *err)
+{
+    if (size == 0)
+        return set_error(err, EINVAL, "the size must be positive: 0 would "
+                         "empty the disk");
+    /* Other programs round it down. */
+    if (size <= UINT64_MAX - 511)
+        size = (size + 511) / 512 * 512;
+    return qcow2_resize(disk, size, force || called_as_qemu_img(), err);
+}
+
+/* Version 3 can have any size, with snapshots too: the size is changed while
+ * the image is of that version. */
+static int
+amend_disk(struct qcow2_disk *disk, const struct image_args *image,
+           const struct qcow2_amend_options *o, struct qcow2_error *err)
+{
+    if (image->has_size && o->version == 2
+        && resize(disk, image->create.size, o->may_write_much, err) == -1)
+        return -1;
+    if (qcow2_amend(disk, o, err) == -1)
+        return -1;
+    return image->has_size && o->version != 2
+           ? resize(disk, image->create.size, o->may_write_much, err) : 0;
 }
 
 static int
@@ -53,7 +84,7 @@ amend(const char *path, const struct disk_args *disk_args,
     if (!disk)
         return EXIT_FAILURE;
     progress_catch_signals();
-    if (qcow2_amend(disk, &o, &err) == -1)
+    if (amend_disk(disk, image, &o, &err) == -1)
         status = report_error(&err);
     return disk_close(disk, status);
 }
@@ -99,10 +130,11 @@ run(const struct verb *verb, int argc, char **argv)
 const struct verb verb_amend = {
     .name = "amend",
     .summary = "Change how an image is stored: version, width of refcounts, "
-               "lazy refcounts.",
+               "lazy refcounts; or its size.",
     .operands = "[OPTION...] -o NAME=VALUE,... FILE",
     .options = options,
-    .notes = "Content and snapshots stay.",
+    .notes = "Content and snapshots stay, but for what lies beyond a smaller "
+             "size.",
     .example = "qcow2-img amend -o compat=1.1,lazy_refcounts=on old.qcow2",
     .run = run,
 };

@@ -17,6 +17,9 @@ static const struct tool_option options[] = {
     OPTION_IMAGE_OPTS,
     { KEY_FLUSH_INTERVAL, "flush-interval", "N", "with -w: flush after every "
       "N requests" },
+    { 'i', NULL, "AIO", "threads, native or io_uring: accepted, but requests "
+      "are made by threads" },
+    { 'n', NULL, NULL, "accepted, as -i native" },
     { KEY_NO_DRAIN, "no-drain", NULL, "do not wait for requests in flight "
       "before a flush" },
     { 'o', NULL, "OFFSET", "first guest offset [0]" },
@@ -178,6 +181,18 @@ bench(struct bench *b)
     return EXIT_SUCCESS;
 }
 
+/* There is one way to make requests; what others name must exist. */
+static void
+check_aio(const struct args *a)
+{
+    static const char *const names[] = { "threads", "native", "io_uring" };
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(a->value, names[i]) == 0)
+            return;
+    usage_error(a->verb, "-i must be threads, native or io_uring");
+}
+
 static void
 take(struct bench *b, const struct args *a, int key)
 {
@@ -193,6 +208,9 @@ take(struct bench *b, const struct args *a, int key)
     case KEY_FLUSH_INTERVAL:
         b->flush_interval = parse_number(a, "--flush-interval", a->value, 0,
                                          UINT32_MAX);
+        break;
+    case 'i':
+        check_aio(a);
         break;
     case KEY_NO_DRAIN:
         b->no_drain = true;

@@ -17,6 +17,8 @@ static const struct tool_option options[] = {
     { 'l', NULL, "SNAPSHOT", "copy this internal snapshot: a name or id, or "
       "snapshot.id=ID,snapshot.name=NAME" },
     { 'c', NULL, NULL, "compress" },
+    { 'C', NULL, NULL, "accepted: asks for copies by the file system, but "
+      "all is read and written" },
     { 'S', NULL, "BYTES", "shortest run of zeroes in data that becomes a "
       "hole [4k]; 0: zeroes take space, too" },
     { 'm', NULL, "N", "threads, 1 to 64 [4; more with -c or over NBD]" },
@@ -48,6 +50,7 @@ take_sparse(struct transfer *c, const struct args *a)
         usage_error(a->verb, "-S must be a multiple of 512, at most 256M");
     c->convert.allocate_all = nr_bytes == 0;
     c->convert.sparse_bytes = nr_bytes;
+    c->has_sparse = true;
 }
 
 static void
@@ -71,6 +74,9 @@ take(struct transfer *c, const struct args *a, int key)
         break;
     case 'c':
         c->convert.compress = true;
+        break;
+    case 'C':
+        c->offload = true;
         break;
     case 'S':
         take_sparse(c, a);
@@ -119,8 +125,9 @@ check(const struct transfer *c, const struct args *a)
     if (o->compress && c->image.format == QCOW2_FORMAT_RAW)
         usage_error(a->verb, "a raw target cannot be compressed: add -O "
                     "qcow2");
-    if (o->compress && o->allocate_all)
-        usage_error(a->verb, "-c and -S 0 contradict each other");
+    if (c->offload && (o->compress || c->has_sparse))
+        usage_error(a->verb, "-C goes without -c and -S: what the file system "
+                    "copies is not looked at");
     if (a->nr_operands > 2 && c->disk.options.backing)
         usage_error(a->verb, "--backing is for a single source");
     if (a->nr_operands > 2 && c->image.create.backing)

@@ -71,11 +71,10 @@ settle(struct transfer *c, const struct blocks *b, const struct args *a)
         usage_error(a->verb, "expects if=FILE and of=FILE");
     if (b->size == 0)
         usage_error(a->verb, "bs must not be 0");
-    if (b->has_count && b->count == 0)
-        usage_error(a->verb, "count must not be 0");
     if (__builtin_mul_overflow(b->skip, b->size, &o->skip_bytes)
         || __builtin_mul_overflow(b->count, b->size, &o->nr_bytes))
         usage_error(a->verb, "skip or count leads too far");
+    o->has_nr_bytes = b->has_count;
 }
 
 static int

@@ -10,9 +10,8 @@ static const struct tool_option options[] = {
     OPTION_FORMAT,
     OPTION_IMAGE_OPTS,
     OPTION_OUTPUT,
-    { KEY_START_OFFSET, "start-offset", "OFFSET",
-      "begin at this guest offset" },
-    { KEY_MAX_LENGTH, "max-length", "BYTES", "show no more than this" },
+    { 's', "start-offset", "OFFSET", "begin at this guest offset" },
+    { 'l', "max-length", "BYTES", "show no more than this" },
     OPTION_ALLOW,
     OPTION_BACKING,
     OPTION_FORCE_SHARE,
@@ -112,9 +111,9 @@ run(const struct verb *verb, int argc, char **argv)
     while ((key = args_next(&a)) != -1) {
         if (key == KEY_OUTPUT)
             json = parse_output(&a);
-        else if (key == KEY_START_OFFSET)
+        else if (key == 's')
             start = parse_bytes(&a, "--start-offset", a.value);
-        else if (key == KEY_MAX_LENGTH)
+        else if (key == 'l')
             max_length = parse_bytes(&a, "--max-length", a.value);
         else
             disk_args_take(&disk_args, &a, key);

@@ -155,7 +155,7 @@ run(const struct verb *verb, int argc, char **argv)
     struct disk_args disk = DISK_ARGS_INIT;
     const char *snapshot = NULL;
     struct sizes sizes = { .has_bitmaps = false };
-    bool json = false;
+    bool json = false, empty = false;
     int key, status;
     struct args a;
 
@@ -167,7 +167,7 @@ run(const struct verb *verb, int argc, char **argv)
             image_args_take(&image, &a, a.value);
         } else if (key == KEY_SIZE) {
             image.create.size = parse_bytes(&a, "--size", a.value);
-            image.has_size = true;
+            image.has_size = empty = true;
         } else if (key == 'l') {
             snapshot = a.value;
         } else if (key == KEY_OUTPUT) {
@@ -177,12 +177,13 @@ run(const struct verb *verb, int argc, char **argv)
         }
     }
     image_args_check(&image, &a);
-    if (a.nr_operands > 1 || (a.nr_operands == 1) == image.has_size)
+    if (a.nr_operands > 1 || (a.nr_operands == 1 && empty)
+        || (a.nr_operands == 0 && !image.has_size))
         usage_error(verb, "expects either one image or --size");
-    if (image.has_size && snapshot)
+    if (a.nr_operands == 0 && snapshot)
         usage_error(verb, "a snapshot is of an image: -l goes without "
                     "--size");
-    status = image.has_size
+    status = a.nr_operands == 0
              ? measure(NULL, &image, &sizes)
              : measure_file(disk_args_name(&disk, &a, a.operands[0]), &disk,
                             snapshot, &image, &sizes);

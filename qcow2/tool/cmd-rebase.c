@@ -11,7 +11,7 @@ static const struct tool_option options[] = {
       "directory; '': none, all is copied into the image" },
     { 'F', NULL, "FMT", "format of the new backing file" },
     { 'u', NULL, NULL, "change the name alone: right if both files have the "
-      "same content" },
+      "same content; without -b: name none" },
     OPTION_SNAPSHOTS,
     OPTION_CACHE('t', "cache mode of the image"),
     OPTION_CACHE('T', "cache mode of backing files"),
@@ -71,16 +71,16 @@ run(const struct verb *verb, int argc, char **argv)
             disk_args_take(&q.disk, &a, key);
     }
     args_need(&a, 1, "one image");
-    if (!backing)
+    if (!backing && !rebase->header_only)
         usage_error(verb, "say the new backing file: -b FILE, or -b '' for "
                     "none");
+    if (!backing)
+        backing = "";
     if (*backing)
         backing = name_path(&a, backing, &rebase->backing_format);
     if (*backing && rebase->backing_format == QCOW2_FORMAT_AUTO)
         usage_error(verb, "say the format of the new backing file: -F qcow2 "
                     "or -F raw");
-    if (!*backing && rebase->backing_format != QCOW2_FORMAT_AUTO)
-        usage_error(verb, "a backing format is given, but no backing file");
     rebase->backing = *backing ? backing : NULL;
     q.path = disk_args_name(&q.disk, &a, a.operands[0]);
     status = job_finish_overlay(begin, &q, snapshots, show, quiet);

@@ -22,6 +22,7 @@ _qcow2_img_values ()
         *" -f" | *" -F" | *" -O" | *" --format" | *" --backing-format")
             echo "qcow2 raw" ;;
         *" --output") echo "human json" ;;
+        "bench -i") echo "threads native io_uring" ;;
         "check -r" | "check --repair") echo "leaks all" ;;
         *" --preallocation" | *" preallocation")
             echo "off metadata falloc full" ;;

@@ -59,6 +59,7 @@ static const struct {
     { QCOW2_HINT_NO_LOCK, 'U', "-U takes no locks, for when nobody else has "
       "it open" },
     { QCOW2_HINT_SHRINK, KEY_SHRINK, "--shrink allows it" },
+    { QCOW2_HINT_SHRINK, KEY_FORCE, "--force allows it" },
     { QCOW2_HINT_MUCH, KEY_FORCE, "--force allows it" },
     { QCOW2_HINT_CHECK, 0, "'qcow2-img check' tells more" },
     { QCOW2_HINT_REPAIR, 0, "'qcow2-img check -r all' repairs it" },

@@ -53,7 +53,6 @@ enum {
     KEY_FLUSH_INTERVAL,
     KEY_IMAGE_OPTS,
     KEY_KEEP_SNAPSHOTS,
-    KEY_MAX_LENGTH,
     KEY_NO_CLOBBER,
     KEY_NO_DRAIN,
     KEY_OUTPUT,
@@ -65,7 +64,6 @@ enum {
     KEY_SHRINK,
     KEY_FORCE,
     KEY_SIZE,
-    KEY_START_OFFSET,
     KEY_TARGET_IMAGE_OPTS,
     KEY_TARGET_IS_ZERO,
     KEY_UNDO,
@@ -146,6 +144,7 @@ void help_print(const struct verb *verb);
 /* What arguments say. The program ends if it is not that. */
 bool parse_output(const struct args *a);  /* json? */
 uint64_t parse_bytes(const struct args *a, const char *what, const char *s);
+                                          /* "+1G" is "1G" */
 uint64_t parse_number(const struct args *a, const char *what, const char *s,
                       uint64_t min, uint64_t max);
 bool parse_on_off(const struct args *a, const char *what, const char *s);

@@ -12,6 +12,7 @@ struct transfer {
     bool target_opts;        /* by --target-image-opts */
     const char *snapshot;    /* of the sources; NULL: the disks */
     bool progress, quiet;
+    bool offload, has_sparse; /* -C, -S */
     struct disk_args disk;   /* how to open sources */
     struct image_args image; /* the target */
     struct qcow2_convert_options convert; /* the rest of it */

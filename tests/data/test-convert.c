@@ -189,7 +189,8 @@ disks_are_joined_and_cut(void **state)
         layers_expect("target", o.format, want, 170496 + 102400);
     }
     o = (struct qcow2_convert_options){
-        .format = QCOW2_FORMAT_RAW, .skip_bytes = 99999, .nr_bytes = 80001,
+        .format = QCOW2_FORMAT_RAW, .skip_bytes = 99999, .has_nr_bytes = true,
+        .nr_bytes = 80001,
     };
     convert(disks, 3, "part", &o);
     layers_expect("part", QCOW2_FORMAT_RAW, want + 99999, 80001);

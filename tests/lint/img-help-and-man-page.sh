@@ -38,14 +38,16 @@ agree "verbs in the synopsis"
 common="$(section 'COMMON OPTIONS' | sed -nE 's/^=item B<(-[^> =]+).*/\1/p')"
 for verb in $verbs; do
     qcow2_img "$verb" --help \
-        | sed -nE -e 's/^  (-[a-zA-Z]),? .*/\1/p' \
-                  -e 's/^  (-[a-zA-Z], |    )(--[a-z-]+).*/\2/p' \
+        | sed -nE -e 's/^  (-[a-zA-Z]), (--[a-z-]+).*/\1\n\2/p;t' \
+                  -e 's/^  (-[a-zA-Z]) .*/\1/p;t' \
+                  -e 's/^      (--[a-z-]+).*/\1/p' \
         | grep -vxE -e '-h|--help' >"$tmp/all"
     # What has two forms in common options counts as the first one.
     grep -vxE -e '--format|--quiet|--progress|--force-share' "$tmp/all" \
         | LC_ALL=C sort -u >"$tmp/program"
     verb_section "$verb" \
-        | sed -nE -e 's/^=item B<(-[^> =]+).*/\1/p' >"$tmp/own"
+        | grep '^=item B<-' | grep -oE 'B<-[^> =]+' | sed 's/B<//' \
+        >"$tmp/own" || :
     verb_section "$verb" | sed -nE '/^(Here|Options explained)/,/\.$/p' \
         | grep -oE 'I<-[^>]+>' | sed -E 's/I<(.*)>/\1/' >"$tmp/named"
     while read -r option; do

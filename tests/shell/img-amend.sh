@@ -43,7 +43,6 @@ qcow2_img snapshot -c one disk.qcow2
 cp disk.qcow2 before.qcow2
 refuses 'refcount' qcow2_img amend -o refcount_bits=1 disk.qcow2
 refuses 'say what to change' qcow2_img amend disk.qcow2
-refuses 'changed by resize' qcow2_img amend -o size=1G disk.qcow2
 refuses 'changed by rebase' qcow2_img amend -o backing_file=x disk.qcow2
 refuses 'can be changed' qcow2_img amend -o cluster_size=4k disk.qcow2
 refuses 'can be changed' qcow2_img amend -o compression_type=zlib disk.qcow2

@@ -30,6 +30,7 @@ completes "qcow2" convert -O q
 completes "raw" create -f r
 completes "human json" info --output ""
 completes "leaks all" check -r ""
+completes "native" bench -i n
 completes "" commit -r ""
 completes "list load-state" snapshot l
 completes "" info disk

@@ -26,6 +26,7 @@ same if=source.qcow2 bs=512 skip=100
 same if=source.qcow2 bs=1M count=100
 same -f raw -O qcow2 if=source.raw bs=1M skip=2
 same -O qcow2 if=source.qcow2 bs=4k count=7
+same if=source.qcow2 bs=4k count=0
 
 # With both, qemu-img copies fewer blocks than count says.
 dd if=source.raw of=expected bs=1k skip=3 count=5 status=none
@@ -36,7 +37,6 @@ refuses 'expects if=FILE and of=FILE' qcow2_img dd if=source.qcow2
 refuses 'expects if=FILE and of=FILE' qcow2_img dd of=x
 refuses 'none of if=' qcow2_img dd if=source.qcow2 of=x conv=notrunc
 refuses 'bs must not be 0' qcow2_img dd if=source.qcow2 of=x bs=0
-refuses 'count must not be 0' qcow2_img dd if=source.qcow2 of=x count=0
 refuses 'not a size' qcow2_img dd if=source.qcow2 of=x skip=-1
 refuses 'too far' qcow2_img dd if=source.qcow2 of=x bs=1M skip=999999999999999
 refuses 'No such file' qcow2_img dd if=nowhere of=x
