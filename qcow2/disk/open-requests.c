@@ -337,7 +337,8 @@ prefetch_extent(void *opaque, const struct qcow2_extent *e)
     const struct source_chain *chain = opaque;
 
     if (e->has_host_off && !e->zero)
-        io_prefetch(chain->layers[e->depth]->io, e->host_off, e->nr_bytes);
+        io_prefetch(source_file(chain->layers[e->depth], e->compressed),
+                    e->host_off, e->nr_bytes);
     return 0;
 }
 

@@ -187,8 +187,9 @@ copy_cluster(struct copying *c, uint64_t cluster, be64 *entry,
     }
     if (alloc_clusters(img, 1, &run, err) == -1
         || remember(c, run.host_off, 1, err) == -1
-        || io_pwrite(img->io, buf, img->cluster_size, run.host_off, err)
-           == -1)
+        || store_write(img->data, buf, img->cluster_size,
+                       c->w->from + (cluster << img->cluster_bits),
+                       run.host_off, err) == -1)
         return -1;
     *entry = be64_make(entry_with_copied(entry_make_data(run.host_off),
                                          false));

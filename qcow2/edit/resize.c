@@ -15,7 +15,7 @@
 #include "disk/open-disk.h"
 #include "edit/snapshot.h"
 #include "format/entry.h"
-#include "meta/alloc.h"
+#include "meta/data.h"
 #include "meta/flush.h"
 #include "meta/l1.h"
 #include "meta/map.h"
@@ -227,31 +227,33 @@ qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
     return snapshot_end(img, r, false, err);
 }
 
-/* Makes the clusters of a new run read as zeroes, taking space as told. */
+/* Makes the clusters of a new run, those from guest_off on, read as zeroes,
+ * taking space as told. */
 static int
-fill_run(struct image *img, const struct alloc_run *run,
+fill_run(struct image *img, uint64_t guest_off, const struct alloc_run *run,
          enum qcow2_preallocation mode, struct qcow2_error *err)
 {
     static const unsigned char zeroes[65536];
-    uint64_t nr_bytes = run->nr_clusters << img->cluster_bits;
+    struct store *s = img->data;
+    uint64_t nr_bytes = run->nr_clusters << img->cluster_bits, at;
 
     switch (mode) {
     case QCOW2_PREALLOC_OFF:
         return 0;
     case QCOW2_PREALLOC_METADATA:
         if (!run->reads_zero)
-            return io_zero(img->io, run->host_off, nr_bytes, IO_ZERO_PUNCH,
-                           err);
+            return store_zero(s, guest_off, run->host_off, nr_bytes,
+                              IO_ZERO_PUNCH, err);
         /* Its end must lie inside the file. */
-        return io_pwrite(img->io, zeroes, 512,
-                         run->host_off + nr_bytes - 512, err);
+        at = nr_bytes - 512;
+        return store_write(s, zeroes, 512, guest_off + at, run->host_off + at,
+                           err);
     case QCOW2_PREALLOC_FALLOC:
-        return io_zero(img->io, run->host_off, nr_bytes, 0, err);
+        return store_zero(s, guest_off, run->host_off, nr_bytes, 0, err);
     case QCOW2_PREALLOC_FULL:
-        for (uint64_t at = 0; at < nr_bytes; at += sizeof zeroes)
-            if (io_pwrite(img->io, zeroes,
-                          min_u64(sizeof zeroes, nr_bytes - at),
-                          run->host_off + at, err) == -1)
+        for (at = 0; at < nr_bytes; at += sizeof zeroes)
+            if (store_write(s, zeroes, min_u64(sizeof zeroes, nr_bytes - at),
+                            guest_off + at, run->host_off + at, err) == -1)
                 return -1;
         return 0;
     }
@@ -267,10 +269,10 @@ place_clusters(struct image *img, struct map_slice *slice,
     while (nr_clusters > 0) {
         struct alloc_run run;
 
-        if (alloc_clusters(img, nr_clusters, &run, err) == -1)
+        if (data_place(img, guest_off, nr_clusters, &run, err) == -1)
             return -1;
-        if (fill_run(img, &run, mode, err) == -1) {
-            alloc_free(img, run.host_off, run.nr_clusters);
+        if (fill_run(img, guest_off, &run, mode, err) == -1) {
+            data_release(img, guest_off, run.host_off, run.nr_clusters);
             return -1;
         }
         map_set(&img->active, slice, guest_off, run.nr_clusters, MAP_TO_DATA,

@@ -131,6 +131,16 @@ map_run(struct mapper *m, const struct alloc_run *run,
     return 0;
 }
 
+/* Where the next cluster is, behind those that have entries. */
+static uint64_t
+guest_end(const struct mapper *m)
+{
+    const struct image *img = m->img;
+
+    return ((uint64_t)m->vs->nr << geometry_l1_reach_bits(&img->geo))
+           + ((uint64_t)m->nr << img->cluster_bits);
+}
+
 /* Stores nr_clusters of buf. */
 static int
 store_buffer(struct mapper *m, const unsigned char *buf,
@@ -145,7 +155,8 @@ store_buffer(struct mapper *m, const unsigned char *buf,
         if (take_clusters(img, m->vs, nr_clusters, &run, err) == -1)
             return -1;
         nr_bytes = run.nr_clusters << img->cluster_bits;
-        if (io_pwrite(img->io, buf, nr_bytes, run.host_off, err) == -1
+        if (store_write(img->data, buf, nr_bytes, guest_end(m), run.host_off,
+                        err) == -1
             || map_run(m, &run, err) == -1)
             return -1;
         buf += nr_bytes;
@@ -215,7 +226,8 @@ read_run(struct view *v, uint64_t guest_off, size_t nr_bytes, void *buf,
         memset(buf, 0, m.nr_bytes);
         return 0;
     case MAP_DATA:
-        return io_pread(v->img->io, buf, m.nr_bytes, m.host_off, err);
+        return store_read(v->src.data, buf, m.nr_bytes, guest_off, m.host_off,
+                          err);
     case MAP_COMPRESSED:
         part = compressed_part_of(&m, guest_off, buf);
         return compressed_read(&v->src, &part, 1, err);

@@ -61,8 +61,10 @@ same_allocation(const struct qcow2_extent *a, const struct qcow2_extent *b)
 static bool
 same_place(const struct compare *c, const struct qcow2_extent e[2])
 {
-    const struct io *a = c->disks[0]->chain->layers[e[0].depth]->io;
-    const struct io *b = c->disks[1]->chain->layers[e[1].depth]->io;
+    const struct io *a = source_file(c->disks[0]->chain->layers[e[0].depth],
+                                     e[0].compressed);
+    const struct io *b = source_file(c->disks[1]->chain->layers[e[1].depth],
+                                     e[1].compressed);
 
     return e[0].has_host_off && e[1].has_host_off && !e[0].zero && !e[1].zero
            && e[0].host_off == e[1].host_off

@@ -80,8 +80,8 @@ is_same(const struct content *a, const struct content *b)
 
     if (a->zero || b->zero)
         return a->zero && b->zero;
-    x = a->m.source->io;
-    y = b->m.source->io;
+    x = source_file(a->m.source, a->m.kind == MAP_COMPRESSED);
+    y = source_file(b->m.source, b->m.kind == MAP_COMPRESSED);
     return x->ino != 0 && x->ino == y->ino && x->dev == y->dev
            && a->m.kind == b->m.kind && a->m.host_off == b->m.host_off
            && a->m.skip == b->m.skip;

@@ -6,6 +6,11 @@
 
 #include "base/error.h"
 
+struct raw {
+    struct source src; /* first: it is a source */
+    struct store store;
+};
+
 static int
 raw_lookup(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
            struct mapping *m, struct qcow2_error *err)
@@ -30,7 +35,8 @@ static const struct source_ops raw_source_ops = {
 struct source *
 raw_new(struct io *io, struct qcow2_error *err)
 {
-    struct source *s = calloc(1, sizeof *s);
+    struct raw *raw = calloc(1, sizeof *raw);
+    struct source *s = raw ? &raw->src : NULL;
 
     if (!s) {
         io_close(io);
@@ -39,6 +45,8 @@ raw_new(struct io *io, struct qcow2_error *err)
     }
     s->ops = &raw_source_ops;
     s->io = io;
+    raw->store = store_plain(io);
+    s->data = &raw->store;
     if (io_get_size(io, &s->size, err) == -1) {
         raw_free(s);
         return NULL;
@@ -52,5 +60,5 @@ raw_free(struct source *s)
     if (!s)
         return;
     io_close(s->io);
-    free(s);
+    free(s); /* a struct raw */
 }

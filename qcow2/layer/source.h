@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "format/entry.h"
+#include "layer/store.h"
 #include "qcow2.h"
 #include "storage/io.h"
 
@@ -85,9 +86,19 @@ struct source_ops {
 /* Embedded in struct view (qcow2) and struct raw. */
 struct source {
     const struct source_ops *ops;
-    struct io *io;
+    struct io *io;       /* the layer's file */
+    struct store *data;  /* has what is MAP_DATA */
     uint64_t size; /* guest bytes; past them a layer above reads zeroes */
 };
+
+/* The file with the bytes of a mapping of this kind, which its host offset is
+ * in.
+ */
+static inline struct io *
+source_file(const struct source *s, bool is_compressed)
+{
+    return is_compressed ? s->io : s->data->io;
+}
 
 /* A chain is immutable while anybody reads through it; layer 0 is the disk
  * itself. The layers belong to the caller.

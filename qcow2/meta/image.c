@@ -75,6 +75,7 @@ load_l1(struct view *v, struct image *img, uint64_t l1_off,
 {
     v->src.ops = &map_source_ops;
     v->src.io = img->io;
+    v->src.data = img->data;
     v->src.size = size;
     v->img = img;
     v->version = img->hdr.version;
@@ -206,6 +207,8 @@ open_image(struct io *io, bool readonly, bool is_layer, struct cache *meta,
         return NULL;
     }
     img->io = io;
+    img->own = store_in_image(io);
+    img->data = &img->own;
     img->readonly = readonly;
     img->meta = meta;
     img->clusters = clusters;
@@ -266,6 +269,7 @@ image_free(struct image *img)
     free_l1(&img->active);
     snaptab_free(&img->snaptab);
     header_free(&img->hdr);
+    store_close(img->data);
     io_close(img->io);
     free(img->name);
     free(img);

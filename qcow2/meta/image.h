@@ -141,6 +141,8 @@ enum image_state {
 
 struct image {
     struct io *io;
+    struct store *data;         /* has guest data; is &own if io has them */
+    struct store own;
     char *name;                 /* for messages */
     bool readonly;
     bool no_discard;

@@ -10,7 +10,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "meta/alloc.h"
+#include "meta/data.h"
 #include "meta/flush.h"
 
 /* Reads twice rather than copy more than this to no purpose. */
@@ -81,7 +81,7 @@ read_inside(struct image *img, const struct cow *c, uint64_t from,
     /* Mostly it is one run, and the lookup was all there is to look up. */
     if (m.nr_bytes == to - from && m.kind != MAP_COMPRESSED) {
         *needed = m.kind != MAP_ZERO || !c->run.reads_zero;
-        return *needed ? read_mapping(&m, space, err) : 0;
+        return *needed ? read_mapping(&m, space, from, err) : 0;
     }
     if (source_chain_is_zero(&img->chain, c->first, from, to, &zero, err)
         == -1)
@@ -138,8 +138,10 @@ write_run(struct image *img, const struct cow *c, struct qcow2_error *err)
     iov[n++] = (struct iovec){ (void *)c->buf, nr_bytes };
     if (tail)
         iov[n++] = (struct iovec){ space + size - after, after };
-    return io_pwritev(img->io, iov, n, c->run.host_off + (head ? 0 : before),
-                      err);
+    if (head)
+        before = 0;
+    return store_writev(img->data, iov, n, c->start + before,
+                        c->run.host_off + before, err);
 }
 
 /* Decides where the clusters go. */
@@ -152,12 +154,13 @@ place_run(struct image *img, struct cow *c, const struct mapping *m,
             .host_off = m->host_off,
             .nr_clusters = m->nr_bytes >> img->cluster_bits,
         };
-        if (overlap_check(img, m->host_off, m->nr_bytes, err) == -1)
+        if (data_check_write(img, m->host_off, m->nr_bytes, err) == -1)
             return -1;
     } else {
         if (find_end(img, c, m, err) == -1
-            || alloc_clusters(img, (c->end - c->start) >> img->cluster_bits,
-                              &c->run, err) == -1)
+            || data_place(img, c->start,
+                          (c->end - c->start) >> img->cluster_bits, &c->run,
+                          err) == -1)
             return -1;
         c->allocated = true;
     }
@@ -183,11 +186,11 @@ cow_run(struct image *img, struct cow *c, struct qcow2_error *err)
         uint64_t head = c->from - c->start;
 
         c->to = min_u64(c->to, c->start + m.nr_bytes);
-        if (overlap_check(img, m.host_off + head, c->to - c->from, err)
+        if (data_check_write(img, m.host_off + head, c->to - c->from, err)
             == -1)
             return -1;
-        return io_pwrite(img->io, c->buf, c->to - c->from,
-                         m.host_off + head, err);
+        return store_write(img->data, c->buf, c->to - c->from, c->from,
+                           m.host_off + head, err);
     }
     if (map_prepare(v, c->start, &slice, err) == -1)
         return -1;
@@ -198,7 +201,7 @@ cow_run(struct image *img, struct cow *c, struct qcow2_error *err)
             map_set(v, &slice, c->start, c->run.nr_clusters, MAP_TO_DATA,
                     c->run.host_off);
         else if (c->allocated)
-            alloc_free(img, c->run.host_off, c->run.nr_clusters);
+            data_release(img, c->start, c->run.host_off, c->run.nr_clusters);
     }
     map_done(&slice);
     return r;

@@ -10,7 +10,8 @@
 enum { MAX_PARTS = 64 };
 
 int
-read_mapping(const struct mapping *m, void *buf, struct qcow2_error *err)
+read_mapping(const struct mapping *m, void *buf, uint64_t guest_off,
+             struct qcow2_error *err)
 {
     switch (m->kind) {
     case MAP_UNALLOCATED:
@@ -18,7 +19,8 @@ read_mapping(const struct mapping *m, void *buf, struct qcow2_error *err)
         memset(buf, 0, m->nr_bytes);
         return 0;
     case MAP_DATA:
-        return io_pread(m->source->io, buf, m->nr_bytes, m->host_off, err);
+        return store_read(m->source->data, buf, m->nr_bytes, guest_off,
+                          m->host_off, err);
     case MAP_COMPRESSED:
         break;
     }
@@ -68,7 +70,7 @@ read_chain(const struct source_chain *chain, unsigned first, void *buf,
         r = m.kind == MAP_COMPRESSED
                 ? read_compressed(chain, first, &m, buf, nr_bytes, guest_off,
                                   &done, err)
-                : read_mapping(&m, buf, err);
+                : read_mapping(&m, buf, guest_off, err);
         if (r == -1)
             return -1;
         buf = (char *)buf + done;

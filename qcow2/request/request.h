@@ -10,8 +10,9 @@
 #include "meta/image.h"
 #include "meta/map.h"
 
-/* Reads all of a mapping that is not MAP_COMPRESSED. */
-int read_mapping(const struct mapping *m, void *buf, struct qcow2_error *err);
+/* Reads all of a mapping of guest_off that is not MAP_COMPRESSED. */
+int read_mapping(const struct mapping *m, void *buf, uint64_t guest_off,
+                 struct qcow2_error *err);
 
 /* Reads from layer `first` of a chain; takes no lock. */
 int read_chain(const struct source_chain *chain, unsigned first, void *buf,

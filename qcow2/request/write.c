@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "meta/data.h"
 
 /* Writes as much of a piece as can be written in place, from its start on:
  * *done may be 0. */
@@ -24,11 +25,11 @@ write_in_place(struct image *img, const void *buf, size_t nr_bytes,
                          &m, err);
         if (ret == -1 || m.kind != MAP_DATA || !m.copied)
             break;
-        ret = overlap_check(img, m.host_off, m.nr_bytes, err);
+        ret = data_check_write(img, m.host_off, m.nr_bytes, err);
         if (ret == -1)
             break;
-        ret = io_pwrite(img->io, (const char *)buf + *done, m.nr_bytes,
-                        m.host_off, err);
+        ret = store_write(img->data, (const char *)buf + *done, m.nr_bytes,
+                          guest_off + *done, m.host_off, err);
         if (ret == -1)
             break;
         *done += m.nr_bytes;

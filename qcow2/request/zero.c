@@ -8,7 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "meta/alloc.h"
+#include "meta/data.h"
 #include "meta/flush.h"
 
 enum { ZERO_BUFFER_BYTES = 65536 };
@@ -159,10 +159,10 @@ zero_in_place(struct image *img, uint64_t guest_off, uint64_t nr_bytes,
         if (ret == -1)
             break;
         if (m.kind == MAP_DATA && m.source == &img->active.src && m.copied) {
-            ret = overlap_check(img, m.host_off, m.nr_bytes, err);
+            ret = data_check_write(img, m.host_off, m.nr_bytes, err);
             if (ret == 0)
-                ret = io_zero(img->io, m.host_off, m.nr_bytes, io_flags,
-                              err);
+                ret = store_zero(img->data, guest_off + *done, m.host_off,
+                                 m.nr_bytes, io_flags, err);
             if (ret == -1)
                 break;
         } else if (m.kind != MAP_ZERO || (depth > 0 && has_backing(img))) {

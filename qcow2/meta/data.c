@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* data.c: gives guest data a place, and takes it back; see data.h. */
+#include "meta/data.h"
+
+int
+data_place(struct image *img, uint64_t guest_off, uint64_t want,
+           struct alloc_run *run, struct qcow2_error *err)
+{
+    struct store *s = img->data;
+    int r = s->counted ? alloc_clusters(img, want, run, err)
+                       : s->ops->place(s, guest_off, want, run, err);
+
+    if (r == 0 && !s->fresh_is_zero)
+        run->reads_zero = false;
+    return r;
+}
+
+void
+data_release(struct image *img, uint64_t guest_off, uint64_t host_off,
+             uint64_t nr_clusters)
+{
+    if (img->data->counted)
+        alloc_free(img, host_off, nr_clusters);
+    else
+        img->data->ops->release(img->data, guest_off, host_off, nr_clusters);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* data.h: where the guest data of an image may lie: img->data, with what
+ * alloc.h and overlap.h have for a store in the image's own file.
+ */
+#ifndef QCOW2_DATA_H
+#define QCOW2_DATA_H
+
+#include "meta/alloc.h"
+#include "meta/image.h"
+#include "meta/overlap.h"
+
+/* Gives one to `want` guest clusters from guest_off on a contiguous place. The
+ * caller, who holds their range exclusively, makes a table point to it, or
+ * releases it.
+ */
+int data_place(struct image *img, uint64_t guest_off, uint64_t want,
+               struct alloc_run *run, struct qcow2_error *err);
+
+/* In memory no table points to this place any more (I3). */
+void data_release(struct image *img, uint64_t guest_off, uint64_t host_off,
+                  uint64_t nr_clusters);
+
+/* May a table say that guest data have this place? EIO, and image_damaged,
+ * otherwise.
+ */
+static inline int
+data_check_place(struct image *img, uint64_t guest_off, uint64_t host_off,
+                 uint64_t nr_bytes, struct qcow2_error *err)
+{
+    if (img->data->counted)
+        return image_check_inside(img, host_off, nr_bytes, err);
+    return img->data->ops->check(img->data, guest_off, host_off, nr_bytes,
+                                 err);
+}
+
+/* May guest data be written there (I6)? EIO, and image_damaged, otherwise. */
+static inline int
+data_check_write(struct image *img, uint64_t host_off, uint64_t nr_bytes,
+                 struct qcow2_error *err)
+{
+    return img->data->counted ? overlap_check(img, host_off, nr_bytes, err)
+                              : 0;
+}
+
+#endif /* QCOW2_DATA_H */
