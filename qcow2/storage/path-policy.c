@@ -538,6 +538,7 @@ policy_target_find(const char *path, struct policy_target *t,
 static struct io *
 make_file(struct policy_target *t, mode_t mode, struct qcow2_error *err)
 {
+    struct stat st;
     struct io *io;
     int fd = openat(t->dir->fd, t->name,
                     O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
@@ -546,13 +547,19 @@ make_file(struct policy_target *t, mode_t mode, struct qcow2_error *err)
         error_set_errno(err, errno, "%s: cannot create", ESCAPED(t->path));
         return NULL;
     }
+    if (fstat(fd, &st) == 0) {
+        t->created = true;
+        t->dev = st.st_dev;
+        t->ino = st.st_ino;
+    }
     io = io_file_take(t->path, fd, IO_LOCK_WRITE, err);
-    if (!io)
-        return NULL;
-    t->created = true;
-    t->dev = io->dev;
-    t->ino = io->ino;
-    return io;
+    if (io)
+        return io;
+    /* EBUSY: somebody uses it already. */
+    if (err && err->errnum != EBUSY)
+        policy_target_remove(t);
+    t->created = false;
+    return NULL;
 }
 
 /* What the file holds is dropped only once nobody else uses it; for good, so
