@@ -33,14 +33,25 @@ static struct qcow2_failures *failures;
 NBDKIT_DLL_PUBLIC int qcow2_debug_open, qcow2_debug_map;
 NBDKIT_DLL_PUBLIC int qcow2_debug_alloc, qcow2_debug_flush;
 
+/* There is no other way into nbdkit's log that is always shown. */
+static void
+warn_of_no_locks(void *opaque, const char *name)
+{
+    (void)opaque;
+    nbdkit_error("warning: %s: its file system keeps no locks, so nothing "
+                 "keeps other programs from using it at the same time", name);
+}
+
 int
 images_init(void)
 {
     struct qcow2_error err;
 
     failures = qcow2_failures_new(&err);
-    if (failures)
+    if (failures) {
+        qcow2_failures_report_unlocked(failures, warn_of_no_locks, NULL);
         pool = qcow2_pool_new(config.cache_bytes, &err);
+    }
     if (!pool)
         report_error("", &err);
     return pool ? 0 : -1;

@@ -132,6 +132,16 @@ struct qcow2_failures;
 QCOW2_PUBLIC struct qcow2_failures *
 qcow2_failures_new(struct qcow2_error *err);
 
+/* Locking may fail, too: where the file system or the kernel keeps no locks,
+ * files are opened without, and nothing holds other programs off. fn is called
+ * with the name of the first such file (safe on a terminal), once, by the
+ * thread that opens it. NULL: nobody is told.
+ */
+typedef void qcow2_unlocked_fn(void *opaque, const char *name);
+QCOW2_PUBLIC void
+qcow2_failures_report_unlocked(struct qcow2_failures *failures,
+                               qcow2_unlocked_fn *fn, void *opaque);
+
 /* All that was opened with it must be closed. NULL is fine. */
 QCOW2_PUBLIC void qcow2_failures_free(struct qcow2_failures *failures);
 
@@ -405,6 +415,7 @@ struct qcow2_create_options {
     size_t nr_allow;
     uint64_t *size_created;   /* set to the virtual size of the new image;
                                * or NULL */
+    struct qcow2_failures *failures; /* the process's, or NULL */
 };
 
 /* Creates an empty qcow2 image at path. On failure nothing is left behind
@@ -580,11 +591,14 @@ qcow2_rebase(const char *path, const struct qcow2_options *options,
              struct qcow2_error *err);
 
 /* Creates a raw file of size bytes that reads as zeroes. On failure nothing
- * is left behind that was not there before. METADATA is EINVAL here.
+ * is left behind that was not there before. METADATA is EINVAL here. failures
+ * are the process's, or NULL.
  */
 QCOW2_PUBLIC int qcow2_create_raw(const char *path, uint64_t size,
                                   enum qcow2_preallocation prealloc,
-                                  bool overwrite, struct qcow2_error *err);
+                                  bool overwrite,
+                                  struct qcow2_failures *failures,
+                                  struct qcow2_error *err);
 
 /* Convert: copies disks, one behind the other, to another image. Holes and
  * zeroes are kept, and clusters are compressed if asked for.

@@ -8,6 +8,7 @@
 #include "disk/create.h"
 #include "disk/open.h"
 #include "qcow2.h"
+#include "storage/failures.h"
 #include "storage/io.h"
 
 enum { START_BYTES = 512 };
@@ -70,7 +71,7 @@ create_raw_target(struct policy_target *target, uint64_t size, bool overwrite,
 int
 qcow2_create_raw(const char *path, uint64_t size,
                  enum qcow2_preallocation prealloc, bool overwrite,
-                 struct qcow2_error *err)
+                 struct qcow2_failures *failures, struct qcow2_error *err)
 {
     struct policy_target target;
     struct io *io;
@@ -83,6 +84,8 @@ qcow2_create_raw(const char *path, uint64_t size,
     if (policy_target_find(path, &target, err) == -1)
         return -1;
     io = create_raw_target(&target, size, overwrite, CREATE_MODE, err);
+    if (io)
+        failures_note_locks(failures, io);
     if (io && prealloc == QCOW2_PREALLOC_OFF) {
         io_close(io);
         r = 0;

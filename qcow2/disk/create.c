@@ -16,6 +16,7 @@
 #include "format/header.h"
 #include "format/refcount-growth.h"
 #include "meta/refcount.h"
+#include "storage/failures.h"
 #include "storage/path-policy.h"
 
 enum {
@@ -291,11 +292,13 @@ write_image(struct io *io, const struct plan *p, struct qcow2_error *err)
 }
 
 static struct io *
-create_file(struct policy_target *t, bool overwrite, mode_t mode,
-            const struct plan *p, struct qcow2_error *err)
+create_file(struct policy_target *t, const struct qcow2_create_options *o,
+            mode_t mode, const struct plan *p, struct qcow2_error *err)
 {
-    struct io *io = policy_target_open(t, overwrite, mode, err);
+    struct io *io = policy_target_open(t, o->overwrite, mode, err);
 
+    if (io)
+        failures_note_locks(o->failures, io);
     if (!io || write_image(io, p, err) == 0)
         return io;
     /* Still locked, so nobody has begun to use it. */
@@ -357,7 +360,7 @@ create_target(struct policy_target *t, const struct qcow2_create_options *o,
         return NULL;
     }
     if (settle(t, o, &p, &backing, err) == 0)
-        io = create_file(t, o->overwrite, mode, &p, err);
+        io = create_file(t, o, mode, &p, err);
     if (io && o->size_created)
         *o->size_created = p.hn.size;
     if (backing)

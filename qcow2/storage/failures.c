@@ -12,6 +12,8 @@
 struct qcow2_failures {
     pthread_mutex_t lock; /* a leaf; guards all below, and all records */
     struct failure *first;
+    qcow2_unlocked_fn *report_unlocked; /* NULL: not wanted, or done */
+    void *opaque;
 };
 
 /* Which file it is: by the numbers that struct io has, too. */
@@ -102,6 +104,33 @@ prepare(struct qcow2_failures *f, struct io *io, struct qcow2_error *err)
     return 0;
 }
 
+void
+qcow2_failures_report_unlocked(struct qcow2_failures *f,
+                               qcow2_unlocked_fn *fn, void *opaque)
+{
+    LOCK_SCOPE(&f->lock);
+
+    f->report_unlocked = fn;
+    f->opaque = opaque;
+}
+
+void
+failures_note_locks(struct qcow2_failures *f, const struct io *io)
+{
+    qcow2_unlocked_fn *fn;
+    void *opaque;
+
+    if (!f || !io->keeps_no_locks)
+        return;
+    pthread_mutex_lock(&f->lock);
+    fn = f->report_unlocked;
+    opaque = f->opaque;
+    f->report_unlocked = NULL;
+    pthread_mutex_unlock(&f->lock);
+    if (fn)
+        fn(opaque, io->name);
+}
+
 int
 failures_watch(struct qcow2_failures *f, struct io *io,
                struct qcow2_error *err)
@@ -109,6 +138,7 @@ failures_watch(struct qcow2_failures *f, struct io *io,
     struct identity id = identity_of(io);
     bool is_open;
 
+    failures_note_locks(f, io);
     if (!f || (id.ino == 0 && id.device == 0))
         return 0;
     if (!find(f, &id, &is_open))

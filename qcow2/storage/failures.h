@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* failures.h: the files of which a flush has failed in this process.
+/* failures.h: the files of which a flush has failed in this process, and the
+ * first that could not be locked.
  *
  * After a failed flush the kernel may count pages as clean that it could not
  * write: the file reads as if they were on the disk, and the next flush
@@ -25,6 +26,12 @@ struct failure;
  */
 int failures_watch(struct qcow2_failures *failures, struct io *io,
                    struct qcow2_error *err);
+
+/* The part of failures_watch that needs no record: reports that the file
+ * system of io keeps no locks (qcow2_failures_report_unlocked). Thread-safe.
+ */
+void failures_note_locks(struct qcow2_failures *failures,
+                         const struct io *io);
 
 /* For io.c: a flush of io failed; io is being closed. */
 void failures_record(struct io *io);

@@ -636,6 +636,7 @@ static int
 file_set_up(struct file *f, enum io_lock lock, struct qcow2_error *err)
 {
     struct stat st;
+    int r;
 
     if (fstat(f->fd, &st) < 0)
         return error_set_errno(err, errno, "%s", f->io.name);
@@ -648,7 +649,9 @@ file_set_up(struct file *f, enum io_lock lock, struct qcow2_error *err)
     f->io.mode = f->is_block ? 0 : st.st_mode & 0666;
     f->io.device = f->is_block ? st.st_rdev : 0;
     f->io.born = birth_time(f->fd);
-    return io_lock_take(f->fd, f->io.name, lock, err);
+    r = io_lock_take(f->fd, f->io.name, lock, err);
+    f->io.keeps_no_locks = r == 1;
+    return r == -1 ? -1 : 0;
 }
 
 /* A device may have several nodes, each with locks of its own; the kernel's

@@ -102,6 +102,7 @@ struct io {
                         * else 0 */
     uint64_t device;   /* number of a block device, whatever its node; or 0 */
     uint64_t born;     /* birth time in ns since the epoch; 0: unknown */
+    bool keeps_no_locks; /* none was taken, as its file system has none */
 
     /* io.c: a flush with nothing to do is none. Atomic. */
     uint64_t nr_changes; /* requests that changed the file and returned */

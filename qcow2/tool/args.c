@@ -22,6 +22,7 @@ usage_error(const struct verb *verb, const char *fmt, ...)
 }
 
 static const struct verb *current_verb;
+static bool withdrawn[NR_KEYS];
 
 bool
 args_accept(int key)
@@ -30,7 +31,13 @@ args_accept(int key)
 
     while (o && o->key && o->key != key)
         o++;
-    return o && o->key;
+    return o && o->key && !withdrawn[key];
+}
+
+void
+args_withdraw(int key)
+{
+    withdrawn[key] = true;
 }
 
 void

@@ -257,8 +257,8 @@ run(const struct verb *verb, int argc, char **argv)
     args_need(&a, 1, "one image");
     if (b.flush_interval && !b.write)
         usage_error(verb, "--flush-interval goes with -w");
-    if (b.write && disk.options.no_lock)
-        usage_error(verb, "-U is for reading: writes need the locks");
+    if (b.write)
+        disk_args_need_locks(&disk, &a, "writes need the locks");
     if (b.step == 0)
         b.step = b.nr_bytes;
     path = disk_args_name(&disk, &a, a.operands[0]);

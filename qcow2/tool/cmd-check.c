@@ -374,8 +374,8 @@ run(const struct verb *verb, int argc, char **argv)
         usage_error(verb, "--plan and --undo go with -r");
     if (q.check.plan && q.undo_path)
         usage_error(verb, "--plan writes nothing that --undo could keep");
-    if (repair && q.disk.options.no_lock && !q.check.plan)
-        usage_error(verb, "-U is for reading: a repair needs the locks");
+    if ((repair && !q.check.plan) || q.restore_path)
+        disk_args_need_locks(&q.disk, &a, "a repair needs the locks");
     if (q.restore_path && repair)
         usage_error(verb, "either repair or restore");
     return q.restore_path ? undo_restore(q.restore_path, q.path)

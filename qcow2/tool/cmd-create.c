@@ -31,7 +31,7 @@ create(const char *path, const struct image_args *image, uint64_t *size,
 
     if (image->format == QCOW2_FORMAT_RAW)
         return qcow2_create_raw(path, c.size, image->prealloc, c.overwrite,
-                                err);
+                                failures, err);
     c.prealloc = image->prealloc;
     c.size_created = image->has_size ? NULL : size;
     return qcow2_create(path, &c, err);
@@ -88,6 +88,7 @@ run(const struct verb *verb, int argc, char **argv)
     path = name_path(&a, a.operands[0], &image.format);
     image.create.allow = disk.options.allow;
     image.create.nr_allow = disk.options.nr_allow;
+    image.create.failures = failures;
     r = create(path, &image, &size, &err);
     if (r == 0 && !quiet)
         image_args_show(&image, path, size);

@@ -391,9 +391,8 @@ run(const struct verb *verb, int argc, char **argv)
             take_letter(&q, &a, key);
     }
     settle(&q, &a);
-    if (q.disk.options.no_lock && q.action != LIST
-        && q.action != LOAD_STATE)
-        usage_error(verb, "-U is for reading: changes need the locks");
+    if (q.action != LIST && q.action != LOAD_STATE)
+        disk_args_need_locks(&q.disk, &a, "changes need the locks");
     if (q.state) {
         q.file = qcow2_find_file(q.path, &err);
         if (!q.file)

@@ -76,6 +76,15 @@ disk_args_name(struct disk_args *d, const struct args *a, const char *text)
 }
 
 void
+disk_args_need_locks(const struct disk_args *d, const struct args *a,
+                     const char *why)
+{
+    if (d->options.no_lock)
+        usage_error(a->verb, "-U is for reading: %s", why);
+    args_withdraw('U');
+}
+
+void
 disk_args_free(struct disk_args *d)
 {
     free(d->allow);

@@ -189,6 +189,14 @@ find_always_allowed(void)
         report_warning("ignored: %s", err.text);
 }
 
+static void
+warn_of_no_locks(void *opaque, const char *name)
+{
+    (void)opaque;
+    report_warning("%s: its file system keeps no locks, so nothing keeps other "
+                   "programs from using it at the same time", name);
+}
+
 static int
 run(int argc, char **argv)
 {
@@ -221,6 +229,7 @@ main(int argc, char **argv)
 
     progress_init();
     failures = check_memory(qcow2_failures_new(NULL));
+    qcow2_failures_report_unlocked(failures, warn_of_no_locks, NULL);
     status = run(argc, argv);
     qcow2_failures_free(failures);
     qcow2_allow_list_free(&always_allowed);

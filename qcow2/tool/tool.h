@@ -67,6 +67,7 @@ enum {
     KEY_TARGET_IMAGE_OPTS,
     KEY_TARGET_IS_ZERO,
     KEY_UNDO,
+    NR_KEYS,
 };
 
 #define OPTION_QUIET \
@@ -131,6 +132,10 @@ int args_next(struct args *a);
 
 /* Does the verb that args_start was called with have the option? */
 bool args_accept(int key);
+
+/* From here on it does not: not for what it was asked to do, or for the files
+ * that it is about to use. */
+void args_withdraw(int key);
 
 /* Exactly nr operands there are, or the program ends. */
 void args_need(const struct args *a, int nr, const char *what);
@@ -239,6 +244,11 @@ extern struct qcow2_allow_list always_allowed;
 /* Was the key one of the options that OPTION_FORMAT to OPTION_BACKING are? */
 bool disk_args_take(struct disk_args *d, const struct args *a, int key);
 void disk_args_free(struct disk_args *d);
+
+/* The verb is about to write, with locks: ends the program if -U was given,
+ * and says why. No message advises -U from here on. */
+void disk_args_need_locks(const struct disk_args *d, const struct args *a,
+                          const char *why);
 
 /* The path or URI of the image with this name on the command line; what else
  * the name says goes to d->options. Ends the program if it is none (name.h).

@@ -44,6 +44,7 @@ copy(struct transfer *c, const char *target, struct qcow2_disk **sources)
     o->create = c->image.create;
     o->create.allow = open.allow;
     o->create.nr_allow = open.nr_allow;
+    o->create.failures = failures;
     o->prealloc = c->image.prealloc;
     o->has_backing = c->image.create.backing;
     return job_finish(qcow2_convert(sources, c->nr_sources, target, o,
@@ -117,6 +118,7 @@ transfer_run(struct transfer *c, const struct args *a)
         else
             status = EXIT_FAILURE;
     }
+    args_withdraw('U'); /* the target is always locked */
     if (status == EXIT_SUCCESS)
         status = copy(c, target, sources);
     while (nr > 0)
