@@ -35,7 +35,7 @@ disk_of(void *handle)
  * fast zero that would not be fast: it is not worth a message.
  */
 static int
-done(int r, const struct qcow2_error *err)
+report_result(int r, const struct qcow2_error *err)
 {
     static const int known[] = { EPERM,  EROFS, ENOMEM, ENOSPC,
                                  EDQUOT, EFBIG, EINVAL, ENOTSUP };
@@ -235,8 +235,8 @@ plugin_pread(void *handle, void *buf, uint32_t nr_bytes, uint64_t guest_off,
     struct qcow2_error err;
 
     (void)flags;
-    return done(qcow2_pread(disk_of(handle), buf, nr_bytes, guest_off, &err),
-                &err);
+    return report_result(
+        qcow2_pread(disk_of(handle), buf, nr_bytes, guest_off, &err), &err);
 }
 
 static int
@@ -245,8 +245,9 @@ plugin_pwrite(void *handle, const void *buf, uint32_t nr_bytes,
 {
     struct qcow2_error err;
 
-    return done(qcow2_pwrite(disk_of(handle), buf, nr_bytes, guest_off,
-                             engine_flags(flags), &err), &err);
+    return report_result(qcow2_pwrite(disk_of(handle), buf, nr_bytes, guest_off,
+                                      engine_flags(flags), &err),
+                         &err);
 }
 
 static int
@@ -255,7 +256,7 @@ plugin_flush(void *handle, uint32_t flags)
     struct qcow2_error err;
 
     (void)flags;
-    return done(qcow2_flush(disk_of(handle), &err), &err);
+    return report_result(qcow2_flush(disk_of(handle), &err), &err);
 }
 
 static int
@@ -263,8 +264,9 @@ plugin_trim(void *handle, uint32_t nr_bytes, uint64_t guest_off, uint32_t flags)
 {
     struct qcow2_error err;
 
-    return done(qcow2_trim(disk_of(handle), nr_bytes, guest_off,
-                           engine_flags(flags), &err), &err);
+    return report_result(qcow2_trim(disk_of(handle), nr_bytes, guest_off,
+                                    engine_flags(flags), &err),
+                         &err);
 }
 
 static int
@@ -272,8 +274,9 @@ plugin_zero(void *handle, uint32_t nr_bytes, uint64_t guest_off, uint32_t flags)
 {
     struct qcow2_error err;
 
-    return done(qcow2_zero(disk_of(handle), nr_bytes, guest_off,
-                           engine_flags(flags), &err), &err);
+    return report_result(qcow2_zero(disk_of(handle), nr_bytes, guest_off,
+                                    engine_flags(flags), &err),
+                         &err);
 }
 
 struct extents_call {
@@ -310,7 +313,7 @@ plugin_extents(void *handle, uint32_t nr_bytes, uint64_t guest_off,
     int r = qcow2_map(disk_of(handle), nr_bytes, guest_off, add_extent, &call,
                       &err);
 
-    return call.r == -1 ? -1 : done(r, &err);
+    return call.r == -1 ? -1 : report_result(r, &err);
 }
 
 static int
@@ -320,8 +323,8 @@ plugin_cache(void *handle, uint32_t nr_bytes, uint64_t guest_off,
     struct qcow2_error err;
 
     (void)flags;
-    return done(qcow2_prefetch(disk_of(handle), nr_bytes, guest_off, &err),
-                &err);
+    return report_result(
+        qcow2_prefetch(disk_of(handle), nr_bytes, guest_off, &err), &err);
 }
 
 /* What can_… does not say follows from which callbacks there are. */

@@ -111,7 +111,7 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
 {
     uint64_t dev = io->dev, ino = io->ino;
     struct image *img = image_open(io, options->readonly, file->pool->meta,
-                                   file->pool->clusters, err);
+                                   file->pool->decompress, err);
 
     if (!img)
         return -1;

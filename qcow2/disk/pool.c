@@ -31,8 +31,8 @@ qcow2_pool_new(uint64_t cache_bytes, struct qcow2_error *err)
     pthread_cond_init(&pool->opened, NULL);
     pool->meta = cache_new(cache_bytes, err);
     if (pool->meta)
-        pool->clusters = clusters_new(cache_bytes / 2, err);
-    if (!pool->clusters) {
+        pool->decompress = decompress_pool_new(cache_bytes / 2, err);
+    if (!pool->decompress) {
         qcow2_pool_free(pool);
         return NULL;
     }
@@ -46,7 +46,7 @@ qcow2_pool_free(struct qcow2_pool *pool)
         return;
     assert(!pool->layers);
     cache_free(pool->meta);
-    clusters_free(pool->clusters);
+    decompress_pool_free(pool->decompress);
     pthread_cond_destroy(&pool->opened);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
@@ -187,8 +187,7 @@ open_layer(struct qcow2_pool *pool, struct layer *l, struct io *io)
     if (l->format == QCOW2_FORMAT_RAW) {
         source = raw_new(io, &l->error);
     } else {
-        image = image_open_layer(io, pool->meta, pool->clusters,
-                                 &l->error);
+        image = image_open_layer(io, pool->meta, pool->decompress, &l->error);
         source = image ? &image->active.src : NULL;
     }
     LOCK_SCOPE(&pool->lock);

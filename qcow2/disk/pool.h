@@ -49,7 +49,7 @@ struct qcow2_pool {
     pthread_cond_t opened;  /* a layer is no longer LAYER_OPENING */
     struct layer *layers;
     struct cache *meta;
-    struct clusters *clusters;
+    struct decompress_pool *decompress;
 };
 
 /* Is the layer this file? */

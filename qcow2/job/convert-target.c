@@ -12,7 +12,7 @@
 #include "base/compress.h"
 #include "base/error.h"
 #include "base/escape.h"
-#include "cache/clusters.h"
+#include "cache/decompress-pool.h"
 #include "disk/create.h"
 #include "disk/open-disk.h"
 #include "disk/open.h"
@@ -322,7 +322,7 @@ int
 convert_target_prepare(const struct convert_target *t, struct copy_chunk *c,
                        struct qcow2_error *err)
 {
-    struct clusters *clusters;
+    struct decompress_pool *decompress;
     struct workspace *w;
     uint64_t end;
     int r;
@@ -331,12 +331,12 @@ convert_target_prepare(const struct convert_target *t, struct copy_chunk *c,
         return 0;
     end = round_up(c->nr_bytes, qcow2_get_cluster_size(t->disk));
     memset(c->buf + c->nr_bytes, 0, end - c->nr_bytes);
-    clusters = t->disk->file->image->clusters;
-    w = clusters_take_space(clusters, 0, 0, err);
+    decompress = t->disk->file->image->decompress;
+    w = decompress_pool_take_space(decompress, 0, 0, err);
     if (!w)
         return -1;
     r = pack(t, c, w->context, err);
-    clusters_put_space(clusters, w);
+    decompress_pool_put_space(decompress, w);
     return r;
 }
 

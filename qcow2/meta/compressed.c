@@ -15,7 +15,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "cache/clusters.h"
+#include "cache/decompress-pool.h"
 #include "meta/image.h"
 #include "meta/map.h"
 
@@ -64,8 +64,8 @@ static int
 read_run(struct image *img, const struct compressed_part *parts, unsigned nr,
          uint64_t host_off, uint64_t host_end, struct qcow2_error *err)
 {
-    struct workspace *w = clusters_take_space(img->clusters,
-                                              host_end - host_off, 0, err);
+    struct workspace *w = decompress_pool_take_space(
+        img->decompress, host_end - host_off, 0, err);
     int r;
 
     if (!w)
@@ -76,7 +76,7 @@ read_run(struct image *img, const struct compressed_part *parts, unsigned nr,
     for (unsigned i = 0; i < nr && r == 0; i++)
         r = decode(img, w, &parts[i], w->in + (parts[i].host_off - host_off),
                    parts[i].buf, err);
-    clusters_put_space(img->clusters, w);
+    decompress_pool_put_space(img->decompress, w);
     return r;
 }
 
@@ -135,7 +135,7 @@ get_cluster(struct image *img, const struct compressed_part *p,
 {
     struct load l = { img, p };
 
-    return cache_get(clusters_cache(img->clusters), img, p->host_off,
+    return cache_get(decompress_pool_cache(img->decompress), img, p->host_off,
                      img->cluster_size, load_cluster, &l, err);
 }
 
@@ -147,7 +147,7 @@ static void
 load_next(struct view *v, const struct compressed_part *p)
 {
     struct image *img = v->img;
-    struct cache *cache = clusters_cache(img->clusters);
+    struct cache *cache = decompress_pool_cache(img->decompress);
     uint64_t guest_off = p->guest_off + img->cluster_size;
     struct compressed_part next;
     struct mapping m;
@@ -166,9 +166,8 @@ static int
 read_start(struct image *img, const struct compressed_part *p,
            struct qcow2_error *err)
 {
-    struct workspace *w = clusters_take_space(img->clusters,
-                                              p->compressed_len,
-                                              img->cluster_size, err);
+    struct workspace *w = decompress_pool_take_space(
+        img->decompress, p->compressed_len, img->cluster_size, err);
     int r;
 
     if (!w)
@@ -183,7 +182,7 @@ read_start(struct image *img, const struct compressed_part *p,
         r = decode_failed(img, p->host_off, err);
     else
         memcpy(p->buf, w->out + p->skip, p->nr_bytes);
-    clusters_put_space(img->clusters, w);
+    decompress_pool_put_space(img->decompress, w);
     return r;
 }
 
@@ -192,10 +191,10 @@ read_part(struct view *v, const struct compressed_part *p,
           struct qcow2_error *err)
 {
     struct image *img = v->img;
-    enum cluster_use use = clusters_note(img->clusters, v,
-                                         p->guest_off >> img->cluster_bits);
-    struct block *b = cache_peek(clusters_cache(img->clusters), img,
-                                 p->host_off);
+    enum cluster_use use = decompress_pool_note(
+        img->decompress, v, p->guest_off >> img->cluster_bits);
+    struct block *b =
+        cache_peek(decompress_pool_cache(img->decompress), img, p->host_off);
 
     if (!b && use == CLUSTER_FIRST
         && compress_can_stop_early(img->compression_type,
@@ -223,7 +222,7 @@ bypasses_cache(const struct image *img, const struct compressed_part *parts,
     return is_whole(img, &parts[i])
            && ((i > 0 && is_whole(img, &parts[i - 1]))
                || (i + 1 < nr && is_whole(img, &parts[i + 1])))
-           && !cache_has(clusters_cache(img->clusters), img,
+           && !cache_has(decompress_pool_cache(img->decompress), img,
                          parts[i].host_off);
 }
 

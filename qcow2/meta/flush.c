@@ -255,7 +255,7 @@ check_not_failed(struct image *img, struct qcow2_error *err)
 
 /* Runs one flush; f->lock is held before and after. */
 static void
-lead(struct image *img)
+run_flush(struct image *img)
 {
     struct flush *f = &img->flush;
     struct qcow2_error error;
@@ -273,7 +273,7 @@ lead(struct image *img)
     f->failed = r == -1;
     if (f->failed)
         f->error = error;
-    /* All who waited for this one, and one who leads the next. */
+    /* All who waited for this one, and one that runs the next. */
     pthread_cond_broadcast(&f->done[f->finished % 2]);
     pthread_cond_signal(&f->done[(f->finished + 1) % 2]);
 }
@@ -290,7 +290,7 @@ flush_run(struct image *img, struct qcow2_error *err)
         if (f->running)
             pthread_cond_wait(&f->done[mine % 2], &f->lock);
         else
-            lead(img);
+            run_flush(img);
     }
     /* A later flush that succeeded wrote all that mine did not. */
     if (f->failed) {

@@ -196,7 +196,7 @@ load_tables(struct image *img, bool is_layer, struct qcow2_error *err)
 
 static struct image *
 open_image(struct io *io, bool readonly, bool is_layer, struct cache *meta,
-           struct clusters *clusters, struct qcow2_error *err)
+           struct decompress_pool *decompress, struct qcow2_error *err)
 {
     struct image *img = calloc(1, sizeof *img);
 
@@ -211,7 +211,7 @@ open_image(struct io *io, bool readonly, bool is_layer, struct cache *meta,
     img->data = &img->own;
     img->readonly = readonly;
     img->meta = meta;
-    img->clusters = clusters;
+    img->decompress = decompress;
     if (overlap_init(&img->overlap, err) == -1
         || (readonly ? header_read_disk(io, &img->hdr, err)
                      : header_read(io, &img->hdr, err)) == -1) {
@@ -233,16 +233,16 @@ open_image(struct io *io, bool readonly, bool is_layer, struct cache *meta,
 
 struct image *
 image_open(struct io *io, bool readonly, struct cache *meta,
-           struct clusters *clusters, struct qcow2_error *err)
+           struct decompress_pool *decompress, struct qcow2_error *err)
 {
-    return open_image(io, readonly, false, meta, clusters, err);
+    return open_image(io, readonly, false, meta, decompress, err);
 }
 
 struct image *
-image_open_layer(struct io *io, struct cache *meta, struct clusters *clusters,
-                 struct qcow2_error *err)
+image_open_layer(struct io *io, struct cache *meta,
+                 struct decompress_pool *decompress, struct qcow2_error *err)
 {
-    return open_image(io, true, true, meta, clusters, err);
+    return open_image(io, true, true, meta, decompress, err);
 }
 
 void
@@ -256,7 +256,7 @@ image_free(struct image *img)
     alloc_destroy(img);
     dirty_destroy(&img->l2_dirty);
     cache_drop_owner(img->meta, img);
-    cache_drop_owner(clusters_cache(img->clusters), img);
+    cache_drop_owner(decompress_pool_cache(img->decompress), img);
     range_lock_destroy(&img->tables);
     range_lock_destroy(&img->ranges);
     overlap_destroy(&img->overlap);

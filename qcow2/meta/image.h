@@ -42,7 +42,7 @@
 
 #include "base/range.h"
 #include "cache/cache.h"
-#include "cache/clusters.h"
+#include "cache/decompress-pool.h"
 #include "cache/linear-slices.h"
 #include "format/header.h"
 #include "format/snaptab.h"
@@ -157,7 +157,7 @@ struct image {
     unsigned compression_type;  /* never changes, as hdr does */
 
     struct cache *meta;         /* slices; the pool's */
-    struct clusters *clusters;  /* the pool's */
+    struct decompress_pool *decompress; /* the pool's */
 
     pthread_rwlock_t rwlock;
     pthread_mutex_t feature_lock; /* of hdr.incompatible, hdr.version and
@@ -194,14 +194,15 @@ struct image {
  * failure. Does not repair: who opens for writing looks at the dirty bit.
  */
 struct image *image_open(struct io *io, bool readonly, struct cache *meta,
-                         struct clusters *clusters, struct qcow2_error *err);
+                         struct decompress_pool *decompress,
+                         struct qcow2_error *err);
 
 /* The same for a layer of a backing chain, read-only: without what only the
  * disk itself needs, the snapshot table and the content of header
  * extensions, which can be many times as large as the rest.
  */
 struct image *image_open_layer(struct io *io, struct cache *meta,
-                               struct clusters *clusters,
+                               struct decompress_pool *decompress,
                                struct qcow2_error *err);
 
 /* Frees the image and closes io. Writes nothing: flush_close came before. */

@@ -39,7 +39,7 @@ write_held(struct image *img, const void *packed, uint32_t nr_bytes,
             r = io_pwrite(img->io, packed, nr_bytes, host_off, err);
         if (r == 0) {
             /* Something else may have been decompressed from there. */
-            cache_drop(clusters_cache(img->clusters), img, host_off);
+            cache_drop(decompress_pool_cache(img->decompress), img, host_off);
             map_set_compressed(v, &slice, guest_off, host_off, nr_bytes);
         } else {
             give_back(img, host_off, nr_bytes);

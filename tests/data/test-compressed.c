@@ -9,7 +9,7 @@
 
 #include "audit.h"
 #include "base/compress.h"
-#include "cache/clusters.h"
+#include "cache/decompress-pool.h"
 #include "disk/open.h"
 #include "expect.h"
 #include "meta/image.h"
@@ -94,12 +94,13 @@ compress_to(struct qcow2_disk *disk, const unsigned char *buf,
     struct image *img = disk_image(disk);
     unsigned char *packed = malloc(nr_bytes);
     struct qcow2_error err;
-    struct workspace *w = clusters_take_space(img->clusters, 0, 0, &err);
+    struct workspace *w =
+        decompress_pool_take_space(img->decompress, 0, 0, &err);
     long n = compress_encode(w->context, img->hdr.compression_type, 0, buf,
                              nr_bytes, packed, nr_bytes - 1);
     int r = 0;
 
-    clusters_put_space(img->clusters, w);
+    decompress_pool_put_space(img->decompress, w);
 
     pthread_rwlock_rdlock(&img->rwlock);
     if (image_begin_write(img, &err) == -1)
@@ -272,7 +273,8 @@ a_freed_cluster_is_packed_into_no_more(void **state)
 static uint64_t
 bytes_in_cache(struct qcow2_disk *disk)
 {
-    return cache_used_bytes(clusters_cache(disk_image(disk)->clusters));
+    return cache_used_bytes(
+        decompress_pool_cache(disk_image(disk)->decompress));
 }
 
 /* As left by a writer that compresses several clusters at once. */

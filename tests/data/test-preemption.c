@@ -239,12 +239,12 @@ compress(struct worker *w, uint64_t seed)
     int ret = -1;
 
     content_of(r, w->buf, seed);
-    space = clusters_take_space(img->clusters, 0, 0, &w->err);
+    space = decompress_pool_take_space(img->decompress, 0, 0, &w->err);
     if (!space)
         abort();
     n = compress_encode(space->context, img->hdr.compression_type, 0, w->buf,
                         C, packed, C);
-    clusters_put_space(img->clusters, space);
+    decompress_pool_put_space(img->decompress, space);
     if (n <= 0)
         abort();
     pthread_rwlock_rdlock(&img->rwlock);

@@ -87,12 +87,12 @@ do_compressed(struct session *s, const struct command *op)
     buf = calloc(2, size);
     packed = buf + size;
     pattern_fill(buf, min_u64(size, left), op->c & 0xff, off);
-    space = clusters_take_space(img->clusters, 0, 0, &err);
+    space = decompress_pool_take_space(img->decompress, 0, 0, &err);
     if (!space)
         abort();
     n = compress_encode(space->context, img->hdr.compression_type, 0, buf,
                         size, packed, size - 1);
-    clusters_put_space(img->clusters, space);
+    decompress_pool_put_space(img->decompress, space);
     if (n > 0) {
         RDLOCK_SCOPE(&img->rwlock);
 

@@ -130,10 +130,10 @@ compress_unit(struct worker *w, uint64_t off, uint64_t seed)
     if (w->t->scene->unit != size)
         return;
     pattern_fill(w->buf, size, seed, 0);
-    space = clusters_take_space(img->clusters, 0, 0, &err);
+    space = decompress_pool_take_space(img->decompress, 0, 0, &err);
     n = compress_encode(space->context, COMPRESS_ZLIB, 1, w->buf, size,
                         w->more, size - 1);
-    clusters_put_space(img->clusters, space);
+    decompress_pool_put_space(img->decompress, space);
     if (n <= 0)
         return;
     pthread_rwlock_rdlock(&img->rwlock);
@@ -421,9 +421,9 @@ start(struct trial *t, const struct scene *s)
     t->saved = t->want + s->size;
     EXPECT(t->pool && t->want, "memory");
     cache_free(t->pool->meta);
-    clusters_free(t->pool->clusters);
+    decompress_pool_free(t->pool->decompress);
     t->pool->meta = cache_new(s->cache_bytes, NULL);
-    t->pool->clusters = clusters_new(s->cache_bytes, NULL);
+    t->pool->decompress = decompress_pool_new(s->cache_bytes, NULL);
     options.pool = t->pool;
     t->disk = disk_open_io(io_jitter_new(io_mem_open(t->mem, false)),
                            tmpdir_path("image"), &options, &err);

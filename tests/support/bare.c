@@ -21,8 +21,8 @@ bare_start(struct bare *b, const char *recipe, uint64_t device_bytes)
     b->recipe = builder_new();
     builder_add(b->recipe, "%s", recipe);
     b->meta = cache_new(CACHE_BYTES, NULL);
-    b->clusters = clusters_new(CACHE_BYTES, NULL);
-    EXPECT(b->meta && b->clusters, "caches");
+    b->decompress = decompress_pool_new(CACHE_BYTES, NULL);
+    EXPECT(b->meta && b->decompress, "caches");
     bytes = builder_bytes(b->recipe, &nr_bytes);
     if (device_bytes) {
         struct io *io;
@@ -41,7 +41,7 @@ bare_try(struct bare *b, struct qcow2_error *err)
 {
     struct io *io = io_fault_new(io_mem_open(b->mem, false), &b->plan);
 
-    b->img = image_open(io, false, b->meta, b->clusters, err);
+    b->img = image_open(io, false, b->meta, b->decompress, err);
     return b->img;
 }
 
@@ -74,7 +74,7 @@ bare_drop(struct bare *b)
     image_free(b->img);
     mem_free(b->mem);
     cache_free(b->meta);
-    clusters_free(b->clusters);
+    decompress_pool_free(b->decompress);
     builder_free(b->recipe);
 }
 

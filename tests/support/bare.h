@@ -14,7 +14,7 @@
 struct bare {
     struct builder *recipe;
     struct cache *meta;
-    struct clusters *clusters;
+    struct decompress_pool *decompress;
     struct mem *mem;
     struct fault_plan plan;     /* counts what is done to it, and fails it */
     struct image *img;

@@ -8,10 +8,12 @@
 #include "meta/image.h"
 
 struct image *__wrap_image_open(struct io *io, bool readonly,
-                                struct cache *meta, struct cache *clusters,
+                                struct cache *meta,
+                                struct decompress_pool *decompress,
                                 struct qcow2_error *err);
 struct image *__real_image_open(struct io *io, bool readonly,
-                                struct cache *meta, struct cache *clusters,
+                                struct cache *meta,
+                                struct decompress_pool *decompress,
                                 struct qcow2_error *err);
 
 /* All of a file is kept in memory, three times. */
@@ -19,7 +21,7 @@ enum { MAX_WATCHED_BYTES = 64 << 20 };
 
 struct image *
 __wrap_image_open(struct io *io, bool readonly, struct cache *meta,
-                  struct cache *clusters, struct qcow2_error *err)
+                  struct decompress_pool *decompress, struct qcow2_error *err)
 {
     uint64_t size;
 
@@ -27,5 +29,5 @@ __wrap_image_open(struct io *io, bool readonly, struct cache *meta,
         && io_get_size(io_fault_below(io), &size, NULL) == 0
         && size <= MAX_WATCHED_BYTES)
         io = io_order_new(io, NULL);
-    return __real_image_open(io, readonly, meta, clusters, err);
+    return __real_image_open(io, readonly, meta, decompress, err);
 }

@@ -636,7 +636,8 @@ test_pool_has_a_least_size(void **state)
 
     (void)state;
     assert_int_equal(cache_max_bytes(pool->meta), 1 << 20);
-    assert_int_equal(cache_max_bytes(clusters_cache(pool->clusters)), 1 << 19);
+    assert_int_equal(cache_max_bytes(decompress_pool_cache(pool->decompress)),
+                     1 << 19);
     qcow2_pool_free(pool);
     pool = qcow2_pool_new(0, NULL);
     assert_int_equal(cache_max_bytes(pool->meta), 32 << 20);

@@ -229,7 +229,7 @@ a_small_file_cannot_take_all_memory(void **state)
 {
     const char *path = tmpdir_path("sparse");
     struct cache *c = cache_new(1 << 20, NULL);
-    struct clusters *clusters = clusters_new(1 << 20, NULL);
+    struct decompress_pool *decompress = decompress_pool_new(1 << 20, NULL);
 
     (void)state;
     write_sparse_image(path, 70);
@@ -239,13 +239,13 @@ a_small_file_cannot_take_all_memory(void **state)
         struct image *img;
 
         EXPECT(io, "%s", err.text);
-        img = image_open(io, readonly, c, clusters, &err);
+        img = image_open(io, readonly, c, decompress, &err);
         EXPECT(readonly ? img != NULL : !img && err.errnum == EIO, "%s",
                img ? "opened" : err.text);
         image_free(img);
     }
     cache_free(c);
-    clusters_free(clusters);
+    decompress_pool_free(clusters);
     tmpdir_clear();
 }
 

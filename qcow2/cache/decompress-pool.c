@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* clusters.c: what decompressing clusters takes; see clusters.h. */
-#include "cache/clusters.h"
+/* decompress-pool.c: what decompressing clusters needs. */
+#include "cache/decompress-pool.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -24,22 +24,22 @@ enum {
     WHEN_BITS = 24,
 };
 
-struct clusters {
+struct decompress_pool {
     struct cache *cache;
 
     pthread_mutex_t lock;
-    struct workspace *spaces;   /* that nobody uses */
+    struct workspace *spaces; /* that nobody uses */
     unsigned nr_spaces;
 
     /* A word a cluster, found by its index: who it is (a hash) and when it
      * was read, counted in clusters. Atomic. */
     uint64_t *notes;
     uint64_t notes_mask;
-    uint64_t now;               /* atomic */
+    uint64_t now; /* atomic */
 };
 
 static int
-init(struct clusters *c, uint64_t max_bytes, struct qcow2_error *err)
+init(struct decompress_pool *c, uint64_t max_bytes, struct qcow2_error *err)
 {
     uint64_t nr = MIN_NOTES;
 
@@ -53,10 +53,10 @@ init(struct clusters *c, uint64_t max_bytes, struct qcow2_error *err)
     return c->cache ? 0 : -1;
 }
 
-struct clusters *
-clusters_new(uint64_t max_bytes, struct qcow2_error *err)
+struct decompress_pool *
+decompress_pool_new(uint64_t max_bytes, struct qcow2_error *err)
 {
-    struct clusters *c = calloc(1, sizeof *c);
+    struct decompress_pool *c = calloc(1, sizeof *c);
 
     if (!c) {
         error_nomem(err);
@@ -64,7 +64,7 @@ clusters_new(uint64_t max_bytes, struct qcow2_error *err)
     }
     pthread_mutex_init(&c->lock, NULL);
     if (init(c, max_bytes, err) == -1) {
-        clusters_free(c);
+        decompress_pool_free(c);
         return NULL;
     }
     return c;
@@ -80,7 +80,7 @@ space_free(struct workspace *w)
 }
 
 void
-clusters_free(struct clusters *c)
+decompress_pool_free(struct decompress_pool *c)
 {
     if (!c)
         return;
@@ -97,13 +97,13 @@ clusters_free(struct clusters *c)
 }
 
 struct cache *
-clusters_cache(struct clusters *c)
+decompress_pool_cache(struct decompress_pool *c)
 {
     return c->cache;
 }
 
 static struct workspace *
-take_kept(struct clusters *c)
+take_kept(struct decompress_pool *c)
 {
     struct workspace *w;
     LOCK_SCOPE(&c->lock);
@@ -142,8 +142,8 @@ make_room(unsigned char **buf, size_t *has_bytes, size_t nr_bytes)
 }
 
 struct workspace *
-clusters_take_space(struct clusters *c, size_t in_bytes, size_t out_bytes,
-                    struct qcow2_error *err)
+decompress_pool_take_space(struct decompress_pool *c, size_t in_bytes,
+                           size_t out_bytes, struct qcow2_error *err)
 {
     struct workspace *w = take_kept(c);
 
@@ -169,7 +169,7 @@ drop_large(unsigned char **buf, size_t *has_bytes)
 }
 
 void
-clusters_put_space(struct clusters *c, struct workspace *w)
+decompress_pool_put_space(struct decompress_pool *c, struct workspace *w)
 {
     bool keep;
 
@@ -197,11 +197,11 @@ hash_of(const void *owner, uint64_t idx)
 
 /* When the cluster was read, as far as is known. */
 static bool
-find_note(struct clusters *c, const void *owner, uint64_t idx, uint32_t now,
-          uint32_t *ago)
+find_note(struct decompress_pool *c, const void *owner, uint64_t idx,
+          uint32_t now, uint32_t *ago)
 {
-    uint64_t note = __atomic_load_n(&c->notes[idx & c->notes_mask],
-                                    __ATOMIC_RELAXED);
+    uint64_t note =
+        __atomic_load_n(&c->notes[idx & c->notes_mask], __ATOMIC_RELAXED);
     uint32_t mask = (UINT32_C(1) << WHEN_BITS) - 1;
 
     *ago = (now - (uint32_t)note) & mask;
@@ -209,15 +209,15 @@ find_note(struct clusters *c, const void *owner, uint64_t idx, uint32_t now,
 }
 
 enum cluster_use
-clusters_note(struct clusters *c, const void *owner, uint64_t idx)
+decompress_pool_note(struct decompress_pool *c, const void *owner, uint64_t idx)
 {
     uint32_t now = __atomic_add_fetch(&c->now, 1, __ATOMIC_RELAXED), ago;
     uint64_t when = now & ((UINT32_C(1) << WHEN_BITS) - 1);
     bool again = find_note(c, owner, idx, now, &ago);
-    bool next = idx > 0 && find_note(c, owner, idx - 1, now, &ago)
-                && ago <= JUST_NOW;
+    bool next =
+        idx > 0 && find_note(c, owner, idx - 1, now, &ago) && ago <= JUST_NOW;
 
-    __atomic_store_n(&c->notes[idx & c->notes_mask],
-                     hash_of(owner, idx) | when, __ATOMIC_RELAXED);
+    __atomic_store_n(&c->notes[idx & c->notes_mask], hash_of(owner, idx) | when,
+                     __ATOMIC_RELAXED);
     return next ? CLUSTER_NEXT : again ? CLUSTER_AGAIN : CLUSTER_FIRST;
 }
