@@ -471,6 +471,25 @@ open_top(const struct policy_file *file, const struct qcow2_options *options,
     return top;
 }
 
+/* The name is stored as it is, and need not lead anywhere, but not to the
+ * image itself: that could not be opened any more. */
+static int
+check_not_itself(const struct policy_file *image, const char *backing,
+                 struct qcow2_error *err)
+{
+    struct policy_file file;
+    bool same = false;
+
+    if (policy_trust_name(&image->place, backing, &file, NULL) == 0) {
+        same = policy_is_same(&file, image);
+        policy_file_free(&file);
+    }
+    if (!same)
+        return 0;
+    return error_set(err, EINVAL, "%s: the image would be its own backing "
+                     "file", ESCAPED(image->path));
+}
+
 static struct qcow2_job *
 rebase_file(const struct policy_file *file, const struct qcow2_options *options,
             const struct qcow2_rebase_options *rebase,
@@ -478,6 +497,9 @@ rebase_file(const struct policy_file *file, const struct qcow2_options *options,
 {
     struct qcow2_disk *top, *below = NULL;
 
+    if (rebase->backing && rebase->header_only
+        && check_not_itself(file, rebase->backing, err) == -1)
+        return NULL;
     top = open_top(file, options, rebase->header_only, err);
     if (!top)
         return NULL;

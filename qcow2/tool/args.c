@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* args.c: command lines, as a verb's table of options describes them. */
-#include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -73,15 +71,83 @@ args_start(struct args *a, const struct verb *verb, int argc, char **argv)
     optind = 1;
 }
 
-/* The option that getopt just objected to. */
+/* The option that a word, which is none, may stand for: its start if that is
+ * long enough, or one that is written almost like it; or NULL. */
+static const struct tool_option *
+guess_option(const struct args *a, const char *word)
+{
+    for (const struct tool_option *o = a->verb->options; o->key; o++)
+        if (o->name && o->help && text_is_close(o->name, word))
+            return o;
+    return NULL;
+}
+
+/* Of "-output=json", which getopt takes for the letters o, u and so on, the
+ * option whose long name that is. */
+static const struct tool_option *
+guess_dash(const struct args *a)
+{
+    for (int i = optind - 1; i <= optind; i++) {
+        const char *word = i < a->argc ? a->argv[i] : "";
+        size_t len = strcspn(word, "=");
+
+        if (len < 4 || word[0] != '-' || word[1] == '-')
+            continue;
+        for (const struct tool_option *o = a->verb->options; o->key; o++)
+            if (o->name && o->help && strlen(o->name) == len - 1
+                && strncmp(o->name, word + 1, len - 1) == 0)
+                return o;
+    }
+    return NULL;
+}
+
+/* A word on the command line that begins with "--", and is no option. */
+static void __attribute__((noreturn))
+refuse_word(const struct args *a, const char *word)
+{
+    CLEANUP_FREE char *text = text_escape(word);
+    CLEANUP_FREE char *name = check_memory(strndup(word + 2,
+                                                   strcspn(word + 2, "=")));
+    const struct tool_option *meant = guess_option(a, name);
+
+    if (meant)
+        usage_error(a->verb, "unknown option '%s'; did you mean --%s?", text,
+                    meant->name);
+    usage_error(a->verb, "unknown option '%s'", text);
+}
+
+/* What getopt just objected to: optopt is 0 for a word, and else a letter, or
+ * the key of an option that has a value but takes none. */
+static void __attribute__((noreturn))
+refuse_option(const struct args *a)
+{
+    CLEANUP_FREE char *letter = NULL;
+    const struct tool_option *meant;
+
+    if (optopt == 0)
+        refuse_word(a, a->argv[optind - 1]);
+    if (args_accept(optopt) || optopt == 'h')
+        usage_error(a->verb, "option '%.*s' takes no value",
+                    (int)strcspn(a->argv[optind - 1], "="),
+                    a->argv[optind - 1]);
+    letter = text_escape((const char[]){ optopt, '\0' });
+    meant = guess_dash(a);
+    if (meant)
+        usage_error(a->verb, "unknown option '-%s'; did you mean --%s?",
+                    letter, meant->name);
+    usage_error(a->verb, "unknown option '-%s'", letter);
+}
+
+/* Of the option that getopt misses a value of: as it was written. */
 static const char *
 option_text(const struct args *a, char buf[3])
 {
-    if (optopt > 0 && optopt < 256) {
-        snprintf(buf, 3, "-%c", optopt);
-        return buf;
-    }
-    return a->argv[optind - 1];
+    const char *word = a->argv[optind - 1];
+
+    if (strncmp(word, "--", 2) == 0)
+        return word;
+    snprintf(buf, 3, "-%c", optopt);
+    return buf;
 }
 
 int
@@ -92,11 +158,8 @@ args_next(struct args *a)
 
     a->value = optarg;
     switch (key) {
-    case '?': {
-        CLEANUP_FREE char *option = text_escape(option_text(a, buf));
-
-        usage_error(a->verb, "unknown option '%s'", option);
-    }
+    case '?':
+        refuse_option(a);
     case ':':
         usage_error(a->verb, "option '%s' needs an argument",
                     option_text(a, buf));
@@ -119,153 +182,4 @@ args_need(const struct args *a, int nr, const char *what)
 {
     if (a->nr_operands != nr)
         usage_error(a->verb, "expects %s", what);
-}
-
-bool
-parse_output(const struct args *a)
-{
-    if (strcmp(a->value, "json") != 0 && strcmp(a->value, "human") != 0)
-        usage_error(a->verb, "--output must be human or json");
-    return strcmp(a->value, "json") == 0;
-}
-
-/* Whole numbers are exact; fractions are as good as a double. */
-bool
-text_to_bytes(const char *s, uint64_t *nr_bytes)
-{
-    static const char suffixes[] = "bBkKmMgGtTpPeE";
-    bool hex = s[0] == '0' && (s[1] == 'x' || s[1] == 'X');
-    const char *suffix = suffixes;
-    double fraction = 0;
-    unsigned shift;
-    char *end;
-
-    if (*s < '0' || *s > '9')
-        return false;
-    errno = 0;
-    *nr_bytes = strtoull(s, &end, hex ? 16 : 10);
-    if (errno != 0)
-        return false;
-    if (*end == '.')
-        fraction = strtod(end, &end);
-    if (*end) {
-        suffix = strchr(suffixes, *end);
-        if (hex || !suffix || end[1])
-            return false;
-    }
-    shift = (suffix - suffixes) / 2 * 10;
-    if (fraction >= 1 || (fraction > 0 && shift == 0)
-        || (shift > 0 && *nr_bytes >> (64 - shift)))
-        return false;
-    *nr_bytes <<= shift;
-    *nr_bytes += (uint64_t)(fraction * (UINT64_C(1) << shift));
-    return true;
-}
-
-/* Of "10GB" and "10GiB", the length of "10G"; 0 if it is none of these. */
-static size_t
-size_without_unit(const char *s)
-{
-    size_t digits = strspn(s, "0123456789."), len = digits + 1;
-
-    if (digits == 0 || !s[digits] || !strchr("kKMGTPE", s[digits]))
-        return 0;
-    return strcmp(s + len, "B") == 0 || strcmp(s + len, "iB") == 0 ? len : 0;
-}
-
-uint64_t
-parse_bytes(const struct args *a, const char *what, const char *s)
-{
-    uint64_t nr_bytes;
-
-    if (!text_to_bytes(s + (*s == '+'), &nr_bytes)) {
-        CLEANUP_FREE char *text = text_escape(s);
-        size_t len = size_without_unit(s);
-
-        if (len > 0)
-            usage_error(a->verb, "%s: '%s' is not a size; write %.*s", what,
-                        text, (int)len, s);
-        usage_error(a->verb, "%s: '%s' is not a size, or is too large; write a "
-                    "number with one of the suffixes k, M, G, T, P and E, or "
-                    "none",
-                    what, text);
-    }
-    return nr_bytes;
-}
-
-uint64_t
-parse_number(const struct args *a, const char *what, const char *s,
-             uint64_t min, uint64_t max)
-{
-    unsigned long long n;
-    char *end;
-
-    errno = 0;
-    n = strtoull(s, &end, 0);
-    if (*s < '0' || *s > '9' || *end || errno != 0 || n < min || n > max) {
-        CLEANUP_FREE char *text = text_escape(s);
-
-        usage_error(a->verb, "%s: '%s' is not a number from %" PRIu64 " to %"
-                    PRIu64, what, text, min, max);
-    }
-    return n;
-}
-
-bool
-parse_on_off(const struct args *a, const char *what, const char *s)
-{
-    static const char *const words[][2] = {
-        { "off", "on" }, { "no", "yes" }, { "false", "true" }, { "n", "y" },
-    };
-
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        for (int on = 0; on < 2; on++)
-            if (strcmp(s, words[i][on]) == 0)
-                return on;
-    usage_error(a->verb, "%s must be on or off", what);
-}
-
-enum qcow2_format
-parse_format(const struct args *a, const char *s)
-{
-    if (strcmp(s, "qcow2") == 0)
-        return QCOW2_FORMAT_QCOW2;
-    if (strcmp(s, "raw") != 0) {
-        CLEANUP_FREE char *text = text_escape(s);
-
-        usage_error(a->verb, "format '%s' is not supported, only qcow2 and "
-                    "raw are", text);
-    }
-    return QCOW2_FORMAT_RAW;
-}
-
-void
-parse_cache(const struct args *a)
-{
-    static const char *const modes[] = {
-        "writeback", "none", "writethrough", "directsync", "unsafe", "off",
-    };
-
-    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
-        if (strcmp(a->value, modes[i]) == 0)
-            return;
-    usage_error(a->verb, "the cache mode must be writeback, none, "
-                "writethrough, directsync or unsafe");
-}
-
-enum qcow2_preallocation
-parse_prealloc(const struct args *a, const char *s)
-{
-    if (strcmp(s, "off") == 0)
-        return QCOW2_PREALLOC_OFF;
-    if (strcmp(s, "metadata") == 0)
-        return QCOW2_PREALLOC_METADATA;
-    if (strcmp(s, "falloc") == 0)
-        return QCOW2_PREALLOC_FALLOC;
-    if (strcmp(s, "full") == 0)
-        return QCOW2_PREALLOC_FULL;
-    CLEANUP_FREE char *text = text_escape(s);
-
-    usage_error(a->verb, "Unsupported preallocation mode: '%s'; it must be "
-                "off, metadata, falloc or full", text);
 }

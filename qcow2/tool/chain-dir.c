@@ -108,7 +108,7 @@ add_file(struct forest *f, const char *name)
     if (info)
         keep_info(f, n, info);
     else
-        n->error = check_memory(strdup(err.text));
+        n->error = text_without_controls(err.text);
     qcow2_info_free(info);
 }
 

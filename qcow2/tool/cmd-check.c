@@ -65,8 +65,10 @@ severity_word(enum qcow2_severity severity)
 static void
 show_problem(const struct qcow2_problem *p, bool left)
 {
+    CLEANUP_FREE char *text = text_without_controls(p->text);
+
     fprintf(stderr, "%s%s %s: %s", left ? "left: " : "",
-            severity_word(p->severity), p->code, p->text);
+            severity_word(p->severity), p->code, text);
     if (p->remedy)
         fprintf(stderr, "; repair: %s", p->remedy);
     fputc('\n', stderr);

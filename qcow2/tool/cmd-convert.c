@@ -58,7 +58,7 @@ take(struct transfer *c, const struct args *a, int key)
 {
     switch (key) {
     case 'O':
-        c->image.format = parse_format(a, a->value);
+        c->image.format = parse_new_format(a, a->value);
         break;
     case 'o':
         image_args_take(&c->image, a, a->value);

@@ -67,7 +67,7 @@ run(const struct verb *verb, int argc, char **argv)
     args_start(&a, verb, argc, argv);
     while ((key = args_next(&a)) != -1) {
         if (key == 'f')
-            image.format = parse_format(&a, a.value);
+            image.format = parse_new_format(&a, a.value);
         else if (key == 'b')
             image.create.backing = a.value;
         else if (key == 'F')

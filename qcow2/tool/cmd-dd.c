@@ -88,7 +88,7 @@ run(const struct verb *verb, int argc, char **argv)
     args_start(&a, verb, argc, argv);
     while ((key = args_next(&a)) != -1) {
         if (key == 'O')
-            c.image.format = parse_format(&a, a.value);
+            c.image.format = parse_new_format(&a, a.value);
         else
             transfer_take(&c, &a, key);
     }

@@ -162,7 +162,7 @@ run(const struct verb *verb, int argc, char **argv)
     args_start(&a, verb, argc, argv);
     while ((key = args_next(&a)) != -1) {
         if (key == 'O') {
-            image.format = parse_format(&a, a.value);
+            image.format = parse_new_format(&a, a.value);
         } else if (key == 'o') {
             image_args_take(&image, &a, a.value);
         } else if (key == KEY_SIZE) {

@@ -343,6 +343,27 @@ settle(struct request *q, const struct args *a)
         q->state = a->operands[2];
 }
 
+static bool
+is_there(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+/* A name that is a file, and an image that is none, were exchanged. */
+static void
+check_order(const struct request *q, const struct args *a)
+{
+    CLEANUP_FREE char *name = NULL, *path = NULL;
+
+    if (!q->name || q->disk.image_opts || strstr(q->path, "://")
+        || is_there(q->path) || !is_there(q->name))
+        return;
+    name = text_escape(q->path);
+    path = text_escape(q->name);
+    usage_error(a->verb, "the name comes first, then the image: write '%s %s'",
+                name, path);
+}
+
 static void
 take_letter(struct request *q, const struct args *a, int key)
 {
@@ -391,6 +412,7 @@ run(const struct verb *verb, int argc, char **argv)
             take_letter(&q, &a, key);
     }
     settle(&q, &a);
+    check_order(&q, &a);
     if (q.action != LIST && q.action != LOAD_STATE)
         disk_args_need_locks(&q.disk, &a, "changes need the locks");
     if (q.state) {

@@ -143,6 +143,18 @@ next_part(const char **text)
     return part;
 }
 
+static void __attribute__((noreturn))
+refuse_setting(const struct args *a, const char *word)
+{
+    CLEANUP_FREE char *name = text_escape(word);
+
+    for (size_t i = 0; i < NR_SETTINGS; i++)
+        if (text_is_close(settings[i].name, word))
+            usage_error(a->verb, "there is no option -o %s; did you mean %s?",
+                        name, settings[i].name);
+    usage_error(a->verb, "there is no option -o %s; -o help lists them", name);
+}
+
 static void
 take_part(struct image_args *i, const struct args *a, char *part)
 {
@@ -158,12 +170,8 @@ take_part(struct image_args *i, const struct args *a, char *part)
     for (n = 0; n < NR_SETTINGS; n++)
         if (strcmp(settings[n].name, part) == 0)
             break;
-    if (n == NR_SETTINGS) {
-        CLEANUP_FREE char *name = text_escape(part);
-
-        usage_error(a->verb, "there is no option -o %s; -o help lists them",
-                    name);
-    }
+    if (n == NR_SETTINGS)
+        refuse_setting(a, part);
     /* Of what is on or off the name alone means on. */
     if (!value && strcmp(settings[n].arg, "on|off") == 0)
         value = on;

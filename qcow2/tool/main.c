@@ -2,6 +2,7 @@
 /* main.c: qcow2-img, which does everything to whole images; finds the verb
  * and prints help.
  */
+#include <locale.h>
 #include <string.h>
 
 #include "tool.h"
@@ -117,27 +118,6 @@ print_overview(void)
     printf("\nThe manual page qcow2-img(1) tells more.\n");
 }
 
-/* Is one name the beginning of the other, or do they differ in one place, or
- * in two neighbours that changed places? */
-static bool
-is_close(const char *a, const char *b)
-{
-    size_t len_a = strlen(a), len_b = strlen(b), same = 0;
-
-    while (a[same] && a[same] == b[same])
-        same++;
-    if (same >= 3 && (!a[same] || !b[same]))
-        return true;
-    a += same;
-    b += same;
-    if (len_a == len_b)
-        return strcmp(a + 1, b + 1) == 0
-               || (a[0] == b[1] && a[1] == b[0] && strcmp(a + 2, b + 2) == 0);
-    return len_a + 1 == len_b   ? strcmp(a, b + 1) == 0
-           : len_b + 1 == len_a ? strcmp(a + 1, b) == 0
-                                : false;
-}
-
 /* Reports if there is none. */
 static const struct verb *
 find_verb(const char *name)
@@ -149,7 +129,7 @@ find_verb(const char *name)
             return *v;
     escaped = text_escape(name);
     for (const struct verb *const *v = verbs; *v; v++)
-        if (is_close((*v)->name, name)) {
+        if (text_is_close((*v)->name, name)) {
             report("there is no verb '%s'; did you mean %s?", escaped,
                    (*v)->name);
             return NULL;
@@ -227,6 +207,7 @@ main(int argc, char **argv)
 {
     int status;
 
+    setlocale(LC_CTYPE, "");
     progress_init();
     failures = check_memory(qcow2_failures_new(NULL));
     qcow2_failures_report_unlocked(failures, warn_of_no_locks, NULL);

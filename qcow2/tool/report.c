@@ -108,8 +108,10 @@ set_error(struct qcow2_error *err, int errnum, const char *fmt, ...)
 int
 report_error(const struct qcow2_error *err)
 {
+    CLEANUP_FREE char *text = text_without_controls(err->text);
+
     fflush(stdout);
-    fprintf(stderr, "%s: %s", program_name(), err->text);
+    fprintf(stderr, "%s: %s", program_name(), text);
     print_remedies(err);
     fputc('\n', stderr);
     return EXIT_FAILURE;

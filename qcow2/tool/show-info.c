@@ -137,10 +137,13 @@ show_verdict(const struct qcow2_info *info)
            yes_no(info->backing_outside || info->data_file_outside),
            yes_no(has_unknown_feature(info)), yes_no(info->dirty),
            yes_no(info->corrupt));
-    if (info->refusal.errnum)
-        printf("    can be opened: no: %s\n", info->refusal.text);
-    else
+    if (info->refusal.errnum) {
+        CLEANUP_FREE char *why = text_without_controls(info->refusal.text);
+
+        printf("    can be opened: no: %s\n", why);
+    } else {
         printf("    can be opened: yes\n");
+    }
 }
 
 static void

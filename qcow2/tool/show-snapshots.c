@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* show-snapshots.c: lists of internal snapshots. */
 #include <inttypes.h>
+#include <string.h>
 #include <time.h>
 
 #include "json.h"
@@ -9,36 +10,69 @@
 
 enum { NSEC = 1000000000 };
 
+/* The columns behind the name, each right-aligned. */
+enum { SIZE, DATE, CLOCK, ICOUNT, NR_COLUMNS };
+
+struct row {
+    char text[NR_COLUMNS][TEXT_SIZE];
+};
+
 static void
-show_snapshot(const struct qcow2_snapshot *s)
+make_row(const struct qcow2_snapshot *s, struct row *row)
 {
-    CLEANUP_FREE char *id = text_escape(s->id);
-    CLEANUP_FREE char *name = text_escape(s->name);
     uint64_t msec = s->vm_clock_nsec / 1000000, sec = msec / 1000;
-    char date[32] = "", clock[64], icount[32] = "";
     time_t t = s->date_sec;
     struct tm tm;
 
+    *row = (struct row){ .text = { "" } };
+    text_size(row->text[SIZE], s->vm_state_size);
     if (localtime_r(&t, &tm))
-        strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", &tm);
-    snprintf(clock, sizeof clock, "%02" PRIu64 ":%02u:%02u.%03u",
+        strftime(row->text[DATE], TEXT_SIZE, "%Y-%m-%d %H:%M:%S", &tm);
+    snprintf(row->text[CLOCK], TEXT_SIZE, "%02" PRIu64 ":%02u:%02u.%03u",
              sec / 3600, (unsigned)(sec / 60 % 60), (unsigned)(sec % 60),
              (unsigned)(msec % 1000));
     if (s->icount != UINT64_MAX)
-        snprintf(icount, sizeof icount, "%" PRIu64, s->icount);
-    printf("%-9s %-16s %8s%20s%13s%11s\n", id, name,
-           SIZE_TEXT(s->vm_state_size), date, clock, icount);
+        snprintf(row->text[ICOUNT], TEXT_SIZE, "%" PRIu64, s->icount);
+}
+
+static void
+show_row(const char *id, const char *name, const struct row *row,
+         const int widths[NR_COLUMNS])
+{
+    printf("%-9s %-16s ", id, name);
+    for (int i = 0; i < NR_COLUMNS; i++)
+        printf("%*s", widths[i], row->text[i]);
+    putchar('\n');
 }
 
 void
 show_snapshots(const struct qcow2_snapshot *snapshots, size_t nr)
 {
+    static const struct row titles = {
+        { "VM SIZE", "DATE", "VM CLOCK", "ICOUNT" },
+    };
+    /* As qemu-img has them, and more if something would not be apart from
+     * what is before it. */
+    int widths[NR_COLUMNS] = { 8, 20, 13, 11 };
+    struct row row;
+
     if (nr == 0)
         return;
-    printf("Snapshot list:\n%-9s %-16s %8s%20s%13s%11s\n", "ID", "TAG",
-           "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
-    for (size_t i = 0; i < nr; i++)
-        show_snapshot(&snapshots[i]);
+    for (size_t i = 0; i < nr; i++) {
+        make_row(&snapshots[i], &row);
+        for (int n = 0; n < NR_COLUMNS; n++)
+            if ((int)strlen(row.text[n]) + (n > 0) > widths[n])
+                widths[n] = strlen(row.text[n]) + (n > 0);
+    }
+    printf("Snapshot list:\n");
+    show_row("ID", "TAG", &titles, widths);
+    for (size_t i = 0; i < nr; i++) {
+        CLEANUP_FREE char *id = text_escape(snapshots[i].id);
+        CLEANUP_FREE char *name = text_escape(snapshots[i].name);
+
+        make_row(&snapshots[i], &row);
+        show_row(id, name, &row, widths);
+    }
 }
 
 json_t *

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* text.c: names and sizes as people read them. */
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
+#include <wchar.h>
+#include <wctype.h>
 
 #include "text.h"
 #include "tool.h"
@@ -38,25 +41,35 @@ is_harmless(uint32_t c)
            && !(c >= 0x2060 && c <= 0x206f) && c != 0xfeff;
 }
 
+/* Length of the character that the terminated string s begins with; 0 if it is
+ * none that the locale can show, or should not be shown. */
+static size_t
+shown_length(const char *s)
+{
+    mbstate_t state = { 0 };
+    wchar_t c;
+    size_t len = mbrtowc(&c, s, strlen(s), &state);
+
+    return len == (size_t)-1 || len == (size_t)-2 || !is_harmless(c)
+           || !iswprint(c) ? 0 : len;
+}
+
 static char *
 escape(const char *text, bool backslashes)
 {
-    const unsigned char *in = (const unsigned char *)text;
+    const char *in = text;
     char *out = check_memory(malloc(4 * strlen(text) + 1)), *p = out;
 
     while (*in) {
-        uint32_t c = 0;
-        size_t len = text_utf8_length(in, &c);
+        size_t len = shown_length(in);
 
-        if (len > 0 && is_harmless(c) && !(backslashes && c == '\\')) {
+        if (len > 0 && !(backslashes && *in == '\\')) {
             memcpy(p, in, len);
             p += len;
             in += len;
-            continue;
+        } else {
+            p += sprintf(p, "\\x%02x", (unsigned char)*in++);
         }
-        for (; len > 1; len--)
-            p += sprintf(p, "\\x%02x", *in++);
-        p += sprintf(p, "\\x%02x", *in++);
     }
     *p = '\0';
     return out;
@@ -68,10 +81,65 @@ text_escape(const char *name)
     return escape(name, true);
 }
 
+/* Value of an escaped byte that s begins with, if it is no ASCII; else 0. */
+static unsigned char
+escaped_byte(const char *s)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *high, *low;
+
+    if (s[0] != '\\' || s[1] != 'x' || !s[2] || !s[3])
+        return 0;
+    high = strchr(digits, s[2]);
+    low = strchr(digits, s[3]);
+    return high && low && high - digits >= 8
+           ? (high - digits) << 4 | (low - digits) : 0;
+}
+
 char *
 text_without_controls(const char *text)
 {
-    return escape(text, false);
+    CLEANUP_FREE char *plain = check_memory(strdup(text));
+    char *p = plain;
+
+    while (*text) {
+        char c[MB_LEN_MAX + 1];
+        size_t nr = 0, len;
+
+        while (nr < MB_LEN_MAX && escaped_byte(text + 4 * nr)) {
+            c[nr] = escaped_byte(text + 4 * nr);
+            nr++;
+        }
+        c[nr] = '\0';
+        len = nr > 0 ? shown_length(c) : 0;
+        if (len > 0)
+            memcpy(p, c, len);
+        else
+            *p = *text;
+        p += len > 0 ? len : 1;
+        text += len > 0 ? 4 * len : 1;
+    }
+    *p = '\0';
+    return escape(plain, false);
+}
+
+bool
+text_is_close(const char *a, const char *b)
+{
+    size_t len_a = strlen(a), len_b = strlen(b), same = 0;
+
+    while (a[same] && a[same] == b[same])
+        same++;
+    if (same >= 3 && (!a[same] || !b[same]))
+        return true;
+    a += same;
+    b += same;
+    if (len_a == len_b)
+        return strcmp(a + 1, b + 1) == 0
+               || (a[0] == b[1] && a[1] == b[0] && strcmp(a + 2, b + 2) == 0);
+    return len_a + 1 == len_b   ? strcmp(a, b + 1) == 0
+           : len_b + 1 == len_a ? strcmp(a + 1, b) == 0
+                                : false;
 }
 
 void

@@ -154,6 +154,8 @@ uint64_t parse_number(const struct args *a, const char *what, const char *s,
                       uint64_t min, uint64_t max);
 bool parse_on_off(const struct args *a, const char *what, const char *s);
 enum qcow2_format parse_format(const struct args *a, const char *s);
+enum qcow2_format parse_new_format(const struct args *a, const char *s);
+                                          /* of an image to be made */
 void parse_cache(const struct args *a);
 enum qcow2_preallocation parse_prealloc(const struct args *a, const char *s);
 
@@ -192,15 +194,21 @@ int report_error(const struct qcow2_error *err);
 /* Ends the program if p is NULL; else p. */
 void *check_memory(void *p);
 
-/* A name made safe for a terminal: what is not printable, and the backslash,
- * become \xNN. To be freed.
+/* A name made safe for a terminal: what the locale cannot show, control
+ * characters, and the backslash become \xNN. To be freed.
  */
 char *text_escape(const char *name);
 
-/* The same of a text in which names may have been escaped already: keeps
- * backslashes. To be freed.
+/* The same of a text in which names were escaped already, by this or by the
+ * engine, which knows no locale: keeps backslashes, and shows characters
+ * whose bytes are \xNN as such if the locale has them. To be freed.
  */
 char *text_without_controls(const char *text);
+
+/* Is one word the beginning of the other, or do they differ in one place, or
+ * in two neighbours that changed places? Then one may be meant by the other.
+ */
+bool text_is_close(const char *a, const char *b);
 
 /* Prints what begins a line at this level of a tree. The levels of a deep one
  * become numbers, as their spaces would be more than all else.

@@ -125,7 +125,6 @@ refuses 'File exists' qcow2_img convert --no-clobber -O qcow2 \
 refuses 'cannot be the target' qcow2_img convert -O qcow2 mid.qcow2 mid.qcow2
 refuses 'No such file' qcow2_img convert -O raw nowhere.raw out.raw
 refuses 'cannot be compressed' qcow2_img convert -c source.raw out.raw
-refuses 'contradict' qcow2_img convert -c -S 0 -O qcow2 source.raw out.raw
 refuses 'at least one source' qcow2_img convert source.raw
 refuses 'multiple of 512' qcow2_img convert -S 100 source.raw out.raw
 refuses 'goes with -n' qcow2_img convert --target-is-zero source.raw out.raw
