@@ -79,7 +79,8 @@ overview_print_as_qemu_img(void)
     for (const struct verb *const *v = verbs; *v; v++) {
         printf("  %s", (*v)->name);
         for (const struct tool_option *o = (*v)->options; o->key; o++)
-            print_option(o);
+            if (o->help)
+                print_option(o);
         print_operands((*v)->operands);
         putchar('\n');
     }

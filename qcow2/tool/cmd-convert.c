@@ -129,7 +129,7 @@ check(const struct transfer *c, const struct args *a)
         usage_error(a->verb, "-C goes without -c and -S: what the file system "
                     "copies is not looked at");
     if (a->nr_operands > 2 && c->disk.options.backing)
-        usage_error(a->verb, "--backing is for a single source");
+        usage_error(a->verb, "--source-backing is for a single source");
     if (a->nr_operands > 2 && c->image.create.backing)
         usage_error(a->verb, "several sources have no backing file in "
                     "common");

@@ -19,6 +19,24 @@ disk_args_allow(struct disk_args *d, const char *place)
     o->allow = d->allow = more;
 }
 
+/* What --backing was here until qemu-img had another meaning for it. */
+static void __attribute__((noreturn))
+refuse_old_word(const struct args *a, const char *word, const char *what,
+                char letter)
+{
+    if (!args_accept('F'))
+        usage_error(a->verb, "--%s is written --source-%s: by --%s qemu-img "
+                    "10.1 means %sthe backing file of a new image", word, word,
+                    word, what);
+    usage_error(a->verb, "--%s has two meanings: %sthe %s, as in qemu-img "
+                "10.1, is written -%c here, and %sthe %s, as in earlier "
+                "versions of this program, --source-%s", word, what,
+                args_accept('B') ? "target's backing file"
+                                 : "image's new backing file", letter, what,
+                args_accept('B') ? "file that the source is read with"
+                                 : "image's old one", word);
+}
+
 bool
 disk_args_take(struct disk_args *d, const struct args *a, int key)
 {
@@ -45,6 +63,10 @@ disk_args_take(struct disk_args *d, const struct args *a, int key)
     case KEY_BACKING_FORMAT:
         o->backing_format = parse_format(a, a->value);
         return true;
+    case KEY_OLD_BACKING:
+        refuse_old_word(a, "backing", "", args_accept('B') ? 'B' : 'b');
+    case KEY_OLD_BACKING_FORMAT:
+        refuse_old_word(a, "backing-format", "the format of ", 'F');
     }
     return false;
 }
@@ -67,7 +89,7 @@ disk_args_name(struct disk_args *d, const struct args *a, const char *text)
     if (!n.backing && !n.backing_none)
         return n.path;
     if (o->backing || o->backing_none)
-        name_error(a, text, "its 'backing' contradicts --backing");
+        name_error(a, text, "its 'backing' contradicts --source-backing");
     o->backing = n.backing;
     o->backing_none = n.backing_none;
     if (n.backing_format != QCOW2_FORMAT_AUTO)

@@ -93,7 +93,8 @@ help_print(const struct verb *verb)
     print_wrapped(verb->summary, 0, 0);
     putchar('\n');
     for (const struct tool_option *o = verb->options; o->key; o++)
-        print_option(o);
+        if (o->help)
+            print_option(o);
     print_option(&(struct tool_option){ 'h', "help", NULL,
                                         "print this help" });
     if (verb->notes) {

@@ -19,7 +19,8 @@ _qcow2_img_snapshots ()
 _qcow2_img_values ()
 {
     case "$1 $2" in
-        *" -f" | *" -F" | *" -O" | *" --format" | *" --backing-format")
+        *" -f" | *" -F" | *" -O" | *" --format" \
+            | *" --source-backing-format")
             echo "qcow2 raw" ;;
         *" --output") echo "human json" ;;
         "bench -i") echo "threads native io_uring" ;;

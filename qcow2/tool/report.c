@@ -71,9 +71,11 @@ static const struct {
       "id, snapshot.name=NAME the one with that name" },
     { QCOW2_HINT_VERSION_3, 0, "'qcow2-img amend -o compat=1.1' makes it "
       "version 3" },
-    { QCOW2_HINT_BACKING, KEY_BACKING, "--backing=FILE uses another file" },
-    { QCOW2_HINT_BACKING_FORMAT, KEY_BACKING_FORMAT, "--backing-format=qcow2 "
-      "or --backing-format=raw says what it is" },
+    { QCOW2_HINT_BACKING, KEY_BACKING, "--source-backing=FILE uses another "
+      "file" },
+    { QCOW2_HINT_BACKING_FORMAT, KEY_BACKING_FORMAT,
+      "--source-backing-format=qcow2 or --source-backing-format=raw says what "
+      "it is" },
     { QCOW2_HINT_DECLARE_FORMAT, 0, "'qcow2-img rebase -u -b NAME -F FORMAT "
       "IMAGE' declares it in the image above" },
 };

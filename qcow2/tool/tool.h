@@ -27,7 +27,8 @@ struct tool_option {
     int key;
     const char *name; /* long, or NULL */
     const char *arg;  /* what the argument is, or NULL: takes none */
-    const char *help;
+    const char *help; /* NULL: it is refused, with a reason, or another way to
+                       * write one that has help */
 };
 
 struct verb {
@@ -55,6 +56,8 @@ enum {
     KEY_KEEP_SNAPSHOTS,
     KEY_NO_CLOBBER,
     KEY_NO_DRAIN,
+    KEY_OLD_BACKING,
+    KEY_OLD_BACKING_FORMAT,
     KEY_OUTPUT,
     KEY_PATTERN,
     KEY_PLAN,
@@ -91,10 +94,12 @@ enum {
     { KEY_ALLOW, "allow", "DIR", "backing files may lie in or below DIR " \
       "(repeatable; /: anywhere)" }
 #define OPTION_BACKING \
-    { KEY_BACKING, "backing", "FILE|none", "use FILE instead of the backing " \
-      "file that the image names" }, \
-    { KEY_BACKING_FORMAT, "backing-format", "FMT", "format of the backing " \
-      "file, instead of what the image declares" }
+    { KEY_BACKING, "source-backing", "FILE|none", "use FILE instead of the " \
+      "backing file that the image names" }, \
+    { KEY_BACKING_FORMAT, "source-backing-format", "FMT", "format of the " \
+      "backing file, instead of what the image declares" }, \
+    { KEY_OLD_BACKING, "backing", "FILE", NULL }, \
+    { KEY_OLD_BACKING_FORMAT, "backing-format", "FMT", NULL }
 #define OPTION_SNAPSHOTS \
     { KEY_KEEP_SNAPSHOTS, "keep-snapshots", NULL, "copy into the image what " \
       "its snapshots would read differently" }, \

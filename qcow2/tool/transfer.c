@@ -52,7 +52,7 @@ copy(struct transfer *c, const char *target, struct qcow2_disk **sources)
                       c->progress, c->quiet, &err);
 }
 
-/* A source as its name says; what --backing says is for all of them. */
+/* A source as its name says; what --source-backing says is for all of them. */
 struct source {
     const char *path;
     struct disk_args args;

@@ -70,9 +70,9 @@ cp top.qcow2 ours/top.qcow2
 qemu-img rebase -u -b mid.qcow2 -F qcow2 -f qcow2 top.qcow2
 refuses 'from 1 to 64' qcow2_img convert -m 100 source.qcow2 target.qcow2
 refuses 'from 1 to 64' qcow2_img convert -m 0 source.qcow2 target.qcow2
-refuses '; --allow=.*/theirs allows it, .* always; --backing' \
+refuses '; --allow=.*/theirs allows it, .* always; --source-backing' \
     qcow2_img convert -O qcow2 ours/top.qcow2 ours/copy.qcow2
-refuses '; --allow=.*/theirs allows it, .* always; --backing' \
+refuses '; --allow=.*/theirs allows it, .* always; --source-backing' \
     qcow2_img convert -O qcow2 -B ../theirs/other.qcow2 -F qcow2 \
     ours/top.qcow2 ours/copy.qcow2
 qcow2_img convert -O qcow2 -B ../theirs/base.qcow2 -F qcow2 \

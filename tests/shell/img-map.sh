@@ -35,9 +35,9 @@ qcow2_img map --output=json compressed.qcow2 >out
 mkdir elsewhere
 mv bases/base.raw elsewhere
 refuses 'No such file' qcow2_img map over.qcow2
-qcow2_img map --backing elsewhere/base.raw over.qcow2 >out
+qcow2_img map --source-backing elsewhere/base.raw over.qcow2 >out
 expect_output ' elsewhere/base.raw$' cat out
-qcow2_img map --backing none over.qcow2 >out
+qcow2_img map --source-backing none over.qcow2 >out
 [ "$(wc -l <out)" -eq 2 ] || fail "the base is still there"
 qemu-img rebase -q -u -b "$tmp/elsewhere/base.raw" -F raw over.qcow2
 mkdir sub

@@ -54,6 +54,24 @@ refuses 'its own backing chain' \
 cmp over.qcow2 before.qcow2
 qcow2_img rebase -u -b not-there -F qcow2 over.qcow2
 
+# --- A word with two meanings ------------------------------------------------
+
+refuses "target's.*10\.1.* -B here.*source is.* --source-backing$" \
+    qcow2_img convert --backing disk.qcow2 over.qcow2 x
+refuses "target's.*10\.1.* -F here.* --source-backing-format$" \
+    qcow2_img convert --backing-format=qcow2 over.qcow2 x
+refuses "new backing.*10\.1.* -b here.*old.* --source-backing$" \
+    qcow2_img rebase --backing=disk.qcow2 over.qcow2
+for verb in amend bench chain commit dd map measure resize; do
+    refuses '--backing is written --source-backing' \
+        qcow2_img $verb --backing=none over.qcow2
+    refuses '--backing-format is written --source-backing-format' \
+        qcow2_img $verb --backing-format raw over.qcow2
+    ! qcow2_img $verb --help | grep -e ' --backing' \
+        || fail "the help of $verb has it"
+done
+[ ! -e x ] || fail "something was made"
+
 # --- Names -------------------------------------------------------------------
 
 # shows LOCALE TEXT COMMAND [ARG...]: prints it, and nothing that a terminal

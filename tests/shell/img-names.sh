@@ -46,7 +46,7 @@ for name in rbd:pool/x http://h/x other://h/x; do
     says "./$name names" qcow2_img rebase -u -b s.raw -F raw "$name"
     says "./$name names" qcow2_img rebase -u -b "$name" -F raw over.qcow2
     says "./$name names" qcow2_img commit -b "$name" over.qcow2
-    says "./$name names" qcow2_img map --backing "$name" over.qcow2
+    says "./$name names" qcow2_img map --source-backing "$name" over.qcow2
     says "./$name names" qcow2_img create "$name" 1M
     says "./$name names" qcow2_img create -f qcow2 -b "$name" -F raw x
     says "./$name names" qcow2_img create -f qcow2 \

@@ -71,7 +71,7 @@ mkdir away
 mv old.qcow2 away
 refuses 'No such file' qcow2_img rebase -b same.raw -F raw overlay.qcow2
 refuses 'backing file that it names' qcow2_img rebase \
-    --backing away/old.qcow2 -b other.qcow2 -F qcow2 overlay.qcow2
+    --source-backing away/old.qcow2 -b other.qcow2 -F qcow2 overlay.qcow2
 qcow2_img rebase -u -b away/old.qcow2 -F qcow2 overlay.qcow2
 qcow2_img rebase -b other.qcow2 -F qcow2 overlay.qcow2
 stands_on other.qcow2 qcow2

@@ -22,7 +22,7 @@ if=good of=ODD|if=good of=new bs=ODD|-b ODD -F qcow2 overlay|-o ODD good
 -o ODD=1 good 1M|-o backing_file=ODD,backing_fmt=qcow2 new1|--ODD good
 good ODD/ODD|ODD/ODD good|ODD/ODD|ODD/ODD 1M|ODD/a.img 1M
 -b ODD -F ODD new2|-b ODD/img -F qcow2 ODD/new3|-f ODD good|-O ODD good new4
---output=ODD good|--allow=ODD good|--backing=ODD overlay|-l ODD good new5
+--output=ODD good|--allow=ODD good|--source-backing=ODD overlay|-l ODD good new5
 -l snapshot.id=ODD good new6|ODD/img|imgODD|ODD/img ODD/copy|imgODD copyODD
 --undo=ODD.undo imgODD|ODD imgODD|good imgODD|--size=ODD|-m ODD good"""
 
