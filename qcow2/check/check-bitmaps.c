@@ -3,26 +3,20 @@
  * tables, and clusters of bits.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "check/check-private.h"
-
-#define BITMAP_OFFSET_MASK   UINT64_C(0x00fffffffffffe00)
-#define BITMAP_RESERVED_MASK UINT64_C(0xff000000000001fe)
-#define BITMAP_ALL_ONES      UINT64_C(1)
+#include "format/bitmap-directory.h"
 
 static int
 count_bitmap_cluster(struct check *c, uint64_t entry, uint64_t at,
                      uint64_t weight, struct qcow2_error *err)
 {
-    uint64_t host_off = entry & BITMAP_OFFSET_MASK;
+    uint64_t host_off;
 
-    if (entry & BITMAP_RESERVED_MASK
-        || !is_aligned(host_off, c->cluster_size)
-        || (host_off && entry & BITMAP_ALL_ONES)) {
+    if (!bitmap_entry_cluster(entry, c->cluster_size, &host_off)) {
         check_report(c, PROBLEM_BITMAP_ENTRY, at, entry, 0);
         c->lost = true;
         return 0;
@@ -69,30 +63,26 @@ find_tables(struct check *c, const unsigned char *directory,
 {
     uint64_t len = c->hdr->bitmap_directory_size, pos = 0;
     uint64_t start_at = c->hdr->bitmap_directory_offset, clusters = 0;
+    uint64_t at = start_at;
 
     for (*nr = 0; *nr < c->hdr->nr_bitmaps; ) {
-        struct disk_bitmap_entry d;
-        uint64_t entry_len, off, nr_bytes;
+        struct bitmap_entry e;
+        uint64_t off, nr_bytes;
 
-        if (len - pos < sizeof d)
+        at = start_at + pos;
+        if (!bitmap_entry_next(directory, len, &pos, &e))
             break;
-        memcpy(&d, directory + pos, sizeof d);
-        entry_len = round_up(sizeof d + be16_get(d.name_size)
-                             + (uint64_t)be32_get(d.extra_data_size), 8);
-        if (entry_len > len - pos)
-            break;
-        off = be64_get(d.table_offset);
-        nr_bytes = be32_get(d.table_size) * UINT64_C(8);
-        if (!is_table(c, start_at + pos, off, nr_bytes))
+        off = e.table_off;
+        nr_bytes = e.table_entries * UINT64_C(8);
+        if (!is_table(c, at, off, nr_bytes))
             off = nr_bytes = 0;
         clusters += div_round_up(nr_bytes, c->cluster_size);
         if (clusters > MAX_BITMAP_TABLE_CLUSTERS)
             break;
         tables[(*nr)++] = (struct span){ off, off + nr_bytes };
-        pos += entry_len;
     }
     if (*nr < c->hdr->nr_bitmaps) {
-        check_report(c, PROBLEM_BITMAP_DIRECTORY, start_at + pos, 0, 0);
+        check_report(c, PROBLEM_BITMAP_DIRECTORY, at, 0, 0);
         c->lost = true;
     }
 }

@@ -17,6 +17,7 @@
 #include "disk/chain.h"
 #include "disk/open.h"
 #include "format/backing-json.h"
+#include "format/bitmap-directory.h"
 #include "format/first-read.h"
 #include "format/header.h"
 #include "format/snaptab.h"
@@ -255,23 +256,16 @@ decode_bitmap(const unsigned char *dir, uint64_t size, uint64_t *pos,
               struct qcow2_info_bitmap *b, struct qcow2_error *err)
 {
     enum { IN_USE = 1, AUTO = 2 };
-    struct disk_bitmap_entry d;
-    uint64_t length, name_at;
+    struct bitmap_entry e;
 
-    if (!range_inside(*pos, sizeof d, size))
+    if (!bitmap_entry_next(dir, size, pos, &e) || e.granularity_bits > 63)
         return 0;
-    memcpy(&d, dir + *pos, sizeof d);
-    name_at = *pos + sizeof d + be32_get(d.extra_data_size);
-    length = name_at + be16_get(d.name_size) - *pos;
-    if (!range_inside(*pos, length, size) || d.granularity_bits > 63)
-        return 0;
-    b->name = strndup((const char *)dir + name_at, be16_get(d.name_size));
+    b->name = strndup(e.name, e.name_size);
     if (!b->name)
         return error_nomem(err);
-    b->granularity = UINT64_C(1) << d.granularity_bits;
-    b->in_use = be32_get(d.flags) & IN_USE;
-    b->automatic = be32_get(d.flags) & AUTO;
-    *pos += round_up(length, 8);
+    b->granularity = UINT64_C(1) << e.granularity_bits;
+    b->in_use = e.flags & IN_USE;
+    b->automatic = e.flags & AUTO;
     return 1;
 }
 

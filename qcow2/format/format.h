@@ -110,6 +110,11 @@ struct disk_bitmap_entry {
     be32 extra_data_size;
 };
 
+/* "Bitmap table" */
+#define BITMAP_OFFSET_MASK   UINT64_C(0x00fffffffffffe00)
+#define BITMAP_RESERVED_MASK UINT64_C(0xff000000000001fe)
+#define BITMAP_ALL_ONES      UINT64_C(1)
+
 /* "Snapshots": entries padded to 8; extra data, id and name follow. */
 struct disk_snapshot {
     be64 l1_table_offset;
