@@ -74,6 +74,14 @@ images_free(void)
     qcow2_failures_free(failures);
 }
 
+/* nbdkit has no level between errors and what only -v shows. */
+static void
+warn(void *opaque, const char *text)
+{
+    (void)opaque;
+    nbdkit_error("warning: %s", text);
+}
+
 static void
 debug(void *opaque, unsigned topic, const char *text)
 {
@@ -102,6 +110,7 @@ fill_options(const struct export *export, struct qcow2_options *options)
         .nbd_timeout_ms = config.nbd_timeout_ms,
         .pool = pool,
         .failures = failures,
+        .warn = warn,
         .debug = debug,
         .debug_topics = (qcow2_debug_open ? QCOW2_DEBUG_OPEN : 0)
                         | (qcow2_debug_map ? QCOW2_DEBUG_MAP : 0)

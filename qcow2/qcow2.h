@@ -92,6 +92,11 @@ enum {
 };
 typedef void qcow2_debug_fn(void *opaque, unsigned topic, const char *text);
 
+/* What the user should know, though nothing failed: one line, without control
+ * characters. Called by whatever thread makes the request, which holds locks of
+ * the disk, so that it must not use it. */
+typedef void qcow2_warn_fn(void *opaque, const char *text);
+
 /* A pool holds what disks in one process share: the cache of metadata, the
  * cache of decompressed clusters, and read-only backing layers, which are
  * opened once however many overlays stand on them.
@@ -195,6 +200,8 @@ struct qcow2_options {
     struct qcow2_pool *pool;  /* or NULL: a pool of its own */
     struct qcow2_failures *failures; /* the process's, or NULL */
 
+    qcow2_warn_fn *warn;      /* or NULL */
+    void *warn_opaque;
     qcow2_debug_fn *debug;    /* or NULL */
     unsigned debug_topics;
     void *debug_opaque;
@@ -618,7 +625,8 @@ struct qcow2_convert_options {
     bool has_backing;
     bool target_is_zero;      /* no_create: it reads as zeroes already */
     const struct qcow2_options *open; /* how to open the target, or NULL:
-                               * pool, allow, no_lock, no_discard, debug */
+                               * pool, allow, no_lock, no_discard, warn,
+                               * debug */
 
     bool compress;            /* as the target's compression type says */
     int compress_level;       /* 0: the library's default */

@@ -118,6 +118,8 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
     file->image = img;
     file->overridden = is_overridden(&img->hdr, place, options);
     img->no_discard = options->no_discard;
+    img->warn = options->warn;
+    img->warn_opaque = options->warn_opaque;
     img->debug = options->debug;
     img->debug_topics = options->debug ? options->debug_topics : 0;
     img->debug_opaque = options->debug_opaque;

@@ -379,6 +379,20 @@ amend(struct image *img, const struct qcow2_amend_options *o,
                        err);
 }
 
+/* What is refused must not cost the image its bitmaps. */
+static int
+check_first(struct qcow2_disk *disk, const struct qcow2_amend_options *o,
+            struct qcow2_error *err)
+{
+    struct image *img = disk->file->image;
+    struct header_form to;
+
+    if (check_options(o, err) == -1 || disk_check_own_view(disk, err) == -1)
+        return -1;
+    RDLOCK_SCOPE(&img->rwlock);
+    return plan_form(img, o, &to, err);
+}
+
 int
 qcow2_amend(struct qcow2_disk *disk, const struct qcow2_amend_options *options,
             struct qcow2_error *err)
@@ -388,8 +402,7 @@ qcow2_amend(struct qcow2_disk *disk, const struct qcow2_amend_options *options,
 
     if (disk->file->raw)
         return error_set(err, ENOTSUP, "a raw disk has nothing to amend");
-    if (check_options(options, err) == -1
-        || disk_check_own_view(disk, err) == -1
+    if (check_first(disk, options, err) == -1
         || snapshot_begin(disk, &img, err) == -1)
         return -1;
     /* No step leaves what a checker would object to, and a version 2

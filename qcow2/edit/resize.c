@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/open-disk.h"
 #include "edit/snapshot.h"
@@ -205,6 +206,19 @@ shrink(struct image *img, uint64_t size, struct qcow2_error *err)
                                     err);
 }
 
+/* A resize that is refused must not cost the image its bitmaps. */
+static int
+check_first(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
+            struct qcow2_error *err)
+{
+    struct image *img = disk->file->image;
+
+    if (disk_check_own_view(disk, err) == -1)
+        return -1;
+    RDLOCK_SCOPE(&img->rwlock);
+    return check_size(img, size, may_shrink, err);
+}
+
 int
 qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
              struct qcow2_error *err)
@@ -214,7 +228,7 @@ qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
 
     if (disk->file->raw)
         return raw_disk_resize(disk->file->raw, size, may_shrink, err);
-    if (disk_check_own_view(disk, err) == -1
+    if (check_first(disk, size, may_shrink, err) == -1
         || snapshot_begin(disk, &img, err) == -1)
         return -1;
     r = check_size(img, size, may_shrink, err);

@@ -474,6 +474,19 @@ apply(struct image *img, const struct snapshot *s, bool *unsettled,
     return r;
 }
 
+/* Before bitmaps are removed for nothing. */
+static int
+check_exists(struct qcow2_disk *disk, const char *word,
+             struct qcow2_error *err)
+{
+    struct image *img = disk->file->image;
+
+    if (!img || disk->readonly)
+        return 0; /* snapshot_begin refuses */
+    RDLOCK_SCOPE(&img->rwlock);
+    return find(img, word, err) < 0 ? -1 : 0;
+}
+
 int
 qcow2_snapshot_apply(struct qcow2_disk *disk, const char *word,
                      struct qcow2_error *err)
@@ -483,7 +496,8 @@ qcow2_snapshot_apply(struct qcow2_disk *disk, const char *word,
     long i;
     int r = -1;
 
-    if (snapshot_begin(disk, &img, err) == -1)
+    if (check_exists(disk, word, err) == -1
+        || snapshot_begin(disk, &img, err) == -1)
         return -1;
     i = find(img, word, err);
     if (i >= 0
@@ -535,7 +549,8 @@ qcow2_snapshot_delete(struct qcow2_disk *disk, const char *word,
     long i;
     int r = -1;
 
-    if (snapshot_begin(disk, &img, err) == -1)
+    if (check_exists(disk, word, err) == -1
+        || snapshot_begin(disk, &img, err) == -1)
         return -1;
     i = find(img, word, err);
     if (i >= 0 && image_snapshot_in_use(img, i))

@@ -173,6 +173,14 @@ enum {
     MAX_BITMAP_BYTES = 512 << 20,
     /* Of their tables together, in clusters, for the same reason. */
     MAX_BITMAP_TABLE_CLUSTERS = 4 << 20,
+    /* Clusters of bitmaps, tables, and directory that are freed before the
+     * first write; more stay allocated, for a check to find. A writer waits
+     * for it, and each may cost 16 bytes. Enough for a bitmap of 1 TiB with a
+     * bit for each 512 bytes, in clusters of 512 bytes. */
+    MAX_FREED_BITMAP_CLUSTERS = 1 << 20,
+    /* Of L1 and L2 tables that are read to see that nothing else refers to
+     * these: those of 2 TiB in clusters of 64 KiB. A writer waits for it. */
+    MAX_SEARCHED_BYTES = 256 << 20,
     MAX_BACKING_NAME_BYTES = 1023, /* the specification's */
     /* Layers below the disk: 1,000 are promised. Each costs a file
      * descriptor, and processes commonly have a few thousand. */

@@ -74,6 +74,8 @@ put_fields(struct layout *l)
         d.compatible_features = be64_make(f->compatible);
         d.refcount_order = be32_make(f->refcount_order);
         d.header_length = be32_make(l->end);
+        if (f->no_bitmaps)
+            d.autoclear_features = be64_make(0);
     }
     memcpy(l->new, &d, min_u64(l->end, sizeof d));
 }
@@ -95,7 +97,8 @@ put_extensions(struct layout *l)
         if (e->type == EXT_BACKING_FORMAT) {
             has_format = true;
             put_format(l);
-        } else if (e->type != EXT_FEATURE_NAMES || l->with_feature_names) {
+        } else if (e->type == EXT_FEATURE_NAMES ? l->with_feature_names
+                   : e->type != EXT_BITMAPS || !l->form->no_bitmaps) {
             put_extension(l, e->type, e->data, e->length);
         }
     }
@@ -214,23 +217,81 @@ header_prepare(struct io *io, const struct header *h,
     return write_rest(io, &l, err);
 }
 
-int
-header_switch(struct io *io, struct header *h,
-              const struct header_sector *sector, struct qcow2_error *err)
+/* The image may have been marked corrupt since the sector was prepared. */
+static int
+write_sector(struct io *io, const struct header *h, struct header_sector s,
+             struct qcow2_error *err)
 {
-    struct header_sector s = *sector;
-    struct header fresh;
     struct disk_header d;
 
-    /* The image may have been marked corrupt since it was prepared. */
     memcpy(&d, s.bytes, sizeof d);
     if (be32_get(d.version) >= 3)
         d.incompatible_features = be64_make(h->incompatible);
     memcpy(s.bytes, &d, sizeof d);
-    if (io_pwrite(io, s.bytes, sizeof s.bytes, 0, err) == -1
+    return io_pwrite(io, s.bytes, sizeof s.bytes, 0, err);
+}
+
+int
+header_switch(struct io *io, struct header *h,
+              const struct header_sector *sector, struct qcow2_error *err)
+{
+    struct header fresh;
+
+    if (write_sector(io, h, *sector, err) == -1
         || header_read(io, &fresh, err) == -1)
         return -1;
     header_free(h);
     *h = fresh;
+    return 0;
+}
+
+/* Readers may be in h: nothing that they use is touched. */
+static void
+take_over(struct header *h, struct header *fresh)
+{
+    struct header_extension *extensions = h->extensions;
+
+    h->autoclear = 0;
+    h->nr_bitmaps = 0;
+    h->bitmap_directory_offset = h->bitmap_directory_size = 0;
+    h->backing_file_offset = fresh->backing_file_offset;
+    h->extensions_end = fresh->extensions_end;
+    h->nr_extensions = fresh->nr_extensions;
+    h->extensions = fresh->extensions;
+    fresh->extensions = extensions;
+}
+
+/* The extension stays, and refers to nothing. */
+static int
+drop_bit_alone(struct io *io, struct header *h, struct qcow2_error *err)
+{
+    if (header_write_autoclear(io, h, 0, err) == -1)
+        return -1;
+    h->nr_bitmaps = 0;
+    h->bitmap_directory_offset = h->bitmap_directory_size = 0;
+    return 0;
+}
+
+int
+header_drop_bitmaps(struct io *io, struct header *h, struct qcow2_error *err)
+{
+    struct header_form form = header_form_of(h);
+    struct header_sector sector;
+    struct qcow2_error error;
+    struct header fresh;
+
+    form.no_bitmaps = true;
+    if (header_prepare(io, h, &form, &sector, &error) == -1) {
+        if (error.errnum == ENOTSUP)
+            return drop_bit_alone(io, h, err);
+        if (err)
+            *err = error;
+        return -1;
+    }
+    if (io_flush(io, err) == -1 || write_sector(io, h, sector, err) == -1
+        || header_read(io, &fresh, err) == -1)
+        return -1;
+    take_over(h, &fresh);
+    header_free(&fresh);
     return 0;
 }

@@ -130,6 +130,15 @@ int header_write_reftable(struct io *io, struct header *h,
 int header_write_snapshots(struct io *io, struct header *h,
                            uint32_t nr_snapshots, uint64_t snapshots_offset,
                            struct qcow2_error *err);
+/* Clears all autoclear features and, where the rest of the header needs no
+ * room for it, drops the bitmaps extension, so that others do not warn of
+ * bitmaps that are wrong. Of *h changes only what this changes. May begin with
+ * writes outside of the first sector, of nothing that the header refers to,
+ * and a barrier. (header-form.c)
+ */
+int header_drop_bitmaps(struct io *io, struct header *h,
+                        struct qcow2_error *err);
+
 /* Virtual size and L1 table together: another disk, or another size. */
 int header_write_disk(struct io *io, struct header *h, uint64_t size,
                       uint32_t l1_size, uint64_t l1_offset,
@@ -143,6 +152,7 @@ struct header_form {
     unsigned refcount_order;
     uint64_t reftable_offset;
     uint32_t reftable_clusters;
+    bool no_bitmaps;    /* nor other autoclear features */
 };
 struct header_form header_form_of(const struct header *h);
 

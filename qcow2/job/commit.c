@@ -413,6 +413,8 @@ open_base(struct qcow2_disk *top, const struct chain_stop *above,
     o.nr_allow = options->nr_allow;
     o.no_discard = options->no_discard;
     o.failures = options->failures;
+    o.warn = options->warn;
+    o.warn_opaque = options->warn_opaque;
     o.debug = options->debug;
     o.debug_topics = options->debug_topics;
     o.debug_opaque = options->debug_opaque;

@@ -15,6 +15,7 @@
 #include "base/zeroed.h"
 #include "base/rwlock.h"
 #include "meta/alloc.h"
+#include "meta/bitmaps.h"
 #include "meta/map.h"
 
 enum { L1_PIECE_BYTES = 64 << 10 };
@@ -439,20 +440,44 @@ image_check_state(struct image *img, struct qcow2_error *err)
     return -1;
 }
 
+/* One write, of the header's first sector at most (I5). */
+static int
+write_autoclear(struct image *img, struct qcow2_error *err)
+{
+    int r;
+
+    if (!(img->hdr.autoclear & AUTOCLEAR_BITMAPS))
+        r = header_write_autoclear(img->io, &img->hdr, 0, err);
+    else {
+        LOCK_SCOPE(&img->feature_lock);
+
+        r = header_drop_bitmaps(img->io, &img->hdr, err);
+    }
+    return r == 0 ? 0 : error_prefix(err, "%s: clearing autoclear features",
+                                     img->name);
+}
+
 /* Clears, durably, what only programs that maintain it may leave set. */
 static int
 clear_autoclear(struct image *img, struct qcow2_error *err)
 {
+    struct bitmaps bitmaps = { .runs = NULL };
+    bool any = img->hdr.autoclear & AUTOCLEAR_BITMAPS;
+    int r;
+
     if (img->hdr.version < 3 || img->hdr.autoclear == 0)
         return 0;
-    if (header_write_autoclear(img->io, &img->hdr, 0, err) == -1)
-        return error_prefix(err, "%s: clearing autoclear features",
-                            img->name);
-    if (io_flush(img->io, err) == -1) {
+    if (any)
+        bitmaps_find(img, &bitmaps);
+    r = write_autoclear(img, err);
+    if (r == 0)
+        r = io_flush(img->io, err);
+    if (r == -1 && io_flush_has_failed(img->io))
         image_fail(img);
-        return -1;
-    }
-    return 0;
+    if (r == 0 && any)
+        bitmaps_remove(img, &bitmaps);
+    bitmaps_end(&bitmaps);
+    return r;
 }
 
 int
@@ -564,6 +589,21 @@ image_fail(struct image *img)
     if (leave_ok(img, IMAGE_FAILED))
         set_incompatible(img, INCOMPAT_DIRTY);
     __atomic_store_n(&img->state, IMAGE_FAILED, __ATOMIC_RELEASE);
+}
+
+void
+image_warn(struct image *img, const char *fmt, ...)
+{
+    qcow2_warn_fn *fn = img->warn;
+    char text[1024];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    escape_controls(text, sizeof text);
+    if (fn)
+        fn(img->warn_opaque, text);
 }
 
 void

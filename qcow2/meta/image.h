@@ -24,7 +24,8 @@
  * image.feature_lock is a leaf with I/O under it, the writing of a header:
  * of a feature bit, at most twice in an image's life, which may come while
  * any of them is held, or by none, as readers of snapshots find damage too;
- * and of a new form (amend, rebase).
+ * of a header without bitmaps, under begin; and of a new form (amend,
+ * rebase).
  *
  * flush.lock (the ticket counter) is a leaf too; the flush itself runs with
  * none of the above but 1 shared, and takes alloc.grow, so requests may call
@@ -183,6 +184,8 @@ struct image {
                                  * up to a whole cluster */
     unsigned nr_cuts;           /* atomic: how often it became shorter */
 
+    qcow2_warn_fn *warn;
+    void *warn_opaque;
     qcow2_debug_fn *debug;
     unsigned debug_topics;
     void *debug_opaque;
@@ -228,7 +231,8 @@ int image_replace_active(struct image *img, uint64_t *l1,
                          uint64_t size, struct qcow2_error *err);
 
 /* Before the first change of an image: clears autoclear bits of features
- * that we do not maintain, durably. Cheap once done. Fails with EROFS or
+ * that we do not maintain, durably, and removes its bitmaps, with a warning.
+ * Cheap once done. Fails with EROFS or
  * EIO when the image takes no writes.
  */
 int image_begin_write(struct image *img, struct qcow2_error *err);
@@ -259,6 +263,10 @@ void image_file_was_cut(struct image *img, uint64_t end);
 
 /* A metadata write or barrier failed (I8). */
 void image_fail(struct image *img);
+
+/* For the user to know, though nothing fails. */
+void image_warn(struct image *img, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 void image_debug(struct image *img, unsigned topic, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

@@ -34,6 +34,15 @@ int tree_set_copied(struct image *img, uint32_t first, uint32_t nr,
 int tree_check_alone(struct image *img, const uint64_t *l1, uint32_t nr,
                      struct qcow2_error *err);
 
+/* Does a table of the active disk, or of a snapshot, as they are in the file,
+ * refer to one of the clusters in runs, which are in ascending order? 1: one
+ * does. -1 also where the tables have more than MAX_SEARCHED_BYTES (E2BIG).
+ * Needs image.rwlock shared only, as long as nothing was changed.
+ * (tree-search.c)
+ */
+int tree_search(struct image *img, const struct freed_run *runs, size_t nr,
+                struct qcow2_error *err);
+
 /* L1 entries that a disk of nr_bytes needs. VM state begins after them. */
 uint32_t tree_l1_entries(const struct image *img, uint64_t nr_bytes);
 

@@ -48,6 +48,13 @@ report_warning(const char *fmt, ...)
     va_end(ap);
 }
 
+void
+report_engine_warning(void *opaque, const char *text)
+{
+    (void)opaque;
+    report_warning("%s", text);
+}
+
 /* A remedy in the words of this program. option: the verb must have it for
  * the remedy to be one; 0: another verb does it.
  */

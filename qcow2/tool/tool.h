@@ -185,6 +185,9 @@ void report(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void report_warning(const char *fmt, ...)
     __attribute__((format(printf, 1, 2)));
 
+/* The same for what the engine warns of: a qcow2_warn_fn. */
+void report_engine_warning(void *opaque, const char *text);
+
 /* Prints to stderr what report and report_warning print, without a prefix. */
 void report_text(const char *fmt, va_list ap)
     __attribute__((format(printf, 1, 0)));
@@ -245,6 +248,7 @@ struct disk_args {
 };
 #define DISK_ARGS_INIT \
     { .options = { .fd = -1, .probe_raw = true, .failures = failures,       \
+                   .warn = report_engine_warning,                           \
                    .allow = always_allowed.names,                           \
                    .nr_allow = always_allowed.nr } }
 

@@ -39,6 +39,7 @@ copy(struct transfer *c, const char *target, struct qcow2_disk **sources)
     open.allow = c->disk.options.allow;
     open.nr_allow = c->disk.options.nr_allow;
     open.failures = failures;
+    open.warn = report_engine_warning;
     o->open = &open;
     o->format = c->image.format;
     o->create = c->image.create;

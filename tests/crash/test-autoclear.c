@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "builder.h"
+#include "check/check.h"
 #include "disk/open.h"
 #include "expect.h"
 #include "io-crash.h"
@@ -15,9 +16,24 @@
 
 enum { C = 512, SIZE = 64 * C, AUTOCLEAR_AT = 88 };
 
-static const char recipe[] =
+static const char *const recipes[] = {
     "cluster 512; size 32K; autoclear 40; data 0-9 1; zero-alloc 12;"
-    "compressed 14-15 2";
+    "compressed 14-15 2",
+    /* Bitmaps, whose clusters are freed once they are gone: directory, table
+     * and bits. */
+    "cluster 512; size 32K; autoclear 0;"
+    "extension 0x23852875 \\x00\\x00\\x00\\x01\\x00\\x00\\x00\\x00"
+    "\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x20"
+    "\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00;"
+    "data 0-9 1; zero-alloc 12; compressed 14-15 2; append 1536;"
+    "poke refcount[@end/C-3] = 1; poke refcount[@end/C-2] = 1;"
+    "poke refcount[@end/C-1] = 1; poke u64[136] = @end-1536;"
+    "poke u64[@end-1536] = @end-1024; poke u64[@end-1528] = 0x100000000;"
+    "poke u64[@end-1520] = 0x0110000100000000;"
+    "poke u64[@end-1512] = 0x6100000000000000;"
+    "poke u64[@end-1024] = @end-512",
+};
+enum { NR_RECIPES = sizeof recipes / sizeof recipes[0] };
 
 static const char *const changes[] = {
     "a write in place", "a write into a new cluster", "a zeroed cluster",
@@ -65,6 +81,21 @@ struct trial {
     unsigned nr_set, nr_changed; /* states */
 };
 
+/* Bitmaps count as long as they are there. */
+static void
+expect_no_damage(struct mem *image)
+{
+    const struct qcow2_check_options options = { .repair = 0 };
+    struct io *io = io_mem_open(image, true);
+    struct qcow2_check_result result;
+    struct qcow2_error err;
+
+    EXPECT_OK(check_io(io, &options, &result, &err), &err);
+    EXPECT(result.corruptions == 0, "%d corruptions",
+           (int)result.corruptions);
+    io_close(io);
+}
+
 static int
 check_state(void *opaque, const struct crash_state *state)
 {
@@ -86,13 +117,14 @@ check_state(void *opaque, const struct crash_state *state)
     }
     qcow2_close(disk, NULL);
     EXPECT(!(set && changed), "it has changed, and the bit is still set");
+    expect_no_damage(state->image);
     t->nr_set += set;
     t->nr_changed += changed;
     return 0;
 }
 
 static struct crash_log *
-new_log(struct trial *t)
+new_log(struct trial *t, const char *recipe)
 {
     struct builder *b = builder_new();
     const unsigned char *bytes;
@@ -117,14 +149,15 @@ nothing_changes_before_the_bit_is_durably_cleared(void **state)
     struct crash_options options = CRASH_OPTIONS_INIT;
 
     (void)state;
-    for (unsigned i = 0; i < NR_CHANGES; i++) {
+    for (unsigned i = 0; i < NR_CHANGES * NR_RECIPES; i++) {
+        const char *recipe = recipes[i / NR_CHANGES];
         struct trial t;
-        struct crash_log *log = new_log(&t);
+        struct crash_log *log = new_log(&t, recipe);
         struct qcow2_disk *disk = open_disk(io_crash_open(log), false);
         struct qcow2_error err;
 
-        expect_case("%s", changes[i]);
-        EXPECT_OK(make_change(disk, i, &err), &err);
+        expect_case("%s; %s", changes[i % NR_CHANGES], recipe);
+        EXPECT_OK(make_change(disk, i % NR_CHANGES, &err), &err);
         EXPECT_OK(qcow2_close(disk, &err), &err);
         crash_log_enumerate(log, &options, check_state, &t, NULL);
         EXPECT(t.nr_set > 0 && t.nr_changed > 0,
