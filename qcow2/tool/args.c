@@ -16,7 +16,7 @@ usage_error(const struct verb *verb, const char *fmt, ...)
     report_text(fmt, ap);
     va_end(ap);
     fprintf(stderr, "\nTry '%s %s --help'.\n", program_name(), verb->name);
-    exit(EXIT_FAILURE);
+    exit(verb->cannot_open ? verb->cannot_open : EXIT_FAILURE);
 }
 
 static const struct verb *current_verb;
@@ -101,6 +101,14 @@ guess_dash(const struct args *a)
     return NULL;
 }
 
+/* Options of qemu-img for what is not supported. */
+static const struct {
+    const char *name, *why;
+} missing[] = {
+    { "object", "it is for encrypted images (LUKS), which are not supported" },
+    { "bitmaps", "bitmaps are not copied" },
+};
+
 /* A word on the command line that begins with "--", and is no option. */
 static void __attribute__((noreturn))
 refuse_word(const struct args *a, const char *word)
@@ -110,6 +118,10 @@ refuse_word(const struct args *a, const char *word)
                                                    strcspn(word + 2, "=")));
     const struct tool_option *meant = guess_option(a, name);
 
+    for (size_t i = 0; i < sizeof missing / sizeof missing[0]; i++)
+        if (strcmp(missing[i].name, name) == 0)
+            usage_error(a->verb, "there is no option --%s: %s", name,
+                        missing[i].why);
     if (meant)
         usage_error(a->verb, "unknown option '%s'; did you mean --%s?", text,
                     meant->name);

@@ -38,7 +38,8 @@ struct verb {
     const struct tool_option *options;
     const char *notes;    /* a paragraph more, or NULL */
     const char *example;
-    int cannot_open;      /* exit status for a name that cannot be opened; 0:
+    int cannot_open;      /* exit status for a name that cannot be opened, and
+                           * for mistakes on the command line; 0:
                            * EXIT_FAILURE */
     int (*run)(const struct verb *verb, int argc, char **argv);
 };

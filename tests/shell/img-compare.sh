@@ -63,6 +63,12 @@ expect_output '^Images are identical\.$' cat out
 
 expect_status 2 qcow2_img compare a.qcow2 nowhere
 expect_status 2 qcow2_img compare nowhere a.qcow2
+# Nor does a mistake mean that they differ.
+for option in '-f x' '-T x' --nonsense -B; do
+    # shellcheck disable=SC2086  # words
+    expect_status 2 qcow2_img compare $option a.qcow2 a.qcow2
+done
+expect_status 2 qcow2_img compare a.qcow2
 refuses 'two images' qcow2_img compare a.qcow2
 
 # Damage: neither same nor different.
