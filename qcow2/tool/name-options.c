@@ -164,7 +164,8 @@ take_harmless(struct reader *r, const char *prefix)
 {
     static const char *const keys[] = {
         "aio", "auto-read-only", "cache.direct", "cache.no-flush",
-        "detect-zeroes", "discard", "node-name", "open-timeout",
+        "detect-zeroes", "discard", "discard-no-unref", "node-name",
+        "open-timeout",
         "pass-discard-request", "pass-discard-snapshot",
         "pass-discard-other", "reconnect-delay",
     };
