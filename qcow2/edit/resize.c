@@ -251,6 +251,9 @@ fill_run(struct image *img, uint64_t guest_off, const struct alloc_run *run,
     struct store *s = img->data;
     uint64_t nr_bytes = run->nr_clusters << img->cluster_bits, at;
 
+    if (!s->can_zero && mode != QCOW2_PREALLOC_OFF)
+        mode = QCOW2_PREALLOC_FULL;
+
     switch (mode) {
     case QCOW2_PREALLOC_OFF:
         return 0;

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/checked.h"
 #include "storage/io.h"
 
 struct alloc_run; /* meta/alloc.h */
@@ -83,7 +84,28 @@ int store_writev(struct store *s, const struct iovec *iov, int nr_iov,
                  struct qcow2_error *err);
 int store_zero(struct store *s, uint64_t guest_off, uint64_t host_off,
                uint64_t nr_bytes, unsigned flags, struct qcow2_error *err);
+
+/* Writes bytes that may begin and end anywhere, with what surrounds them in
+ * their first and last block, which is read first. The caller holds these
+ * blocks exclusively: whoever else wrote to them meanwhile would lose it.
+ */
+int store_merge(struct store *s, const void *buf, size_t nr_bytes,
+                uint64_t guest_off, uint64_t host_off,
+                struct qcow2_error *err);
+
+/* Makes what was written durable, if it is not in the image's own file, of
+ * which that is said elsewhere.
+ */
+int store_flush(struct store *s, const struct io *own,
+                struct qcow2_error *err);
 void store_close(struct store *s);
+
+/* Are bytes at off, of guest or host, whole blocks? */
+static inline bool
+store_is_whole(const struct store *s, uint64_t off, uint64_t nr_bytes)
+{
+    return is_aligned(off | nr_bytes, s->align);
+}
 
 static inline int
 store_read(struct store *s, void *buf, size_t nr_bytes, uint64_t guest_off,

@@ -10,7 +10,8 @@ data_place(struct image *img, uint64_t guest_off, uint64_t want,
     int r = s->counted ? alloc_clusters(img, want, run, err)
                        : s->ops->place(s, guest_off, want, run, err);
 
-    if (r == 0 && !s->fresh_is_zero)
+    /* Parts of clusters that are not written must be whole blocks. */
+    if (r == 0 && (!s->fresh_is_zero || s->align > 1))
         run->reads_zero = false;
     return r;
 }
@@ -23,4 +24,11 @@ data_release(struct image *img, uint64_t guest_off, uint64_t host_off,
         alloc_free(img, host_off, nr_clusters);
     else
         img->data->ops->release(img->data, guest_off, host_off, nr_clusters);
+}
+
+void
+data_use_store(struct image *img, struct store *s)
+{
+    img->data = s;
+    img->active.src.data = s;
 }

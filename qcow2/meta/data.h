@@ -16,6 +16,11 @@
 int data_place(struct image *img, uint64_t guest_off, uint64_t want,
                struct alloc_run *run, struct qcow2_error *err);
 
+/* Makes img->data a store of another kind, which img takes over: right after
+ * it was opened, before anything is read or written.
+ */
+void data_use_store(struct image *img, struct store *s);
+
 /* In memory no table points to this place any more (I3). */
 void data_release(struct image *img, uint64_t guest_off, uint64_t host_off,
                   uint64_t nr_clusters);

@@ -171,6 +171,11 @@ write_stages(struct image *img, struct take *t, struct qcow2_error *err)
 {
     if (t->refcounts.nr > 0 || t->l2.nr > 0)
         alloc_fill_last_cluster(img);
+    /* All data of the entries taken were written before. */
+    if (store_flush(img->data, img->io, err) == -1) {
+        t->is_final = true;
+        return -1;
+    }
     if (write_slices(img, &t->refcounts, err) == -1
         || write_reftable(img, t, err) == -1
         || barrier(img, t, err) == -1)

@@ -189,7 +189,7 @@ cow_run(struct image *img, struct cow *c, struct qcow2_error *err)
         if (data_check_write(img, m.host_off + head, c->to - c->from, err)
             == -1)
             return -1;
-        return store_write(img->data, c->buf, c->to - c->from, c->from,
+        return store_merge(img->data, c->buf, c->to - c->from, c->from,
                            m.host_off + head, err);
     }
     if (map_prepare(v, c->start, &slice, err) == -1)

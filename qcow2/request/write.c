@@ -8,18 +8,34 @@
 #include "base/error.h"
 #include "meta/data.h"
 
+/* For a write that begins or ends inside a block of the store. */
+static void
+lock_blocks(struct image *img, struct range *r, uint64_t guest_off,
+            uint64_t nr_bytes)
+{
+    uint32_t align = img->data->align;
+
+    range_lock_exclusive(&img->ranges, r, round_down(guest_off, align),
+                         round_up(guest_off + nr_bytes, align));
+}
+
 /* Writes as much of a piece as can be written in place, from its start on:
  * *done may be 0. */
 static int
 write_in_place(struct image *img, const void *buf, size_t nr_bytes,
                uint64_t guest_off, size_t *done, struct qcow2_error *err)
 {
+    struct store *s = img->data;
+    bool whole = store_is_whole(s, guest_off, nr_bytes);
     struct range r;
     struct mapping m;
     int ret = 0;
 
     *done = 0;
-    range_lock_shared(&img->ranges, &r, guest_off, guest_off + nr_bytes);
+    if (whole)
+        range_lock_shared(&img->ranges, &r, guest_off, guest_off + nr_bytes);
+    else
+        lock_blocks(img, &r, guest_off, nr_bytes);
     while (*done < nr_bytes) {
         ret = map_lookup(&img->active, guest_off + *done, nr_bytes - *done,
                          &m, err);
@@ -28,8 +44,9 @@ write_in_place(struct image *img, const void *buf, size_t nr_bytes,
         ret = data_check_write(img, m.host_off, m.nr_bytes, err);
         if (ret == -1)
             break;
-        ret = store_write(img->data, (const char *)buf + *done, m.nr_bytes,
-                          guest_off + *done, m.host_off, err);
+        ret = (whole ? store_write : store_merge)(
+            s, (const char *)buf + *done, m.nr_bytes, guest_off + *done,
+            m.host_off, err);
         if (ret == -1)
             break;
         *done += m.nr_bytes;

@@ -137,6 +137,15 @@ zero_clusters(struct image *img, uint64_t from, uint64_t to,
     return 0;
 }
 
+/* How much of guest data, from their start on, the store can zero in their
+ * place. */
+static uint64_t
+zeroable(const struct store *s, const struct mapping *m)
+{
+    return s->can_zero && is_aligned(m->host_off, s->align)
+               ? round_down(m->nr_bytes, s->align) : 0;
+}
+
 /* Zeroes from guest_off on, inside one piece, what needs no new cluster:
  * *done may be 0. */
 static int
@@ -159,6 +168,9 @@ zero_in_place(struct image *img, uint64_t guest_off, uint64_t nr_bytes,
         if (ret == -1)
             break;
         if (m.kind == MAP_DATA && m.source == &img->active.src && m.copied) {
+            m.nr_bytes = zeroable(img->data, &m);
+            if (m.nr_bytes == 0)
+                break;
             ret = data_check_write(img, m.host_off, m.nr_bytes, err);
             if (ret == 0)
                 ret = store_zero(img->data, guest_off + *done, m.host_off,
@@ -215,6 +227,16 @@ mark_cluster(struct image *img, uint64_t from, bool *marked,
     return ret;
 }
 
+/* Zeroes to write from guest_off on: as far as that is the start of a block
+ * only, if the rest can be zeroed in place. */
+static uint64_t
+bytes_to_write(const struct store *s, uint64_t guest_off)
+{
+    return s->can_zero && !is_aligned(guest_off, s->align)
+               ? round_up(guest_off, s->align) - guest_off
+               : ZERO_BUFFER_BYTES;
+}
+
 /* Zeroes [from, to) without changing what clusters are, or by writing. */
 static int
 zero_data(struct image *img, uint64_t from, uint64_t to, unsigned flags,
@@ -235,7 +257,7 @@ zero_data(struct image *img, uint64_t from, uint64_t to, unsigned flags,
             if (mark_cluster(img, start, &marked, err) == -1)
                 return -1;
             if (!marked) {
-                done = min_u64(done, ZERO_BUFFER_BYTES);
+                done = min_u64(done, bytes_to_write(img->data, from));
                 if (write_data(img, zero_buffer, done, from, err) == -1)
                     return -1;
             }
