@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test-io-device.c: a block device that is written is claimed, whichever of its
- * nodes is opened. Skipped where there are no loop devices for us.
+/* test-io-device.c: block devices as backends. One that is written is claimed,
+ * whichever of its nodes is opened. Skipped where there are no loop devices
+ * for us.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,8 +14,11 @@
 
 #include "expect.h"
 #include "oracle.h"
+#include "rng.h"
 #include "storage/path-policy.h"
 #include "tmpdir.h"
+
+enum { DEVICE_BYTES = 1 << 20 };
 
 static char device[64], other[512];
 
@@ -116,6 +120,80 @@ test_readers_share_a_device(void **state)
     io_close(two);
 }
 
+/* [off, off + nr_bytes) holds pattern `seed` (0: zeroes). */
+static void
+expect_pattern(struct io *io, uint64_t off, size_t nr_bytes, uint64_t seed)
+{
+    static unsigned char got[DEVICE_BYTES], want[DEVICE_BYTES];
+    struct qcow2_error err;
+
+    memset(got, 0xee, nr_bytes);
+    EXPECT_OK(io_pread(io, got, nr_bytes, off, &err), &err);
+    pattern_fill(want, nr_bytes, seed, off);
+    expect_same("read", got, want, nr_bytes, off);
+}
+
+static void
+try_device(struct io *io)
+{
+    struct qcow2_error err;
+    uint64_t nr_bytes, len = 4096;
+    bool is_hole;
+    char c = 1;
+
+    assert_false(io->can_grow);
+    assert_false(io->reads_zero_past_end);
+    EXPECT_OK(io_get_size(io, &nr_bytes, &err), &err);
+    assert_int_equal(nr_bytes, DEVICE_BYTES);
+    EXPECT_OK(io_get_allocated(io, &nr_bytes, &err), &err);
+    assert_int_equal(nr_bytes, DEVICE_BYTES);
+    expect_pattern(io, 0, DEVICE_BYTES, 1);
+    expect_pattern(io, DEVICE_BYTES, 512, 0);
+    EXPECT_OK(io_extent(io, 0, &len, &is_hole, &err), &err);
+
+    EXPECT_OK(io_zero(io, 4096, 8192, 0, &err), &err);
+    EXPECT_OK(io_zero(io, 65536, 65536, IO_ZERO_PUNCH, &err), &err);
+    EXPECT_OK(io_zero(io, 200001, 333, IO_ZERO_PUNCH, &err), &err);
+    expect_pattern(io, 0, 4096, 1);
+    expect_pattern(io, 4096, 8192, 0);
+    expect_pattern(io, 65536, 65536, 0);
+    expect_pattern(io, 200001, 333, 0);
+    expect_pattern(io, 200334, 100, 1);
+    assert_int_equal(io_zero(io, 0, 4096, IO_ZERO_FAST, &err), -1);
+    assert_int_equal(err.errnum, ENOTSUP);
+    if (io_punch(io, 131072, 65536, &err) == 0)
+        expect_pattern(io, 131072, 65536, 0);
+    else
+        assert_int_equal(err.errnum, ENOTSUP);
+
+    assert_int_equal(io_pwrite(io, &c, 1, DEVICE_BYTES, &err), -1);
+    assert_int_equal(err.errnum, ENOSPC);
+    assert_int_equal(io_truncate(io, 2 * DEVICE_BYTES, &err), -1);
+    assert_int_equal(err.errnum, ENOTSUP);
+    EXPECT_OK(io_flush(io, &err), &err);
+}
+
+static void
+test_a_device_ends_at_its_end(void **state)
+{
+    static unsigned char pattern[DEVICE_BYTES];
+    struct qcow2_error err;
+    struct io *io;
+
+    if (!*state)
+        skip();
+    io = io_file_open(device, -1, false, IO_LOCK_WRITE, &err);
+    EXPECT(io, "%s", err.text);
+    pattern_fill(pattern, sizeof pattern, 1, 0);
+    EXPECT_OK(io_pwrite(io, pattern, sizeof pattern, 0, &err), &err);
+    try_device(io);
+    io_close(io);
+    io = tmpdir_create_io(device, true, &err);
+    EXPECT(io, "%s", err.text);
+    expect_pattern(io, 0, 4096, 1);
+    io_close(io);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int
@@ -124,6 +202,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_two_nodes_of_a_device_have_one_writer),
         TEST(test_readers_share_a_device),
+        TEST(test_a_device_ends_at_its_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

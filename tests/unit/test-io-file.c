@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test-io-file.c: files and block devices as backends. */
+/* test-io-file.c: files as backends. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -669,90 +669,6 @@ creation_fails_where_no_file_can_be(void **state)
     assert_int_equal(err.errnum, EINVAL);
 }
 
-/* A loop device, where we may have one. */
-static bool
-attach_loop(char *dev, size_t size)
-{
-    FILE *fp;
-    char cmd[1200];
-
-    if (geteuid() != 0)
-        return false;
-    snprintf(cmd, sizeof cmd, "losetup -f --show %s 2>/dev/null",
-             tmpdir_path("file"));
-    fp = popen(cmd, "re");
-    if (!fp)
-        return false;
-    if (!fgets(dev, size, fp))
-        dev[0] = '\0';
-    dev[strcspn(dev, "\n")] = '\0';
-    return pclose(fp) == 0 && dev[0];
-}
-
-static void
-try_device(struct io *io)
-{
-    struct qcow2_error err;
-    uint64_t nr_bytes, len = 4096;
-    bool is_hole;
-    char c = 1;
-
-    assert_false(io->can_grow);
-    assert_false(io->reads_zero_past_end);
-    assert_int_equal(size_of(io), 1 << 20);
-    EXPECT_OK(io_get_allocated(io, &nr_bytes, &err), &err);
-    assert_int_equal(nr_bytes, 1 << 20);
-    expect_pattern(io, 0, 1 << 20, 1);
-    expect_pattern(io, 1 << 20, 512, 0);
-    EXPECT_OK(io_extent(io, 0, &len, &is_hole, &err), &err);
-
-    EXPECT_OK(io_zero(io, 4096, 8192, 0, &err), &err);
-    EXPECT_OK(io_zero(io, 65536, 65536, IO_ZERO_PUNCH, &err), &err);
-    EXPECT_OK(io_zero(io, 200001, 333, IO_ZERO_PUNCH, &err), &err);
-    expect_pattern(io, 0, 4096, 1);
-    expect_pattern(io, 4096, 8192, 0);
-    expect_pattern(io, 65536, 65536, 0);
-    expect_pattern(io, 200001, 333, 0);
-    expect_pattern(io, 200334, 100, 1);
-    assert_int_equal(io_zero(io, 0, 4096, IO_ZERO_FAST, &err), -1);
-    assert_int_equal(err.errnum, ENOTSUP);
-    if (io_punch(io, 131072, 65536, &err) == 0)
-        expect_pattern(io, 131072, 65536, 0);
-    else
-        assert_int_equal(err.errnum, ENOTSUP);
-
-    assert_int_equal(io_pwrite(io, &c, 1, 1 << 20, &err), -1);
-    assert_int_equal(err.errnum, ENOSPC);
-    assert_int_equal(io_truncate(io, 1 << 21, &err), -1);
-    assert_int_equal(err.errnum, ENOTSUP);
-    EXPECT_OK(io_flush(io, &err), &err);
-}
-
-static void
-a_block_device_ends_at_its_end(void **state)
-{
-    struct qcow2_error err;
-    char dev[64], cmd[128];
-    struct io *io;
-
-    (void)state;
-    io_close(open_pattern(1 << 20));
-    if (!attach_loop(dev, sizeof dev))
-        skip();
-    io = io_file_open(dev, -1, false, IO_LOCK_WRITE, &err);
-    if (io) {
-        try_device(io);
-        io_close(io);
-        io = tmpdir_create_io(dev, true, &err);
-        if (io)
-            expect_pattern(io, 0, 4096, 1);
-    }
-    io_close(io);
-    snprintf(cmd, sizeof cmd, "losetup -d %s", dev);
-    assert_int_equal(system(cmd), 0);
-    EXPECT(io, "%s", err.text);
-}
-
 #define TEST(f) cmocka_unit_test_teardown(f, clean_up)
 
 static int
@@ -793,7 +709,6 @@ main(void)
         TEST(creation_makes_an_empty_file),
         TEST(creation_leaves_alone_what_is_in_use),
         TEST(creation_fails_where_no_file_can_be),
-        TEST(a_block_device_ends_at_its_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
