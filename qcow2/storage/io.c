@@ -16,7 +16,9 @@ refuse_readonly(const struct io *io, struct qcow2_error *err)
     return error_set(err, EROFS, "%s: is open read-only", io->name);
 }
 
-/* Offsets are off_t below us: what does not fit has no place in any file. */
+/* Backends have offsets as off_t: others have no place in any file. */
+_Static_assert(sizeof(off_t) == 8, "files have 64-bit offsets");
+
 static int
 check_range(const struct io *io, uint64_t host_off, uint64_t nr_bytes,
             struct qcow2_error *err)

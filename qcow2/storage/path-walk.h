@@ -14,6 +14,9 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+/* In every file, or they would not agree on struct stat (configure.ac). */
+_Static_assert(sizeof(off_t) == 8, "files have 64-bit offsets");
+
 enum {
     /* Directories below each other. Each costs a descriptor while a path is
      * walked, of which processes commonly have 1,024. */

@@ -21,6 +21,9 @@ static unsigned nr_flushes, nr_drops;
 
 int __wrap_fdatasync(int fd);
 int __wrap_posix_fadvise(int fd, off_t off, off_t len, int advice);
+/* What it is called where off_t had 32 bits once. */
+int __wrap_posix_fadvise64(int fd, off_t off, off_t len, int advice)
+    __attribute__((alias("__wrap_posix_fadvise")));
 
 int
 __wrap_fdatasync(int fd)

@@ -23,6 +23,12 @@ static int then;
 ssize_t __wrap_preadv(int fd, const struct iovec *iov, int nr, off_t off);
 ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int nr, off_t off);
 
+/* What they are called where off_t had 32 bits once. */
+ssize_t __wrap_preadv64(int fd, const struct iovec *iov, int nr, off_t off)
+    __attribute__((alias("__wrap_preadv")));
+ssize_t __wrap_pwritev64(int fd, const struct iovec *iov, int nr, off_t off)
+    __attribute__((alias("__wrap_pwritev")));
+
 /* How much of the first vector; a call is interrupted between two others. */
 static ssize_t
 next_portion(const struct iovec *iov)

@@ -90,6 +90,16 @@ stop(const char *image, const char *name, const char *allow, int errnum,
            err.errnum, err.text);
 }
 
+/* More than 32-bit offsets reach. */
+static void
+test_large_files_are_found(void **state)
+{
+    (void)state;
+    make_text("a/large", "x");
+    assert_int_equal(truncate(tmpdir_path("a/large"), INT64_C(5) << 30), 0);
+    pass(tmpdir_path("a/image"), "large", NULL, tmpdir_path("a/large"));
+}
+
 static void
 test_names_start_at_the_directory_of_the_image(void **state)
 {
@@ -509,6 +519,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_large_files_are_found),
         TEST(test_names_start_at_the_directory_of_the_image),
         TEST(test_protocols_are_refused),
         TEST(test_files_outside_are_refused),
