@@ -463,8 +463,15 @@ static void
 who_may_not_write_is_told_of_read_only(void **state)
 {
     struct qcow2_error err;
+    int fd = open("/proc/self/exe", O_RDWR | O_CLOEXEC);
 
     (void)state;
+    if (fd != -1) {
+        close(fd);
+        print_message("skipped: this program's file can be written while it "
+                      "runs, in an emulator\n");
+        skip();
+    }
     /* A running program cannot be written, not even by root. */
     assert_null(io_file_open("/proc/self/exe", -1, false, IO_LOCK_NONE,
                              &err));
