@@ -160,6 +160,7 @@ struct qcow2_options {
                                * format then fail with EPERM */
     bool readonly;
     bool no_lock;             /* take no locks and respect none */
+    bool no_lock_backing;     /* the same, of backing files alone */
     int fd;                   /* use this descriptor instead of opening
                                * path (it is duplicated), or -1 */
     const struct qcow2_file *file; /* instead of path, or NULL */
@@ -426,7 +427,8 @@ struct qcow2_create_options {
 };
 
 /* Creates an empty qcow2 image at path. On failure nothing is left behind
- * that was not there before. */
+ * that was not there before. A backing file may be open elsewhere, for writing
+ * too: nothing but its size and format is of interest. */
 QCOW2_PUBLIC int qcow2_create(const char *path,
                               const struct qcow2_create_options *options,
                               struct qcow2_error *err);

@@ -239,7 +239,7 @@ static struct layer *
 open_layer(const struct walk *w, const struct naming *n,
            const struct policy_file *file, struct qcow2_error *err)
 {
-    bool locked = !w->options->no_lock;
+    bool locked = !w->options->no_lock && !w->options->no_lock_backing;
     struct layer *l = find_export(w, n, file, locked);
     enum qcow2_format format;
     struct io *io;

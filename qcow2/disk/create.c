@@ -197,9 +197,29 @@ check_backing_name(const struct qcow2_create_options *o,
     return 0;
 }
 
+/* Locked, if possible. A file that others have open for writing is read as it
+ * is at this moment: its size and format are all that is needed, and the new
+ * image depends on it in the same way whether the others stop now or later. */
+static struct qcow2_disk *
+open_used(const struct policy_file *file, struct qcow2_options *options,
+          struct qcow2_error *err)
+{
+    struct qcow2_error error;
+    struct qcow2_disk *disk = disk_open_file(file, options, NULL, &error);
+
+    if (disk)
+        return disk;
+    if (error.errnum == EBUSY) {
+        options->no_lock = true;
+        return disk_open_file(file, options, NULL, err);
+    }
+    if (err)
+        *err = error;
+    return NULL;
+}
+
 /* Opens the backing file, which the user chose, and those below it as the new
- * image will: what cannot be opened then is refused now. While it is open its
- * locks keep the new image from taking the place of a file in the chain.
+ * image will: what cannot be opened then is refused now.
  */
 static struct qcow2_disk *
 open_backing(const struct policy_place *place,
@@ -214,7 +234,7 @@ open_backing(const struct policy_place *place,
     options.allow = o->allow;
     options.nr_allow = o->nr_allow;
     if (policy_trust_name(place, o->backing, &file, err) == 0) {
-        disk = disk_open_file(&file, &options, NULL, err);
+        disk = open_used(&file, &options, err);
         policy_file_free(&file);
     }
     if (!disk)
@@ -222,8 +242,7 @@ open_backing(const struct policy_place *place,
     return disk;
 }
 
-/* A file cannot take the place of one in its own chain. Where the
- * backing file is open, locks would see to that, without the reason. */
+/* A file cannot take the place of one in its own chain. */
 static int
 check_not_below(const struct policy_file *old, const struct policy_place *place,
                 const struct qcow2_create_options *o,

@@ -424,6 +424,7 @@ open_below(const struct policy_file *image, struct qcow2_disk *top,
 
     o.format = rebase->backing_format;
     o.readonly = true;
+    o.no_lock |= o.no_lock_backing;
     o.fd = -1;
     o.pool = NULL;
     o.backing_none = false;

@@ -15,6 +15,8 @@ static const struct tool_option options[] = {
     OPTION_SNAPSHOTS,
     OPTION_CACHE('t', "cache mode of the image"),
     OPTION_CACHE('T', "cache mode of backing files"),
+    { 'U', "force-share", NULL, "take no locks on backing files, for those "
+      "that are in use; what is read may be inconsistent" },
     OPTION_PROGRESS,
     OPTION_ALLOW,
     OPTION_BACKING,
@@ -57,6 +59,8 @@ run(const struct verb *verb, int argc, char **argv)
             rebase->backing_format = parse_format(&a, a.value);
         else if (key == 'u')
             rebase->header_only = true;
+        else if (key == 'U')
+            q.disk.options.no_lock_backing = true;
         else if (key == KEY_KEEP_SNAPSHOTS)
             snapshots = QCOW2_SNAPSHOTS_KEEP;
         else if (key == KEY_CHANGE_SNAPSHOTS)
@@ -71,6 +75,7 @@ run(const struct verb *verb, int argc, char **argv)
             disk_args_take(&q.disk, &a, key);
     }
     args_need(&a, 1, "one image");
+    args_withdraw('U'); /* it does not help where the image itself is used */
     if (!backing && !rebase->header_only)
         usage_error(verb, "say the new backing file: -b FILE, or -b '' for "
                     "none");

@@ -139,3 +139,17 @@ refuses "; --allow=$tmp/ours/elsewhere allows it, QCOW2_ALLOW=$tmp/ours/elsewher
         -f qcow2 -b ../theirs/b.qcow2 -F qcow2 c.qcow2
 [ ! -e c.qcow2 ] || fail "c.qcow2 was made"
 qcow2_img create -q -f qcow2 -b ../theirs/b.qcow2 -F qcow2 --allow . c.qcow2
+
+# A backing file may be in use: its size and format are all that is needed.
+hold_open base.qcow2
+qcow2_img create -q -f qcow2 -b base.qcow2 -F qcow2 over.qcow2
+qcow2_img create -q -f qcow2 -b over.qcow2 -F qcow2 top.qcow2
+for image in over.qcow2 top.qcow2; do
+    [ "$(qemu-img info -U --output=json $image | grep -c '"virtual-size": 10485760')" \
+      -eq 1 ] || fail "$image has another size"
+done
+refuses 'lock' qcow2_img create -f qcow2 base.qcow2 1M
+refuses 'own backing chain' qcow2_img create -f qcow2 -b over.qcow2 -F qcow2 \
+        base.qcow2
+release
+check_image top.qcow2

@@ -123,3 +123,18 @@ shows 2
 make_left
 qcow2_img rebase -u -b new -F qcow2 top
 shows 2
+
+# -U is for backing files that are in use, not for the image.
+make
+hold_open other.qcow2
+refuses 'other.qcow2.*lock' qcow2_img rebase -b other.qcow2 -F qcow2 \
+    overlay.qcow2
+qcow2_img rebase -U -b other.qcow2 -F qcow2 overlay.qcow2
+refuses 'other.qcow2.*lock' qcow2_img rebase -b '' overlay.qcow2
+qcow2_img rebase --force-share -b '' overlay.qcow2
+release
+stands_on ''
+hold_open overlay.qcow2
+refuses 'overlay.qcow2.*lock' qcow2_img rebase -U -u -b x -F raw overlay.qcow2
+! grep -e '-U' "$tmp/refusal" || fail "it advises what does not help"
+release
