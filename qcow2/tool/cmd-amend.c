@@ -100,6 +100,7 @@ run(const struct verb *verb, int argc, char **argv)
     int key, status;
 
     args_start(&a, verb, argc, argv);
+    args_withdraw(KEY_BACKING); /* another one would be refused */
     while ((key = args_next(&a)) != -1) {
         if (key == 'o')
             image_args_take(&image, &a, a.value);

@@ -52,6 +52,7 @@ run(const struct verb *verb, int argc, char **argv)
     struct args a;
 
     args_start(&a, verb, argc, argv);
+    args_withdraw(KEY_BACKING); /* another one would be refused */
     while ((key = args_next(&a)) != -1) {
         if (key == 'b')
             backing = a.value;

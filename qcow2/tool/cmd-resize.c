@@ -138,6 +138,7 @@ run(const struct verb *verb, int argc, char **argv)
 
     q.size = take_negative_size(&argc, argv);
     args_start(&a, verb, argc, argv);
+    args_withdraw(KEY_BACKING); /* another one would be refused */
     while ((key = args_next(&a)) != -1) {
         if (key == KEY_SHRINK)
             q.shrink = true;

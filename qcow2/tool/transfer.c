@@ -119,7 +119,8 @@ transfer_run(struct transfer *c, const struct args *a)
         else
             status = EXIT_FAILURE;
     }
-    args_withdraw('U'); /* the target is always locked */
+    args_withdraw('U'); /* the target is always locked, */
+    args_withdraw(KEY_BACKING); /* and stands on what it names */
     if (status == EXIT_SUCCESS)
         status = copy(c, target, sources);
     while (nr > 0)
