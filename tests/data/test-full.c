@@ -244,6 +244,8 @@ a_barrier_that_fails_is_final(void **state)
     fault_arm(&r.plan, FAULT_FLUSH, 2, ENOSPC, FAULT_ONCE);
     EXPECT(qcow2_flush(r.play.disk, &err) == -1 && err.errnum == ENOSPC,
            "flush");
+    EXPECT(qcow2_pwrite(r.play.disk, "in place", 8, M, 0, &err) == -1
+           && err.errnum == EIO, "writes go on");
     EXPECT(qcow2_flush(r.play.disk, &err) == -1 && err.errnum == EIO,
            "a barrier is tried again");
     qcow2_close(r.play.disk, NULL);
