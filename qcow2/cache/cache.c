@@ -229,6 +229,7 @@ block_new(struct cache *c, uint32_t size)
         return NULL;
     pthread_mutex_init(&b->lock, NULL);
     b->is_dirty = false;
+    b->sequence = 0;
     b->size = size;
     b->data = (unsigned char *)(b + 1);
     return b;

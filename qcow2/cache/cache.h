@@ -32,6 +32,8 @@ struct block {
 
     pthread_mutex_t lock;       /* guards changes of data, and is_dirty */
     bool is_dirty;              /* stands in a dirty set */
+    unsigned sequence;          /* atomic; raised before and after a change of
+                                 * more than one word (meta/l2-slice.h) */
     struct block *dirty_next;   /* guarded by the set's lock */
 
     /* Below: cache.c only. */

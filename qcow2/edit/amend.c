@@ -250,7 +250,7 @@ expand_zeroes(struct image *img, struct qcow2_error *err)
     if (!zeroes)
         return error_nomem(err);
     while (off < end) {
-        struct map_slice slice;
+        struct map_cursor c = map_cursor(v);
         struct mapping m;
 
         if (map_lookup(v, off, end - off, &m, err) == -1)
@@ -269,11 +269,11 @@ expand_zeroes(struct image *img, struct qcow2_error *err)
             off += img->cluster_size;
             continue;
         }
-        if (map_prepare(v, off, &slice, err) == -1)
+        if (map_prepare(&c, off, err) == -1)
             return -1;
-        map_set(v, &slice, off, m.nr_bytes >> img->cluster_bits,
+        map_set(&c, off, m.nr_bytes >> img->cluster_bits,
                 MAP_TO_UNALLOCATED, 0);
-        map_done(&slice);
+        map_done(&c);
         off += m.nr_bytes;
     }
     return 0;

@@ -84,24 +84,22 @@ static int
 drop_piece(struct image *img, uint64_t from, uint64_t to,
            struct qcow2_error *err)
 {
-    struct view *v = &img->active;
-    struct map_slice slice = { NULL };
+    struct map_cursor c = map_cursor(&img->active);
     int r = flush_make_room(img, err);
 
     while (r == 0 && from < to) {
         struct mapping m;
 
-        r = map_lookup(v, from, to - from, &m, err);
+        r = map_find(&c, from, to - from, &m, err);
         if (r == 0 && m.kind != MAP_UNALLOCATED) {
-            if (!slice.block)
-                r = map_prepare(v, from, &slice, err);
+            r = map_prepare(&c, from, err);
             if (r == 0)
-                map_set(v, &slice, from, m.nr_bytes >> img->cluster_bits,
+                map_set(&c, from, m.nr_bytes >> img->cluster_bits,
                         MAP_TO_UNALLOCATED, 0);
         }
         from += m.nr_bytes;
     }
-    map_done(&slice);
+    map_done(&c);
     return r;
 }
 
@@ -279,9 +277,9 @@ fill_run(struct image *img, uint64_t guest_off, const struct alloc_run *run,
 
 /* Places the clusters of m, which have no place and read as zeroes. */
 static int
-place_clusters(struct image *img, struct map_slice *slice,
-               uint64_t guest_off, uint64_t nr_clusters,
-               enum qcow2_preallocation mode, struct qcow2_error *err)
+place_clusters(struct image *img, struct map_cursor *c, uint64_t guest_off,
+               uint64_t nr_clusters, enum qcow2_preallocation mode,
+               struct qcow2_error *err)
 {
     while (nr_clusters > 0) {
         struct alloc_run run;
@@ -292,8 +290,7 @@ place_clusters(struct image *img, struct map_slice *slice,
             data_release(img, guest_off, run.host_off, run.nr_clusters);
             return -1;
         }
-        map_set(&img->active, slice, guest_off, run.nr_clusters, MAP_TO_DATA,
-                run.host_off);
+        map_set(c, guest_off, run.nr_clusters, MAP_TO_DATA, run.host_off);
         guest_off += run.nr_clusters << img->cluster_bits;
         nr_clusters -= run.nr_clusters;
     }
@@ -328,30 +325,30 @@ static int
 preallocate_piece(struct image *img, uint64_t from, uint64_t to,
                   enum qcow2_preallocation mode, struct qcow2_error *err)
 {
-    struct map_slice slice;
+    struct map_cursor c = map_cursor(&img->active);
     struct mapping m;
     int r = 0;
 
     if (flush_make_room(img, err) == -1
-        || map_prepare(&img->active, from, &slice, err) == -1)
+        || map_prepare(&c, from, err) == -1)
         return -1;
     while (r == 0 && from < to) {
         uint64_t nr_bytes;
 
-        r = map_lookup(&img->active, from, to - from, &m, err);
+        r = map_find(&c, from, to - from, &m, err);
         nr_bytes = m.nr_bytes;
         if (r == 0 && (m.kind == MAP_UNALLOCATED || m.kind == MAP_ZERO)
             && !m.has_host) {
             r = zero_clusters(img, from, &nr_bytes, err);
             if (r == 0 && nr_bytes > 0)
-                r = place_clusters(img, &slice, from,
+                r = place_clusters(img, &c, from,
                                    nr_bytes >> img->cluster_bits, mode, err);
             else
                 nr_bytes = img->cluster_size;
         }
         from += nr_bytes;
     }
-    map_done(&slice);
+    map_done(&c);
     return r;
 }
 

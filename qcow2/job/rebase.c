@@ -172,18 +172,17 @@ static int
 make_zero(struct image *img, uint64_t from, uint64_t to,
           struct qcow2_error *err)
 {
-    struct map_slice slice;
+    struct map_cursor c = map_cursor(&img->active);
     struct range r;
     int ret;
 
     if (flush_make_room(img, err) == -1)
         return -1;
     range_lock_exclusive(&img->ranges, &r, from, to);
-    ret = map_prepare(&img->active, from, &slice, err);
+    ret = map_prepare(&c, from, err);
     if (ret == 0) {
-        map_set(&img->active, &slice, from, (to - from) >> img->cluster_bits,
-                MAP_TO_ZERO, 0);
-        map_done(&slice);
+        map_set(&c, from, (to - from) >> img->cluster_bits, MAP_TO_ZERO, 0);
+        map_done(&c);
     }
     range_unlock(&img->ranges, &r);
     return ret;

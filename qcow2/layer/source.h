@@ -24,8 +24,9 @@ struct mapping {
     uint64_t nr_bytes;       /* how far it holds, from the offset asked */
     struct source *source;   /* the layer it is in */
 
-    /* MAP_DATA; MAP_ZERO with has_host (a preallocated cluster): place of
-     * the first byte asked for. MAP_COMPRESSED: of the compressed data. */
+    /* MAP_DATA; MAP_ZERO with has_host (a preallocated cluster), and
+     * MAP_UNALLOCATED with it (a subcluster): place of the first byte asked
+     * for. MAP_COMPRESSED: of the compressed data. */
     uint64_t host_off;
     bool has_host;
     bool copied;             /* ours alone: may be written in place (I4);

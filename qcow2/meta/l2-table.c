@@ -28,6 +28,7 @@ copy_table(struct image *img, uint64_t from_off, uint64_t to_off,
            struct qcow2_error *err)
 {
     CLEANUP_FREE be64 *table = malloc(img->cluster_size);
+    struct l2_slice s;
 
     if (!table)
         return error_nomem(err);
@@ -35,8 +36,9 @@ copy_table(struct image *img, uint64_t from_off, uint64_t to_off,
         || io_pread(img->io, table, img->cluster_size, from_off, err) == -1)
         return error_prefix(err, "L2 table");
     /* What a shared table points to is shared as well (I4). */
-    for (uint32_t i = 0; i < img->cluster_size / sizeof *table; i++)
-        table[i] = be64_make(entry_with_copied(be64_get(table[i]), false));
+    s = l2_slice_in_memory(table, &img->geo, img->hdr.version);
+    for (uint32_t i = 0; i >> img->geo.l2_bits == 0; i++)
+        l2_set_copied(&s, i, false);
     alloc_forget_table(img, to_off);
     return io_pwrite(img->io, table, img->cluster_size, to_off, err);
 }
@@ -82,18 +84,14 @@ l2_table_read(struct image *img, uint64_t table_off, be64 *table,
 void
 l2_table_refresh(struct image *img, uint64_t table_off, const be64 *table)
 {
-    uint32_t per_slice = UINT32_C(1) << img->geo.slice_bits;
-
     for (uint32_t off = 0; off < img->cluster_size; off += img->slice_size) {
         struct block *b = cache_get(img->meta, img, table_off + off,
                                     img->slice_size, NULL, NULL, NULL);
-        const be64 *slice = table + off / sizeof *table;
 
         if (!b)
             continue;
         pthread_mutex_lock(&b->lock);
-        for (uint32_t i = 0; i < per_slice; i++)
-            l2_store(b, i, be64_get(slice[i]));
+        l2_copy_words(b, table + off / sizeof *table);
         pthread_mutex_unlock(&b->lock);
         cache_put(b);
     }

@@ -19,92 +19,96 @@ map_piece(const struct view *v, uint64_t guest_off)
     return window - (guest_off & (window - 1));
 }
 
-/* How many entries from idx on, at most nr, continue what idx begins. */
-static uint64_t
-run_length(const struct block *b, uint64_t idx, uint64_t nr, uint64_t step)
+void
+map_done(struct map_cursor *c)
 {
-    uint64_t entry = l2_load(b, idx), n = 1;
-
-    while (n < nr && l2_load(b, idx + n) == entry + n * step)
-        n++;
-    return n;
+    cache_put(c->slice);
+    c->slice = NULL;
+    c->is_prepared = false;
 }
 
-/* The entry of guest_off, and how many, at most nr (of its slice), continue
- * it. */
 static int
-find_entries(struct view *v, uint64_t table_off, uint64_t guest_off,
-             uint64_t nr, uint64_t *entry, uint64_t *run_nr,
-             struct qcow2_error *err)
+find_slice(struct map_cursor *c, uint64_t table_off, uint64_t guest_off,
+           struct qcow2_error *err)
 {
+    uint64_t key = l2_cache_key(c->view->img, table_off, guest_off);
+
+    if (c->slice && c->slice->key == key)
+        return 0;
+    map_done(c);
+    c->slice = l2_cache_get(c->view, table_off, guest_off, err);
+    return c->slice ? 0 : -1;
+}
+
+/* The entry of guest_off, and how many bytes, at most *nr_bytes (of its
+ * slice), continue it. */
+static int
+find_entry(struct map_cursor *c, uint64_t table_off, uint64_t guest_off,
+           uint64_t *nr_bytes, struct l2_entry *e, struct qcow2_error *err)
+{
+    struct view *v = c->view;
     struct image *img = v->img;
     uint64_t window = geometry_window(&img->geo, guest_off), first, key;
-    uint64_t idx = geometry_slice_entry(&img->geo, guest_off);
-    struct block *b;
+    struct l2_slice s;
 
     if (linear_find(&v->linear, window, &first)) {
-        *entry = first + idx * l2_linear_step(img, first);
-        *run_nr = nr;
+        *e = l2_linear_entry(v, first, guest_off);
         return 0;
     }
-    b = l2_cache_get(v, table_off, guest_off, err);
-    if (!b)
+    if (find_slice(c, table_off, guest_off, err) == -1)
         return -1;
-    *entry = l2_load(b, idx);
-    *run_nr = run_length(b, idx, nr, l2_linear_step(img, *entry));
-    key = b->key;
-    cache_put(b);
+    s = l2_slice_of(c->slice, &img->geo, v->version);
+    *nr_bytes = l2_run(&s, guest_off, *nr_bytes, e);
     /* If it was just recorded as linear, nobody needs the slice itself. */
-    if (linear_find(&v->linear, window, &first))
+    if (linear_find(&v->linear, window, &first)) {
+        key = c->slice->key;
+        map_done(c);
         cache_drop(img->meta, img, key);
+    }
     return 0;
 }
 
-/* What an entry says that run_nr - 1 more continue. own_table: its table is
+/* What an entry says of nr_bytes from guest_off on. own_table: its table is
  * not shared. What a shared one points to is shared as well, whatever its
  * COPIED flags say (I4). */
 static int
-fill_mapping(struct view *v, uint64_t entry, uint64_t run_nr, bool own_table,
+fill_mapping(struct view *v, const struct l2_entry *e, bool own_table,
              uint64_t guest_off, uint64_t nr_bytes, struct mapping *m,
              struct qcow2_error *err)
 {
     struct image *img = v->img;
     uint32_t in_cluster = guest_off & (img->cluster_size - 1);
-    struct l2_entry e = entry_decode_l2(entry, img->cluster_bits,
-                                        v->version);
 
-    if (e.flaws & ~ENTRY_COPIED_COMPRESSED)
+    if (e->flaws & ~ENTRY_COPIED_COMPRESSED)
         return image_damaged(img, err, "the L2 entry of guest offset 0x%llx "
                              "is invalid", (unsigned long long)guest_off);
-    *m = (struct mapping){ .kind = e.kind, .source = &v->src };
-    if (e.kind == MAP_COMPRESSED) {
-        run_nr = 1;
-        m->host_off = e.host_off;
-        m->compressed_len = e.compressed_len;
+    *m = (struct mapping){
+        .kind = e->kind, .nr_bytes = nr_bytes, .source = &v->src,
+    };
+    if (e->kind == MAP_COMPRESSED) {
+        m->host_off = e->host_off;
+        m->compressed_len = e->compressed_len;
         m->skip = in_cluster;
+        nr_bytes = 1; /* the rest may end past the file's end */
     } else {
-        m->has_host = e.host_off != 0;
-        m->copied = e.copied && m->has_host && own_table;
-        m->host_off = m->has_host ? e.host_off + in_cluster : 0;
+        m->has_host = e->host_off != 0;
+        m->copied = e->copied && m->has_host && own_table;
+        m->host_off = m->has_host ? e->host_off + in_cluster : 0;
     }
-    if (e.host_off != 0
-        && image_check_inside(img, e.host_off,
-                              e.kind == MAP_COMPRESSED
-                                  ? 1 : run_nr * img->cluster_size,
-                              err) == -1)
+    if (e->host_off != 0
+        && image_check_inside(img, m->host_off, nr_bytes, err) == -1)
         return error_prefix(err, "guest offset 0x%llx",
                             (unsigned long long)guest_off);
-    m->nr_bytes = min_u64(nr_bytes, run_nr * img->cluster_size - in_cluster);
     return 0;
 }
 
 int
-map_lookup(struct view *v, uint64_t guest_off, uint64_t nr_bytes,
-           struct mapping *m, struct qcow2_error *err)
+map_find(struct map_cursor *c, uint64_t guest_off, uint64_t nr_bytes,
+         struct mapping *m, struct qcow2_error *err)
 {
-    uint32_t in_cluster = guest_off & (v->img->cluster_size - 1);
+    struct view *v = c->view;
     struct l1_entry table;
-    uint64_t entry, nr;
+    struct l2_entry e;
 
     if (l1_find(v, guest_off, &table, err) == -1)
         return -1;
@@ -116,16 +120,26 @@ map_lookup(struct view *v, uint64_t guest_off, uint64_t nr_bytes,
         return 0;
     }
     nr_bytes = min_u64(nr_bytes, map_piece(v, guest_off));
-    nr = div_round_up(in_cluster + nr_bytes, v->img->cluster_size);
-    if (find_entries(v, table.host_off, guest_off, nr, &entry, &nr, err) == -1
-        || fill_mapping(v, entry, nr, table.copied, guest_off, nr_bytes, m,
-                        err) == -1)
+    if (find_entry(c, table.host_off, guest_off, &nr_bytes, &e, err) == -1
+        || fill_mapping(v, &e, table.copied, guest_off, nr_bytes, m, err)
+           == -1)
         return -1;
     IMAGE_DEBUG(v->img, QCOW2_DEBUG_MAP, "map 0x%llx+0x%llx: kind %d at 0x%llx",
                 (unsigned long long)guest_off,
                 (unsigned long long)m->nr_bytes, (int)m->kind,
                 (unsigned long long)m->host_off);
     return 0;
+}
+
+int
+map_lookup(struct view *v, uint64_t guest_off, uint64_t nr_bytes,
+           struct mapping *m, struct qcow2_error *err)
+{
+    struct map_cursor c = map_cursor(v);
+    int r = map_find(&c, guest_off, nr_bytes, m, err);
+
+    map_done(&c);
+    return r;
 }
 
 bool
@@ -138,38 +152,45 @@ map_table_absent(const struct view *v, uint64_t guest_off,
     return l1_get(v, l1_index(v, guest_off)) == 0;
 }
 
-int
-map_prepare(struct view *v, uint64_t guest_off, struct map_slice *s,
-            struct qcow2_error *err)
+/* The L2 table of guest_off, which is ours alone: made, or copied, if need be.
+ */
+static int
+own_table(struct view *v, uint64_t guest_off, uint64_t *host_off,
+          struct qcow2_error *err)
 {
-    struct image *img = v->img;
-    uint64_t idx = l1_index(v, guest_off), host_off;
+    struct range_lock *tables = &v->img->tables;
+    uint64_t idx = l1_index(v, guest_off);
     struct l1_entry table;
     struct range r;
     int ret;
 
-    s->block = NULL;
-    linear_end(&v->linear, geometry_window(&img->geo, guest_off), 1);
     if (l1_find(v, guest_off, &table, err) == -1)
         return -1;
-    host_off = table.host_off;
-    if (host_off == 0 || !table.copied) {
-        range_lock_exclusive(&img->tables, &r, idx, idx + 1);
-        ret = l1_find(v, guest_off, &table, err);
-        host_off = table.host_off;
-        if (ret == 0 && (host_off == 0 || !table.copied))
-            ret = l2_table_make(v, guest_off, host_off, &host_off, err);
-        range_unlock(&img->tables, &r);
-        if (ret == -1)
-            return -1;
-    }
-    s->block = l2_cache_get(v, host_off, guest_off, err);
-    return s->block ? 0 : -1;
+    *host_off = table.host_off;
+    if (table.host_off != 0 && table.copied)
+        return 0;
+    range_lock_exclusive(tables, &r, idx, idx + 1);
+    ret = l1_find(v, guest_off, &table, err);
+    *host_off = table.host_off;
+    if (ret == 0 && (table.host_off == 0 || !table.copied))
+        ret = l2_table_make(v, guest_off, table.host_off, host_off, err);
+    range_unlock(tables, &r);
+    return ret;
 }
 
-void
-map_done(struct map_slice *s)
+int
+map_prepare(struct map_cursor *c, uint64_t guest_off, struct qcow2_error *err)
 {
-    cache_put(s->block);
-    s->block = NULL;
+    struct view *v = c->view;
+    uint64_t window = geometry_window(&v->img->geo, guest_off), host_off;
+
+    if (c->is_prepared && c->window == window)
+        return 0;
+    linear_end(&v->linear, window, 1);
+    if (own_table(v, guest_off, &host_off, err) == -1
+        || find_slice(c, host_off, guest_off, err) == -1)
+        return -1;
+    c->is_prepared = true;
+    c->window = window;
+    return 0;
 }

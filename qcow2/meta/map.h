@@ -10,29 +10,49 @@
 /* The vtable of struct view as a source. (map-source.c) */
 extern const struct source_ops map_source_ops;
 
-/* As source_ops.lookup, for a view. The caller of a writable image holds
- * its range lock over the bytes asked for. A run may be shorter than it
- * could be (it ends with the slice).
+/* A place in the tables of a view, kept from one step of a request to the next:
+ * looking up, preparing and changing what is in one slice looks for the slice
+ * once. It belongs to one thread, which holds the range locks of what it does
+ * with it from its first step to map_done.
  */
+struct map_cursor {
+    struct view *view;
+    struct block *slice;    /* found last, pinned; NULL: none */
+    bool is_prepared;       /* the slice may be changed: its table is ours */
+    uint64_t window;        /* alone; and maps this window */
+};
+
+static inline struct map_cursor
+map_cursor(struct view *v)
+{
+    return (struct map_cursor){ .view = v };
+}
+
+/* As source_ops.lookup, for the view. Of a writable image the caller holds the
+ * range lock over the bytes asked for. A run may be shorter than it could be
+ * (it ends with the slice).
+ */
+int map_find(struct map_cursor *c, uint64_t guest_off, uint64_t nr_bytes,
+             struct mapping *m, struct qcow2_error *err);
+
+/* The same, with a cursor of its own. */
 int map_lookup(struct view *v, uint64_t guest_off, uint64_t nr_bytes,
                struct mapping *m, struct qcow2_error *err);
+
+/* Before changes in the slice of guest_off: makes its L2 table, or a copy of
+ * it when it is shared with a snapshot, unless that was done. The caller holds
+ * the range exclusively.
+ */
+int map_prepare(struct map_cursor *c, uint64_t guest_off,
+                struct qcow2_error *err);
+
+/* Ends the use of a cursor; may come again. */
+void map_done(struct map_cursor *c);
 
 /* How many bytes from guest_off on lie in the same slice: requests are
  * processed, and ranges locked, in pieces of at most that.
  */
 uint64_t map_piece(const struct view *v, uint64_t guest_off);
-
-/* A slice prepared for change: its L2 table exists and is ours alone. */
-struct map_slice {
-    struct block *block; /* pinned; NULL: not prepared */
-};
-
-/* Makes the L2 table of guest_off, or a copy of it when it is shared with a
- * snapshot. The caller holds the range exclusively.
- */
-int map_prepare(struct view *v, uint64_t guest_off, struct map_slice *s,
-                struct qcow2_error *err);
-void map_done(struct map_slice *s);
 
 /* What map_set makes of clusters. (map-set.c) */
 enum map_change {
@@ -43,20 +63,16 @@ enum map_change {
 };
 
 /* Changes nr_clusters from guest_off on (a cluster's start; all in the
- * slice), and frees what they pointed to, unless that is kept or is what
- * they point to now. Cannot fail: damaged entries were met by lookup.
+ * prepared slice), and frees what they pointed to, unless that is kept or is
+ * what they point to now. Cannot fail: damaged entries were met by map_find.
  */
-void map_set(struct view *v, struct map_slice *s, uint64_t guest_off,
-             uint64_t nr_clusters, enum map_change change,
-             uint64_t host_off);
+void map_set(struct map_cursor *c, uint64_t guest_off, uint64_t nr_clusters,
+             enum map_change change, uint64_t host_off);
 
 /* Makes one cluster nr_bytes of compressed data at host_off, whose clusters
  * have been given one more reference for it. */
-void map_set_compressed(struct view *v, struct map_slice *s,
-                        uint64_t guest_off, uint64_t host_off,
-                        uint32_t nr_bytes);
-
-enum { MAX_SLICE_ENTRIES = 512 };
+void map_set_compressed(struct map_cursor *c, uint64_t guest_off,
+                        uint64_t host_off, uint32_t nr_bytes);
 
 /* Is the L2 table that covers guest_off absent, and how far (bytes) does
  * its coverage reach? */

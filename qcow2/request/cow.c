@@ -22,6 +22,7 @@ enum { SMALL_BYTES = 16384 };
 struct cow {
     uint64_t start, from, to, end;
     const void *buf;
+    struct map_cursor cursor;
     unsigned first; /* layer that has what is there now: 1 if not layer 0 */
     struct alloc_run run;
     bool allocated; /* run is new, not the preallocated place it has */
@@ -43,8 +44,7 @@ is_preallocated(const struct mapping *m)
  * begins with, and what follows. Finds out which layer has their content.
  */
 static int
-find_end(struct image *img, struct cow *c, const struct mapping *m,
-         struct qcow2_error *err)
+find_end(struct cow *c, const struct mapping *m, struct qcow2_error *err)
 {
     uint64_t pos = c->start + m->nr_bytes;
 
@@ -52,7 +52,7 @@ find_end(struct image *img, struct cow *c, const struct mapping *m,
     while (pos < c->end) {
         struct mapping next;
 
-        if (map_lookup(&img->active, pos, c->end - pos, &next, err) == -1)
+        if (map_find(&c->cursor, pos, c->end - pos, &next, err) == -1)
             return -1;
         if (is_in_place(&next) || is_preallocated(&next))
             break;
@@ -157,7 +157,7 @@ place_run(struct image *img, struct cow *c, const struct mapping *m,
         if (data_check_write(img, m->host_off, m->nr_bytes, err) == -1)
             return -1;
     } else {
-        if (find_end(img, c, m, err) == -1
+        if (find_end(c, m, err) == -1
             || data_place(img, c->start,
                           (c->end - c->start) >> img->cluster_bits, &c->run,
                           err) == -1)
@@ -174,12 +174,10 @@ place_run(struct image *img, struct cow *c, const struct mapping *m,
 static int
 cow_run(struct image *img, struct cow *c, struct qcow2_error *err)
 {
-    struct view *v = &img->active;
-    struct map_slice slice;
     struct mapping m;
     int r;
 
-    if (map_lookup(v, c->start, c->end - c->start, &m, err) == -1)
+    if (map_find(&c->cursor, c->start, c->end - c->start, &m, err) == -1)
         return -1;
     if (is_in_place(&m)) {
         /* Somebody was faster. */
@@ -192,18 +190,15 @@ cow_run(struct image *img, struct cow *c, struct qcow2_error *err)
         return store_merge(img->data, c->buf, c->to - c->from, c->from,
                            m.host_off + head, err);
     }
-    if (map_prepare(v, c->start, &slice, err) == -1)
+    if (map_prepare(&c->cursor, c->start, err) == -1
+        || place_run(img, c, &m, err) == -1)
         return -1;
-    r = place_run(img, c, &m, err);
-    if (r == 0) {
-        r = write_run(img, c, err);
-        if (r == 0)
-            map_set(v, &slice, c->start, c->run.nr_clusters, MAP_TO_DATA,
-                    c->run.host_off);
-        else if (c->allocated)
-            data_release(img, c->start, c->run.host_off, c->run.nr_clusters);
-    }
-    map_done(&slice);
+    r = write_run(img, c, err);
+    if (r == 0)
+        map_set(&c->cursor, c->start, c->run.nr_clusters, MAP_TO_DATA,
+                c->run.host_off);
+    else if (c->allocated)
+        data_release(img, c->start, c->run.host_off, c->run.nr_clusters);
     return r;
 }
 
@@ -217,6 +212,7 @@ cow_write(struct image *img, const void *buf, size_t nr_bytes,
         .to = guest_off + nr_bytes,
         .end = round_up(guest_off + nr_bytes, img->cluster_size),
         .buf = buf,
+        .cursor = map_cursor(&img->active),
     };
     struct range r;
     int ret;
@@ -225,6 +221,7 @@ cow_write(struct image *img, const void *buf, size_t nr_bytes,
         return -1;
     range_lock_exclusive(&img->ranges, &r, c.start, c.end);
     ret = cow_run(img, &c, err);
+    map_done(&c.cursor);
     range_unlock(&img->ranges, &r);
     *done = c.to - c.from;
     return ret;

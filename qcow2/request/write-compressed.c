@@ -22,17 +22,17 @@ static int
 write_held(struct image *img, const void *packed, uint32_t nr_bytes,
            uint64_t guest_off, struct qcow2_error *err)
 {
-    struct view *v = &img->active;
-    struct map_slice slice;
+    struct map_cursor c = map_cursor(&img->active);
     struct mapping old;
     uint64_t host_off;
     int r;
 
     /* Meets damage, as map_set cannot fail. */
-    if (map_lookup(v, guest_off, img->cluster_size, &old, err) == -1
-        || map_prepare(v, guest_off, &slice, err) == -1)
-        return -1;
-    r = alloc_packed(img, nr_bytes, &host_off, err);
+    r = map_find(&c, guest_off, img->cluster_size, &old, err);
+    if (r == 0)
+        r = map_prepare(&c, guest_off, err);
+    if (r == 0)
+        r = alloc_packed(img, nr_bytes, &host_off, err);
     if (r == 0) {
         r = overlap_check(img, host_off, nr_bytes, err);
         if (r == 0)
@@ -40,12 +40,12 @@ write_held(struct image *img, const void *packed, uint32_t nr_bytes,
         if (r == 0) {
             /* Something else may have been decompressed from there. */
             cache_drop(decompress_pool_cache(img->decompress), img, host_off);
-            map_set_compressed(v, &slice, guest_off, host_off, nr_bytes);
+            map_set_compressed(&c, guest_off, host_off, nr_bytes);
         } else {
             give_back(img, host_off, nr_bytes);
         }
     }
-    map_done(&slice);
+    map_done(&c);
     return r;
 }
 

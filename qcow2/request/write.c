@@ -25,6 +25,7 @@ static int
 write_in_place(struct image *img, const void *buf, size_t nr_bytes,
                uint64_t guest_off, size_t *done, struct qcow2_error *err)
 {
+    struct map_cursor c = map_cursor(&img->active);
     struct store *s = img->data;
     bool whole = store_is_whole(s, guest_off, nr_bytes);
     struct range r;
@@ -37,8 +38,7 @@ write_in_place(struct image *img, const void *buf, size_t nr_bytes,
     else
         lock_blocks(img, &r, guest_off, nr_bytes);
     while (*done < nr_bytes) {
-        ret = map_lookup(&img->active, guest_off + *done, nr_bytes - *done,
-                         &m, err);
+        ret = map_find(&c, guest_off + *done, nr_bytes - *done, &m, err);
         if (ret == -1 || m.kind != MAP_DATA || !m.copied)
             break;
         ret = data_check_write(img, m.host_off, m.nr_bytes, err);
@@ -51,6 +51,7 @@ write_in_place(struct image *img, const void *buf, size_t nr_bytes,
             break;
         *done += m.nr_bytes;
     }
+    map_done(&c);
     range_unlock(&img->ranges, &r);
     return ret;
 }

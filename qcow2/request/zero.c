@@ -86,27 +86,25 @@ static int
 change_clusters(struct image *img, uint64_t from, uint64_t to,
                 const struct zeroing *z, struct qcow2_error *err)
 {
-    struct view *v = &img->active;
-    struct map_slice slice = { NULL };
+    struct map_cursor c = map_cursor(&img->active);
     int r = 0;
 
     while (r == 0 && from < to) {
         struct mapping m;
         bool done;
 
-        r = map_lookup(v, from, to - from, &m, err);
+        r = map_find(&c, from, to - from, &m, err);
         if (r == 0)
             r = is_done(img, from, z, &m, &done, err);
         if (r == 0 && !done) {
-            if (!slice.block)
-                r = map_prepare(v, from, &slice, err);
+            r = map_prepare(&c, from, err);
             if (r == 0)
-                map_set(v, &slice, from, m.nr_bytes >> img->cluster_bits,
-                        z->change, 0);
+                map_set(&c, from, m.nr_bytes >> img->cluster_bits, z->change,
+                        0);
         }
         from += m.nr_bytes;
     }
-    map_done(&slice);
+    map_done(&c);
     return r;
 }
 

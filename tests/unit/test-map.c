@@ -31,24 +31,24 @@ look_up(struct bare *b, uint64_t off, uint64_t nr_bytes)
     return m;
 }
 
-static struct map_slice
+static struct map_cursor
 prepare(struct bare *b, uint64_t off)
 {
+    struct map_cursor c = map_cursor(&b->img->active);
     struct qcow2_error err;
-    struct map_slice s;
 
-    EXPECT_OK(map_prepare(&b->img->active, off, &s, &err), &err);
-    return s;
+    EXPECT_OK(map_prepare(&c, off, &err), &err);
+    return c;
 }
 
 static void
 set(struct bare *b, uint64_t off, uint64_t nr, enum map_change change,
     uint64_t host_off)
 {
-    struct map_slice s = prepare(b, off);
+    struct map_cursor c = prepare(b, off);
 
-    map_set(&b->img->active, &s, off, nr, change, host_off);
-    map_done(&s);
+    map_set(&c, off, nr, change, host_off);
+    map_done(&c);
 }
 
 /* Clusters with something in them. */
@@ -212,7 +212,7 @@ changed_l1_entries_are_taken_once(void **state)
 {
     struct l1_change change;
     struct qcow2_error err;
-    struct map_slice s;
+    struct map_cursor c;
     struct view *v;
     struct bare b;
 
@@ -222,8 +222,8 @@ changed_l1_entries_are_taken_once(void **state)
     EXPECT_OK(l1_take(v, &change, &err), &err);
     EXPECT(change.nr == 0, "%u entries", change.nr);
     for (unsigned i = 3; i > 0; i--) {
-        s = prepare(&b, i * TABLE);
-        map_done(&s);
+        c = prepare(&b, i * TABLE);
+        map_done(&c);
     }
     EXPECT_OK(l1_take(v, &change, &err), &err);
     EXPECT(change.nr == 3 && change.indexes[0] == 1 && change.indexes[2] == 3
@@ -248,7 +248,7 @@ damaged_entries_are_refused(void **state)
     (void)state;
     for (unsigned i = 0; i < sizeof pokes / sizeof pokes[0]; i++) {
         struct qcow2_error err;
-        struct map_slice s;
+        struct map_cursor c;
         struct mapping m;
         char recipe[256];
         struct bare b;
@@ -257,12 +257,13 @@ damaged_entries_are_refused(void **state)
         snprintf(recipe, sizeof recipe, "cluster 4K; size 16M; data 0 1;"
                  "poke %s", pokes[i]);
         bare_open(&b, recipe);
-        r = map_lookup(&b.img->active, 0, 512, &m, &err);
+        c = map_cursor(&b.img->active);
+        r = map_find(&c, 0, 512, &m, &err);
         EXPECT(r == -1 && err.errnum == EIO, "looked up");
         EXPECT(image_check_state(b.img, &err) == -1, "not damaged");
         if (pokes[i][1] == '1')
-            EXPECT(map_prepare(&b.img->active, 0, &s, &err) == -1,
-                   "prepared");
+            EXPECT(map_prepare(&c, 0, &err) == -1, "prepared");
+        map_done(&c);
         bare_drop(&b);
     }
 }
@@ -354,7 +355,7 @@ rows_end_before_they_change(void **state)
 {
     uint64_t host_off;
     struct qcow2_error err;
-    struct map_slice s;
+    struct map_cursor c;
     struct bare b;
 
     (void)state;
@@ -368,8 +369,8 @@ rows_end_before_they_change(void **state)
     EXPECT(look_up(&b, 7 * LARGE, LARGE).host_off == host_off, "as before");
     EXPECT(is_row(&b, 1, true), "the other slice did not change");
     /* Not noted again once somebody is about to change it. */
-    s = prepare(&b, WINDOW);
-    map_done(&s);
+    c = prepare(&b, WINDOW);
+    map_done(&c);
     EXPECT(!is_row(&b, 1, true), "noted again");
     bare_close(&b);
 }
