@@ -64,8 +64,7 @@ plan_widths(struct image *img, struct widths *w, struct qcow2_error *err)
         return error_set(err, ENOSPC, "%s: no space is left in the file for "
                          "new refcounts", img->name);
     /* Whatever comes of it, these clusters will not read as zeroes. */
-    if (img->alloc.fresh_from != UINT64_MAX)
-        img->alloc.fresh_from = max_u64(img->alloc.fresh_from, new_end(w));
+    alloc_mark_written(img, new_end(w));
     return 0;
 }
 

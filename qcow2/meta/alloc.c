@@ -109,6 +109,22 @@ alloc_init(struct image *img, struct qcow2_error *err)
     return 0;
 }
 
+void
+alloc_mark_written(struct image *img, uint64_t end)
+{
+    struct alloc *a = &img->alloc;
+
+    if (a->fresh_from != UINT64_MAX)
+        a->fresh_from = max_u64(a->fresh_from, end);
+}
+
+void
+alloc_mark_used(struct image *img, uint64_t end)
+{
+    img->alloc.end = max_u64(img->alloc.end, end);
+    alloc_mark_written(img, end);
+}
+
 /* What one look at refcounts, under the lock, came to. */
 enum step {
     STEP_FOUND,
@@ -147,9 +163,7 @@ take_run(struct image *img, struct block *b, uint64_t first, uint64_t nr,
     run->host_off = first << img->cluster_bits;
     run->nr_clusters = nr;
     run->reads_zero = first >= a->fresh_from;
-    a->end = max_u64(a->end, first + nr);
-    if (a->fresh_from != UINT64_MAX)
-        a->fresh_from = max_u64(a->fresh_from, first + nr);
+    alloc_mark_used(img, first + nr);
     IMAGE_DEBUG(img, QCOW2_DEBUG_ALLOC, "allocate %llu clusters at 0x%llx",
                 (unsigned long long)nr, (unsigned long long)run->host_off);
     return STEP_FOUND;
@@ -467,8 +481,6 @@ static int
 take_table(struct image *img, uint64_t first, uint64_t nr,
            struct qcow2_error *err)
 {
-    struct alloc *a = &img->alloc;
-
     if (overlap_hit(&img->overlap, first, nr))
         return image_damaged(img, err, "metadata near host offset 0x%llx has "
                              "a refcount of 0",
@@ -479,9 +491,7 @@ take_table(struct image *img, uint64_t first, uint64_t nr,
         overlap_remove(&img->overlap, first, nr);
         return -1;
     }
-    a->end = max_u64(a->end, first + nr);
-    if (a->fresh_from != UINT64_MAX)
-        a->fresh_from = max_u64(a->fresh_from, first + nr);
+    alloc_mark_used(img, first + nr);
     return 0;
 }
 

@@ -77,6 +77,12 @@ void alloc_fill_last_cluster(struct image *img);
  */
 int alloc_cut_file(struct image *img, bool any, struct qcow2_error *err);
 
+/* Clusters up to end (an index) are in use now, or were written: they need not
+ * read as zeroes any more. With alloc.lock, or the image alone.
+ */
+void alloc_mark_used(struct image *img, uint64_t end);
+void alloc_mark_written(struct image *img, uint64_t end);
+
 /* As alloc_free, for the cluster of an L2 table that was replaced. A reader
  * may still be on its way into it, without any lock on it, so it stays in
  * quarantine until alloc_release_tables, which takes that no request is

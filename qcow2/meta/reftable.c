@@ -207,9 +207,7 @@ publish_extension(struct image *img, struct extension *x)
         refcount_set(b->data, img->hdr.refcount_order, c % per_slice, 1);
         dirty_add(&a->refcounts, b);
     }
-    a->end = max_u64(a->end, extension_end(x));
-    if (a->fresh_from != UINT64_MAX)
-        a->fresh_from = max_u64(a->fresh_from, extension_end(x));
+    alloc_mark_used(img, extension_end(x));
     pthread_mutex_unlock(&a->lock);
 
     drop_table(img, superseded, superseded_clusters);
