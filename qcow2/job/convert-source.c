@@ -217,7 +217,7 @@ static bool
 is_no_file(const struct io *io, const struct io *wanted)
 {
     (void)wanted;
-    return io->ino == 0;
+    return !io->is_local;
 }
 
 mode_t

@@ -199,7 +199,7 @@ convert_target_is_file(const struct convert_target *t)
 {
     const struct io *io = t->disk->chain->layers[0]->io;
 
-    return io->can_grow && io->ino != 0;
+    return io->can_grow && io->is_local;
 }
 
 uint32_t

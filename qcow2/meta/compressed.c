@@ -93,7 +93,7 @@ find_run(const struct image *img, const struct compressed_part *parts,
          unsigned nr, uint64_t *host_end)
 {
     uint64_t start = parts[0].host_off;
-    uint64_t most = img->io->ino ? MAX_RUN_BYTES : MAX_REMOTE_RUN_BYTES;
+    uint64_t most = img->io->is_local ? MAX_RUN_BYTES : MAX_REMOTE_RUN_BYTES;
     unsigned i;
 
     *host_end = start;

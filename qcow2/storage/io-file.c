@@ -644,6 +644,7 @@ file_set_up(struct file *f, enum io_lock lock, struct qcow2_error *err)
         return -1;
     f->is_block = S_ISBLK(st.st_mode);
     f->io.can_grow = f->io.reads_zero_past_end = !f->is_block;
+    f->io.is_local = true;
     f->io.dev = st.st_dev;
     f->io.ino = st.st_ino;
     f->io.mode = f->is_block ? 0 : st.st_mode & 0666;

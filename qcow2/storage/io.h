@@ -94,6 +94,8 @@ struct io {
     bool can_grow;     /* false: block device, writes end at its end */
     bool reads_zero_past_end; /* what was never written reads as zeroes:
                                * true of files, not of block devices */
+    bool is_local;     /* a file or device of this host: it costs no network
+                        * to reach it */
     uint64_t dev, ino; /* identity; both 0 when there is none */
     bool lost;         /* atomic, see io_is_lost */
     const struct io *below; /* the backend that this one is made of, if it
