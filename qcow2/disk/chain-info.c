@@ -32,7 +32,6 @@ describe_image(const struct image *img, struct qcow2_layer *out)
 {
     const struct header *h = &img->hdr;
 
-    out->format = QCOW2_FORMAT_QCOW2;
     out->nr_snapshots = img->hdr.nr_snapshots;
     snprintf(out->backing, sizeof out->backing, "%s",
              h->backing_file ? h->backing_file : "");
@@ -54,9 +53,9 @@ qcow2_get_layer(const struct qcow2_disk *disk, unsigned layer,
         return -1;
     s = disk->chain->layers[layer];
     *out = (struct qcow2_layer){
-        .format = QCOW2_FORMAT_RAW, .size = s->size, .name = s->io->name,
+        .format = s->ops->format, .size = s->size, .name = s->io->name,
     };
-    if (s->ops == &map_source_ops)
+    if (s->ops->format == QCOW2_FORMAT_QCOW2)
         describe_image(((struct view *)s)->img, out);
     if (io_get_size(s->io, &out->file_size, err) == -1)
         return -1;

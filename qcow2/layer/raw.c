@@ -30,6 +30,7 @@ raw_lookup(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
 static const struct source_ops raw_source_ops = {
     .lookup = raw_lookup,
     .has_file_holes = true,
+    .format = QCOW2_FORMAT_RAW,
 };
 
 struct source *

@@ -82,6 +82,8 @@ struct source_ops {
 
     /* Holes of the file are holes of the layer (raw). */
     bool has_file_holes;
+
+    enum qcow2_format format; /* of the layer; QCOW2: it is a struct view */
 };
 
 /* Embedded in struct view (qcow2) and struct raw. */

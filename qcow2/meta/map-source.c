@@ -28,4 +28,5 @@ const struct source_ops map_source_ops = {
     .preload = preload,
     .forget = forget,
     .read_compressed = compressed_read,
+    .format = QCOW2_FORMAT_QCOW2,
 };
