@@ -245,7 +245,7 @@ a_small_file_cannot_take_all_memory(void **state)
         image_free(img);
     }
     cache_free(c);
-    decompress_pool_free(clusters);
+    decompress_pool_free(decompress);
     tmpdir_clear();
 }
 
