@@ -37,8 +37,8 @@ struct cache {
     pthread_mutex_t chunk_lock; /* of chunks and their free blocks; a leaf */
     struct chunk *chunks;       /* that have free blocks */
     uint64_t max_bytes;
-    uint64_t used_bytes;        /* atomic */
-    uint64_t beside_bytes;      /* atomic; of cache_take_beside */
+    shared_u64 used_bytes;      /* atomic */
+    shared_u64 beside_bytes;    /* atomic; of cache_take_beside */
     uint32_t bucket_mask;
     struct shard shards[NR_SHARDS];
 };

@@ -19,6 +19,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "base/shared.h"
 #include "qcow2.h"
 
 struct cache;
@@ -44,7 +45,7 @@ struct block {
     struct block *hash_next;    /* or the next free one of its chunk */
     struct block *clock_next, *clock_prev;
     struct chunk *chunk;        /* that it is part of; NULL: of none */
-};
+} __attribute__((aligned(8)));  /* and so is data, behind it (shared.h) */
 
 /* Fills data[0, size). Called without any lock of the cache. */
 typedef int cache_load_fn(void *opaque, uint64_t key, void *data,
@@ -108,7 +109,7 @@ struct dirty_set {
     pthread_mutex_t lock;
     struct block *first, *last; /* in the order they became dirty */
     unsigned nr_blocks;
-    uint64_t nr_bytes;          /* atomic */
+    shared_u64 nr_bytes;        /* atomic */
 };
 
 void dirty_init(struct dirty_set *set);

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/shared.h"
 
 enum {
     /* Kept for the next time; larger buffers are not. */
@@ -35,7 +36,7 @@ struct decompress_pool {
      * was read, counted in clusters. Atomic. */
     uint64_t *notes;
     uint64_t notes_mask;
-    uint64_t now; /* atomic */
+    shared_u64 now; /* atomic */
 };
 
 static int

@@ -42,6 +42,7 @@
 #include <stdint.h>
 
 #include "base/range.h"
+#include "base/shared.h"
 #include "cache/cache.h"
 #include "cache/decompress-pool.h"
 #include "cache/linear-slices.h"
@@ -180,7 +181,7 @@ struct image {
     int state;                  /* atomic: enum image_state */
     bool unsettled;             /* an operation ended in its middle: the
                                  * dirty bit stays set */
-    uint64_t known_end;         /* atomic: the file reaches at least here,
+    shared_u64 known_end;       /* atomic: the file reaches at least here,
                                  * up to a whole cluster */
     unsigned nr_cuts;           /* atomic: how often it became shorter */
 

@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/shared.h"
 #include "format/entry.h"
 #include "meta/image.h"
 
@@ -20,7 +21,7 @@ struct overlap_table {
     struct overlap_table *next;
     uint64_t mask;
     uint64_t nr_used;           /* tombstones included */
-    uint64_t slots[];           /* atomic */
+    shared_u64 slots[];         /* atomic */
 };
 #define TOMBSTONE UINT64_MAX
 #define REGION_BITS 6

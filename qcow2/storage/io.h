@@ -21,6 +21,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "base/shared.h"
 #include "qcow2.h"
 
 struct io;
@@ -107,8 +108,8 @@ struct io {
     bool keeps_no_locks; /* none was taken, as its file system has none */
 
     /* io.c: a flush with nothing to do is none. Atomic. */
-    uint64_t nr_changes; /* requests that changed the file and returned */
-    uint64_t nr_durable; /* of them, and 1 more: what others did before */
+    shared_u64 nr_changes; /* requests that changed the file and returned */
+    shared_u64 nr_durable; /* of them, and 1 more: what others did before */
 
     /* A flush failed; it stays so. Atomic. */
     bool flush_failed;
