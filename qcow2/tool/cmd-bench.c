@@ -196,6 +196,8 @@ check_aio(const struct args *a)
 static void
 take(struct bench *b, const struct args *a, int key)
 {
+    uint64_t nr_bytes;
+
     switch (key) {
     case 'c':
         b->count = parse_number(a, "-c", a->value, 0, UINT32_MAX);
@@ -222,9 +224,10 @@ take(struct bench *b, const struct args *a, int key)
         b->pattern = parse_number(a, "--pattern", a->value, 0, 255);
         break;
     case 's':
-        b->nr_bytes = parse_bytes(a, "-s", a->value);
-        if (b->nr_bytes == 0 || b->nr_bytes > MAX_BUFFER)
+        nr_bytes = parse_bytes(a, "-s", a->value);
+        if (nr_bytes == 0 || nr_bytes > MAX_BUFFER)
             usage_error(a->verb, "-s must be from 1 to 1G");
+        b->nr_bytes = nr_bytes;
         break;
     case 'S':
         b->step = parse_bytes(a, "-S", a->value);
