@@ -36,7 +36,7 @@ static const struct tool_option options[] = {
 };
 
 struct request {
-    const char *path, *undo_path, *restore_path;
+    const char *named, *path, *undo_path, *restore_path;
     bool json, progress, quiet;
     struct qcow2_check_options check;
     struct disk_args disk;
@@ -164,7 +164,7 @@ show_json(struct request *q, const struct qcow2_check_result *r)
 {
     json_t *o = check_memory(json_object());
 
-    json_put(o, "filename", json_name(q->path));
+    json_put(o, "filename", json_name(q->named));
     json_put(o, "format", json_string("qcow2"));
     json_put(o, "check-errors", json_integer(0));
     json_put(o, "image-end-offset", json_bytes(r->image_end_offset));
@@ -269,7 +269,7 @@ check(struct request *q)
         report_error(&err);
         return err.errnum == ENOTSUP ? UNSUPPORTED : NOT_DONE;
     }
-    if (q->json) {
+    if (q->json && !q->quiet) {
         show_json(q, &result);
     } else {
         json_decref(q->problems);
@@ -370,7 +370,8 @@ run(const struct verb *verb, int argc, char **argv)
     while ((key = args_next(&a)) != -1)
         take(&q, &a, key);
     args_need(&a, 1, "one image");
-    q.path = disk_args_name(&q.disk, &a, a.operands[0]);
+    q.named = a.operands[0];
+    q.path = disk_args_name(&q.disk, &a, q.named);
     repair = q.check.repair != QCOW2_REPAIR_NONE;
     if ((q.check.plan || q.undo_path) && !repair)
         usage_error(verb, "--plan and --undo go with -r");
