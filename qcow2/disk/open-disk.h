@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "disk/chain.h"
+#include "disk/disk-ops.h"
 #include "disk/open-raw.h"
 #include "layer/source.h"
 #include "meta/image.h"
@@ -21,8 +22,11 @@ struct open_file {
     struct qcow2_pool *pool;
     bool owns_pool;
     bool readonly;
+    const struct disk_ops *ops; /* NULL: it could not be opened */
     struct image *image;        /* qcow2 */
     struct raw_disk *raw;       /* raw; exactly one of them is there */
+    pthread_rwlock_t *requests; /* what disk_request_lock is if it is
+                                 * writable: the image's or raw disk's */
     struct layer *backing;
     bool overridden;            /* it stands on another backing file than it
                                  * names, or on none */

@@ -2,6 +2,7 @@
 /* open-raw.c: writes raw disks; see open-raw.h. */
 #include "disk/open-raw.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,9 +11,14 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/rwlock.h"
+#include "disk/open-disk.h"
+#include "request/request.h"
 
 enum {
     START_BYTES = 512, /* what qcow2_probe looks at */
+    /* A raw file has no clusters: what its file system likely has for
+     * blocks. */
+    BLOCK_BYTES = 4096,
     /* Requests wait while so much of a hole is filled. */
     FILL_BYTES = 64 << 20,
 };
@@ -53,14 +59,6 @@ raw_disk_free(struct raw_disk *raw)
     free(raw);
 }
 
-/* A change of bytes of the disk. */
-struct change {
-    enum { CHANGE_WRITE, CHANGE_ZERO, CHANGE_PUNCH } kind;
-    const void *buf;    /* CHANGE_WRITE */
-    unsigned io_flags;  /* CHANGE_ZERO */
-    uint64_t nr_bytes, off;
-};
-
 static int
 check_not_failed(struct raw_disk *raw, struct qcow2_error *err)
 {
@@ -72,19 +70,19 @@ check_not_failed(struct raw_disk *raw, struct qcow2_error *err)
 
 /* Would the file look like a disk format after the change? */
 static int
-check_start(struct raw_disk *raw, const struct change *c,
+check_start(struct raw_disk *raw, const struct guest_change *c,
             struct qcow2_error *err)
 {
     unsigned char start[START_BYTES];
-    uint64_t end = min_u64(c->off + c->nr_bytes, START_BYTES);
+    uint64_t end = min_u64(c->guest_off + c->nr_bytes, START_BYTES);
     const char *format;
 
     if (io_pread(raw->source->io, start, sizeof start, 0, err) == -1)
         return -1;
     if (c->kind == CHANGE_WRITE)
-        memcpy(start + c->off, c->buf, end - c->off);
+        memcpy(start + c->guest_off, c->buf, end - c->guest_off);
     else
-        memset(start + c->off, 0, end - c->off);
+        memset(start + c->guest_off, 0, end - c->guest_off);
     format = qcow2_probe(start, min_u64(raw->source->size, sizeof start));
     if (!format)
         return 0;
@@ -95,30 +93,62 @@ check_start(struct raw_disk *raw, const struct change *c,
 }
 
 static int
-make_change(struct raw_disk *raw, const struct change *c,
-            struct qcow2_error *err)
+zero(struct raw_disk *raw, const struct guest_change *c,
+     struct qcow2_error *err)
 {
-    struct io *io = raw->source->io;
+    unsigned flags = (c->flags & QCOW2_MAY_TRIM && !raw->no_discard
+                      ? IO_ZERO_PUNCH : 0)
+                     | (c->flags & QCOW2_FAST ? IO_ZERO_FAST : 0);
 
-    switch (c->kind) {
-    case CHANGE_WRITE:
-        return io_pwrite(io, c->buf, c->nr_bytes, c->off, err);
-    case CHANGE_ZERO:
-        return io_zero(io, c->off, c->nr_bytes, c->io_flags, err);
-    case CHANGE_PUNCH:
-        return io_punch(io, c->off, c->nr_bytes, err);
-    }
+    return io_zero(raw->source->io, c->guest_off, c->nr_bytes, flags, err);
+}
+
+/* Advice: a file that cannot do it keeps what it has. */
+static int
+trim(struct raw_disk *raw, const struct guest_change *c,
+     struct qcow2_error *err)
+{
+    struct qcow2_error error;
+
+    if (io_punch(raw->source->io, c->guest_off, c->nr_bytes, &error) == 0
+        || error.errnum == ENOTSUP)
+        return 0;
+    if (err)
+        *err = error;
     return -1;
 }
 
 static int
-change(struct raw_disk *raw, const struct change *c, struct qcow2_error *err)
+make_change(struct raw_disk *raw, const struct guest_change *c,
+            struct qcow2_error *err)
 {
-    bool guarded = raw->guarded && c->off < START_BYTES;
+    switch (c->kind) {
+    case CHANGE_WRITE:
+        return io_pwrite(raw->source->io, c->buf, c->nr_bytes, c->guest_off,
+                         err);
+    case CHANGE_ZERO:
+        return zero(raw, c, err);
+    case CHANGE_TRIM:
+        return trim(raw, c, err);
+    case CHANGE_WRITE_COMPRESSED:
+    case CHANGE_REPLACE:
+        break;
+    }
+    assert(!"not for raw disks");
+    return -1;
+}
+
+static int
+change(struct raw_disk *raw, const struct guest_change *c,
+       struct qcow2_error *err)
+{
+    bool guarded = raw->guarded && c->guest_off < START_BYTES;
     int r;
 
     if (check_not_failed(raw, err) == -1)
         return -1;
+    if (c->kind == CHANGE_TRIM && raw->no_discard)
+        return 0;
     if (!guarded)
         return make_change(raw, c, err);
     LOCK_SCOPE(&raw->start_lock);
@@ -126,54 +156,22 @@ change(struct raw_disk *raw, const struct change *c, struct qcow2_error *err)
     return r == -1 ? -1 : make_change(raw, c, err);
 }
 
-int
-raw_disk_write(struct raw_disk *raw, const void *buf, size_t nr_bytes,
-               uint64_t guest_off, struct qcow2_error *err)
+static int
+change_observed(struct open_file *file, const struct guest_change *c,
+                struct qcow2_error *err)
 {
-    const struct change c = {
-        .kind = CHANGE_WRITE, .buf = buf,
-        .nr_bytes = nr_bytes, .off = guest_off,
-    };
+    struct raw_disk *raw = file->raw;
+    int r;
 
-    return change(raw, &c, err);
+    if (change_announce(raw->observers, c, err) == -1)
+        return -1;
+    r = change(raw, c, err);
+    change_finish(raw->observers, c, r);
+    return r;
 }
 
-int
-raw_disk_zero(struct raw_disk *raw, uint64_t nr_bytes, uint64_t guest_off,
-              unsigned flags, struct qcow2_error *err)
-{
-    const struct change c = {
-        .kind = CHANGE_ZERO,
-        .io_flags = (flags & QCOW2_MAY_TRIM && !raw->no_discard
-                     ? IO_ZERO_PUNCH : 0)
-                    | (flags & QCOW2_FAST ? IO_ZERO_FAST : 0),
-        .nr_bytes = nr_bytes, .off = guest_off,
-    };
-
-    return change(raw, &c, err);
-}
-
-int
-raw_disk_trim(struct raw_disk *raw, uint64_t nr_bytes, uint64_t guest_off,
-              struct qcow2_error *err)
-{
-    const struct change c = {
-        .kind = CHANGE_PUNCH, .nr_bytes = nr_bytes, .off = guest_off,
-    };
-    struct qcow2_error error;
-
-    if (raw->no_discard)
-        return check_not_failed(raw, err);
-    /* Advice: a file that cannot do it keeps what it has. */
-    if (change(raw, &c, &error) == 0 || error.errnum == ENOTSUP)
-        return 0;
-    if (err)
-        *err = error;
-    return -1;
-}
-
-int
-raw_disk_flush(struct raw_disk *raw, struct qcow2_error *err)
+static int
+flush(struct raw_disk *raw, struct qcow2_error *err)
 {
     LOCK_SCOPE(&raw->flush_lock);
 
@@ -183,6 +181,28 @@ raw_disk_flush(struct raw_disk *raw, struct qcow2_error *err)
      * next process if this one was killed: drop it at once. */
     io_drop_cache(raw->source->io);
     return -1;
+}
+
+static int
+truncate_observed(struct raw_disk *raw, uint64_t size,
+                  struct qcow2_error *err)
+{
+    struct source *s = raw->source;
+    const struct guest_change c = {
+        .kind = CHANGE_REPLACE, .guest_off = min_u64(size, s->size),
+        .nr_bytes = max_u64(size, s->size) - min_u64(size, s->size),
+    };
+    int r;
+
+    if (change_announce(raw->observers, &c, err) == -1)
+        return -1;
+    r = io_truncate(s->io, size, err);
+    if (r == 0) {
+        s->size = size;
+        r = flush(raw, err);
+    }
+    change_finish(raw->observers, &c, r);
+    return r;
 }
 
 int
@@ -200,10 +220,7 @@ raw_disk_resize(struct raw_disk *raw, uint64_t size, bool may_shrink,
                   "lose what lies beyond it", s->io->name);
         return error_hint(err, QCOW2_HINT_SHRINK);
     }
-    if (io_truncate(s->io, size, err) == -1)
-        return -1;
-    s->size = size;
-    return raw_disk_flush(raw, err);
+    return truncate_observed(raw, size, err);
 }
 
 /* Fills what is a hole from guest_off on, up to end; *len says how far this
@@ -242,3 +259,74 @@ raw_disk_preallocate(struct raw_disk *raw, uint64_t nr_bytes,
             return -1;
     return 0;
 }
+
+static int
+read_disk(struct qcow2_disk *disk, void *buf, size_t nr_bytes,
+          uint64_t guest_off, struct qcow2_error *err)
+{
+    return read_chain(disk->chain, 0, buf, nr_bytes, guest_off, err);
+}
+
+static int
+begin_write(struct open_file *file, struct qcow2_error *err)
+{
+    (void)file;
+    (void)err;
+    return 0;
+}
+
+static bool
+make_space(struct open_file *file, const struct qcow2_error *why)
+{
+    (void)file;
+    (void)why;
+    return false;
+}
+
+static int
+flush_disk(struct open_file *file, struct qcow2_error *err)
+{
+    return flush(file->raw, err);
+}
+
+/* Was flushed, and has nothing else to leave clean. */
+static int
+finish(struct open_file *file, struct qcow2_error *err)
+{
+    (void)file;
+    (void)err;
+    return 0;
+}
+
+static bool
+can_fast_zero(const struct open_file *file)
+{
+    (void)file;
+    return true;
+}
+
+static uint32_t
+cluster_size(const struct open_file *file)
+{
+    (void)file;
+    return BLOCK_BYTES;
+}
+
+static struct write_observer **
+observers(struct open_file *file)
+{
+    return &file->raw->observers;
+}
+
+const struct disk_ops raw_disk_ops = {
+    .format = QCOW2_FORMAT_RAW,
+    .read = read_disk,
+    .begin_write = begin_write,
+    .change = change_observed,
+    .make_space = make_space,
+    .flush = flush_disk,
+    .finish = finish,
+    .can_fast_zero = can_fast_zero,
+    .cluster_size = cluster_size,
+    .observers = observers,
+};

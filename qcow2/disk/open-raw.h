@@ -28,6 +28,9 @@ struct raw_disk {
     /* One flush at a time: the system reports a lost write to one of
      * several callers only, and then the others must not succeed. */
     pthread_mutex_t flush_lock;
+
+    struct write_observer *observers; /* changes while rwlock is held
+                                       * exclusively */
 };
 
 /* Takes over io, also on failure. */
@@ -35,16 +38,8 @@ struct raw_disk *raw_disk_new(struct io *io, bool no_discard, bool guarded,
                               struct qcow2_error *err);
 void raw_disk_free(struct raw_disk *raw);
 
-/* As the functions of qcow2.h. The caller holds rwlock shared for write, zero
- * and trim, and does not hold it for the others. */
-int raw_disk_write(struct raw_disk *raw, const void *buf, size_t nr_bytes,
-                   uint64_t guest_off, struct qcow2_error *err);
-int raw_disk_zero(struct raw_disk *raw, uint64_t nr_bytes,
-                  uint64_t guest_off, unsigned flags,
-                  struct qcow2_error *err);
-int raw_disk_trim(struct raw_disk *raw, uint64_t nr_bytes,
-                  uint64_t guest_off, struct qcow2_error *err);
-int raw_disk_flush(struct raw_disk *raw, struct qcow2_error *err);
+/* As the functions of qcow2.h; the caller does not hold rwlock. Requests are in
+ * raw_disk_ops. */
 int raw_disk_resize(struct raw_disk *raw, uint64_t size, bool may_shrink,
                     struct qcow2_error *err);
 int raw_disk_preallocate(struct raw_disk *raw, uint64_t nr_bytes,

@@ -15,27 +15,13 @@
 #include "base/compress.h"
 #include "base/error.h"
 #include "disk/open-disk.h"
-#include "meta/flush.h"
 #include "request/request.h"
 #include "storage/io-nbd.h"
-
-/* A raw file has no clusters: what its file system likely has for blocks. */
-enum { RAW_CLUSTER_BYTES = 4096 };
-
-/* The image, if requests can change what this disk reads. */
-static struct image *
-writable_image(const struct qcow2_disk *disk)
-{
-    return disk->readonly ? NULL : disk->file->image;
-}
 
 pthread_rwlock_t *
 disk_request_lock(const struct qcow2_disk *disk)
 {
-    if (disk->readonly)
-        return NULL;
-    return disk->file->image ? &disk->file->image->rwlock
-                             : &disk->file->raw->rwlock;
+    return disk->readonly ? NULL : disk->file->requests;
 }
 
 pthread_rwlock_t *
@@ -63,20 +49,19 @@ qcow2_can_fast_zero(const struct qcow2_disk *disk)
 {
     RDLOCK_SCOPE_IF(disk_image_lock(disk));
 
-    return disk->file->image ? zero_is_fast(disk->file->image) : true;
+    return disk->file->ops->can_fast_zero(disk->file);
 }
 
 uint32_t
 qcow2_get_cluster_size(const struct qcow2_disk *disk)
 {
-    return disk->file->image ? disk->file->image->cluster_size
-                             : RAW_CLUSTER_BYTES;
+    return disk->file->ops->cluster_size(disk->file);
 }
 
 enum qcow2_format
 qcow2_get_format(const struct qcow2_disk *disk)
 {
-    return disk->file->image ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_RAW;
+    return disk->file->ops->format;
 }
 
 bool
@@ -113,60 +98,20 @@ int
 qcow2_pread(struct qcow2_disk *disk, void *buf, size_t nr_bytes,
             uint64_t guest_off, struct qcow2_error *err)
 {
-    struct image *img = writable_image(disk);
     RDLOCK_SCOPE_IF(disk_request_lock(disk));
 
     if (check_range(disk, nr_bytes, guest_off, err) == -1)
         return -1;
-    return img ? read_active(img, buf, nr_bytes, guest_off, err)
-               : read_chain(disk->chain, 0, buf, nr_bytes, guest_off, err);
-}
-
-/* A request that changes the disk. */
-struct change {
-    enum { CHANGE_WRITE, CHANGE_ZERO, CHANGE_TRIM } kind;
-    const unsigned char *buf; /* CHANGE_WRITE */
-    uint64_t nr_bytes, guest_off;
-    unsigned flags;
-};
-
-static int
-change_image(struct image *img, const struct change *c,
-             struct qcow2_error *err)
-{
-    switch (c->kind) {
-    case CHANGE_WRITE:
-        return write_data(img, c->buf, c->nr_bytes, c->guest_off, err);
-    case CHANGE_ZERO:
-        return zero_range(img, c->nr_bytes, c->guest_off, c->flags, err);
-    case CHANGE_TRIM:
-        return zero_trim(img, c->nr_bytes, c->guest_off, err);
-    }
-    return -1;
+    if (disk->readonly)
+        return read_chain(disk->chain, 0, buf, nr_bytes, guest_off, err);
+    return disk->file->ops->read(disk, buf, nr_bytes, guest_off, err);
 }
 
 static int
-change_raw(struct raw_disk *raw, const struct change *c,
-           struct qcow2_error *err)
-{
-    switch (c->kind) {
-    case CHANGE_WRITE:
-        return raw_disk_write(raw, c->buf, c->nr_bytes, c->guest_off, err);
-    case CHANGE_ZERO:
-        return raw_disk_zero(raw, c->nr_bytes, c->guest_off, c->flags, err);
-    case CHANGE_TRIM:
-        return raw_disk_trim(raw, c->nr_bytes, c->guest_off, err);
-    }
-    return -1;
-}
-
-static int
-change_once(struct qcow2_disk *disk, const struct change *c,
+change_once(struct qcow2_disk *disk, const struct guest_change *c,
             struct qcow2_error *err)
 {
-    if (disk->file->image)
-        return change_image(disk->file->image, c, err);
-    return change_raw(disk->file->raw, c, err);
+    return disk->file->ops->change(disk->file, c, err);
 }
 
 /* nr_bytes > 0. Data gives itself away in the first bytes. */
@@ -180,7 +125,7 @@ is_zero(const unsigned char *buf, size_t nr_bytes)
  * zero.
  */
 static int
-write_detecting(struct qcow2_disk *disk, const struct change *all,
+write_detecting(struct qcow2_disk *disk, const struct guest_change *all,
                 struct qcow2_error *err)
 {
     bool unmap = disk->detect_zeroes == QCOW2_DETECT_ZEROES_UNMAP;
@@ -188,17 +133,18 @@ write_detecting(struct qcow2_disk *disk, const struct change *all,
     uint64_t done = 0;
 
     while (done < all->nr_bytes) {
-        struct change c = *all;
+        const unsigned char *buf = (const unsigned char *)all->buf + done;
+        struct guest_change c = *all;
         uint64_t len, next;
         bool zero;
 
-        c.buf += done;
+        c.buf = buf;
         c.guest_off += done;
         len = cluster_size - (c.guest_off & (cluster_size - 1));
         len = min_u64(len, all->nr_bytes - done);
-        zero = is_zero(c.buf, len);
+        zero = is_zero(buf, len);
         while ((next = min_u64(cluster_size, all->nr_bytes - done - len)) > 0
-               && is_zero(c.buf + len, next) == zero)
+               && is_zero(buf + len, next) == zero)
             len += next;
         c.nr_bytes = len;
         if (zero) {
@@ -213,15 +159,7 @@ write_detecting(struct qcow2_disk *disk, const struct change *all,
 }
 
 static int
-flush(struct qcow2_disk *disk, struct qcow2_error *err)
-{
-    if (disk->file->image)
-        return flush_run(disk->file->image, err);
-    return raw_disk_flush(disk->file->raw, err);
-}
-
-static int
-try_change(struct qcow2_disk *disk, const struct change *c,
+try_change(struct qcow2_disk *disk, const struct guest_change *c,
            struct qcow2_error *err)
 {
     bool detect = c->kind == CHANGE_WRITE
@@ -232,21 +170,21 @@ try_change(struct qcow2_disk *disk, const struct change *c,
 
 /* A request may be made any number of times. */
 static int
-change_bytes(struct qcow2_disk *disk, const struct change *c,
+change_bytes(struct qcow2_disk *disk, const struct guest_change *c,
              struct qcow2_error *err)
 {
-    struct image *img = disk->file->image;
     struct qcow2_error error;
 
     if (!err)
         err = &error;
     if (try_change(disk, c, err) == 0)
         return 0;
-    return img && flush_for_space(img, err) ? try_change(disk, c, err) : -1;
+    return disk->file->ops->make_space(disk->file, err)
+           ? try_change(disk, c, err) : -1;
 }
 
 static int
-change_and_flush(struct qcow2_disk *disk, const struct change *c,
+change_and_flush(struct qcow2_disk *disk, const struct guest_change *c,
                  struct qcow2_error *err)
 {
     int r = 0;
@@ -254,21 +192,21 @@ change_and_flush(struct qcow2_disk *disk, const struct change *c,
     if (c->nr_bytes > 0)
         r = change_bytes(disk, c, err);
     if (r == 0 && c->flags & QCOW2_FUA)
-        r = flush(disk, err);
+        r = disk->file->ops->flush(disk->file, err);
     return r;
 }
 
 static int
-change(struct qcow2_disk *disk, const struct change *c,
+change(struct qcow2_disk *disk, const struct guest_change *c,
        struct qcow2_error *err)
 {
-    struct image *img = disk->file->image;
+    struct open_file *file = disk->file;
 
     if (disk->readonly)
         return error_set(err, EROFS, "the disk is read-only");
-    RDLOCK_SCOPE(disk_request_lock(disk));
+    RDLOCK_SCOPE(file->requests);
     if (check_range(disk, c->nr_bytes, c->guest_off, err) == -1
-        || (img && image_begin_write(img, err) == -1))
+        || file->ops->begin_write(file, err) == -1)
         return -1;
     return change_and_flush(disk, c, err);
 }
@@ -277,7 +215,7 @@ int
 qcow2_pwrite(struct qcow2_disk *disk, const void *buf, size_t nr_bytes,
              uint64_t guest_off, unsigned flags, struct qcow2_error *err)
 {
-    const struct change c = {
+    const struct guest_change c = {
         .kind = CHANGE_WRITE, .buf = buf, .nr_bytes = nr_bytes,
         .guest_off = guest_off, .flags = flags,
     };
@@ -289,7 +227,7 @@ int
 qcow2_zero(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
            unsigned flags, struct qcow2_error *err)
 {
-    const struct change c = {
+    const struct guest_change c = {
         .kind = CHANGE_ZERO, .nr_bytes = nr_bytes, .guest_off = guest_off,
         .flags = flags,
     };
@@ -301,7 +239,7 @@ int
 qcow2_trim(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
            unsigned flags, struct qcow2_error *err)
 {
-    const struct change c = {
+    const struct guest_change c = {
         .kind = CHANGE_TRIM, .nr_bytes = nr_bytes, .guest_off = guest_off,
         .flags = flags,
     };
@@ -315,20 +253,20 @@ qcow2_flush(struct qcow2_disk *disk, struct qcow2_error *err)
     if (disk->readonly)
         return 0;
     RDLOCK_SCOPE(disk_request_lock(disk));
-    return flush(disk, err);
+    return disk->file->ops->flush(disk->file, err);
 }
 
 int
 qcow2_map(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
           qcow2_extent_fn *fn, void *opaque, struct qcow2_error *err)
 {
-    struct image *img = writable_image(disk);
+    struct image *changes = disk->readonly ? NULL : disk->file->image;
     RDLOCK_SCOPE_IF(disk_request_lock(disk));
 
     if (check_range(disk, nr_bytes, guest_off, err) == -1)
         return -1;
-    return extents_walk(disk->chain, img, nr_bytes, guest_off, fn, opaque,
-                        err);
+    return extents_walk(disk->chain, changes, nr_bytes, guest_off, fn,
+                        opaque, err);
 }
 
 static int

@@ -116,6 +116,8 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
     if (!img)
         return -1;
     file->image = img;
+    file->ops = &image_disk_ops;
+    file->requests = &img->rwlock;
     file->overridden = is_overridden(&img->hdr, place, options);
     img->no_discard = options->no_discard;
     img->warn = options->warn;
@@ -134,6 +136,19 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
                 "clusters of %" PRIu32 ", %u layers, %" PRIu32 " snapshots",
                 img->name, img->hdr.version, img->hdr.size,
                 img->cluster_size, img->chain.nr_layers, img->snaptab.nr);
+    return 0;
+}
+
+static int
+open_raw(struct open_file *file, struct io *io,
+         const struct qcow2_options *options, struct qcow2_error *err)
+{
+    file->raw = raw_disk_new(io, options->no_discard,
+                             options->format == QCOW2_FORMAT_AUTO, err);
+    if (!file->raw)
+        return -1;
+    file->ops = &raw_disk_ops;
+    file->requests = &file->raw->rwlock;
     return 0;
 }
 
@@ -179,9 +194,7 @@ file_open(struct io *io, const char *path, const struct policy_place *place,
     } else if (format == QCOW2_FORMAT_QCOW2) {
         r = open_qcow2(file, io, path, place, options, stop, err);
     } else {
-        file->raw = raw_disk_new(io, options->no_discard,
-                                 options->format == QCOW2_FORMAT_AUTO, err);
-        r = file->raw ? 0 : -1;
+        r = open_raw(file, io, options, err);
     }
     if (r == -1) {
         file_free(file);
@@ -197,15 +210,14 @@ static int
 file_put(struct open_file *file, struct qcow2_error *err)
 {
     bool last;
-    int r = 0;
+    int r;
 
     pthread_mutex_lock(&file->lock);
     last = --file->nr_users == 0;
     pthread_mutex_unlock(&file->lock);
     if (!last)
         return 0;
-    if (file->image)
-        r = flush_close(file->image, err);
+    r = file->ops->finish(file, err);
     file_free(file);
     return r;
 }

@@ -20,7 +20,7 @@
 #include "meta/flush.h"
 #include "meta/map.h"
 #include "meta/refcount.h"
-#include "request/request.h"
+#include "request/change.h"
 
 /* Refcounts of another width, in new clusters at the end of the file: the
  * table, then the refblocks. The old ones stay until the switch. */
@@ -261,9 +261,12 @@ expand_zeroes(struct image *img, struct qcow2_error *err)
         if (flush_make_room(img, err) == -1)
             return -1;
         if (needs_zeroes(img, off, &m)) {
-            uint64_t nr = min_u64(img->cluster_size, v->src.size - off);
+            const struct guest_change change = {
+                .kind = CHANGE_WRITE, .buf = zeroes, .guest_off = off,
+                .nr_bytes = min_u64(img->cluster_size, v->src.size - off),
+            };
 
-            if (write_data(img, zeroes, nr, off, err) == -1)
+            if (change_guest(img, &change, err) == -1)
                 return -1;
             off += img->cluster_size;
             continue;

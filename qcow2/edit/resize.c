@@ -21,7 +21,7 @@
 #include "meta/l1.h"
 #include "meta/map.h"
 #include "meta/tree.h"
-#include "request/request.h"
+#include "request/change.h"
 
 static uint64_t
 table_reach(const struct image *img)
@@ -160,6 +160,16 @@ hidden_end(const struct image *img, uint64_t size)
 }
 
 static int
+zero(struct image *img, uint64_t from, uint64_t to, struct qcow2_error *err)
+{
+    const struct guest_change c = {
+        .kind = CHANGE_ZERO, .guest_off = from, .nr_bytes = to - from,
+    };
+
+    return change_guest(img, &c, err);
+}
+
+static int
 grow(struct image *img, uint64_t size, struct qcow2_error *err)
 {
     struct view *v = &img->active;
@@ -177,7 +187,7 @@ grow(struct image *img, uint64_t size, struct qcow2_error *err)
     to.l1_size = v->l1_entries;
     v->src.size = size; /* so that requests reach past the old end */
     if (hidden > old)
-        r = zero_range(img, hidden - old, old, 0, err);
+        r = zero(img, old, hidden, err);
     if (r == 0)
         r = snapshot_switch_disk(img, &to, err);
     if (r == -1)
@@ -198,7 +208,7 @@ shrink(struct image *img, uint64_t size, struct qcow2_error *err)
     /* Growing again must not show what was cut off. */
     end = min_u64(end, v->src.size);
     if (end > size)
-        r = zero_range(img, end - size, size, 0, err);
+        r = zero(img, size, end, err);
     v->src.size = size;
     return r == -1 ? -1 : drop_rest(img, round_up(size, img->cluster_size),
                                     err);
@@ -217,6 +227,25 @@ check_first(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
     return check_size(img, size, may_shrink, err);
 }
 
+/* size is not that of the disk. */
+static int
+resize(struct image *img, uint64_t size, struct qcow2_error *err)
+{
+    uint64_t old = img->hdr.size;
+    const struct guest_change c = {
+        .kind = CHANGE_REPLACE, .guest_off = min_u64(old, size),
+        .nr_bytes = max_u64(old, size) - min_u64(old, size),
+    };
+    int r;
+
+    if (snapshot_keep_sizes(img, err) == -1
+        || change_announce(img->observers, &c, err) == -1)
+        return -1;
+    r = size > old ? grow(img, size, err) : shrink(img, size, err);
+    change_finish(img->observers, &c, r);
+    return r;
+}
+
 int
 qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
              struct qcow2_error *err)
@@ -231,11 +260,7 @@ qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
         return -1;
     r = check_size(img, size, may_shrink, err);
     if (r == 0 && size != img->hdr.size)
-        r = snapshot_keep_sizes(img, err);
-    if (r == 0 && size > img->hdr.size)
-        r = grow(img, size, err);
-    else if (r == 0 && size < img->hdr.size)
-        r = shrink(img, size, err);
+        r = resize(img, size, err);
     return snapshot_end(img, r, false, err);
 }
 

@@ -27,6 +27,7 @@
 #include "meta/alloc.h"
 #include "meta/flush.h"
 #include "meta/tree.h"
+#include "request/change.h"
 
 enum { MAX_NAME_BYTES = 255 };
 
@@ -487,6 +488,23 @@ check_exists(struct qcow2_disk *disk, const char *word,
     return find(img, word, err) < 0 ? -1 : 0;
 }
 
+static int
+apply_observed(struct image *img, const struct snapshot *s, bool *unsettled,
+               struct qcow2_error *err)
+{
+    const struct guest_change c = {
+        .kind = CHANGE_REPLACE,
+        .nr_bytes = max_u64(img->hdr.size, s->disk_size),
+    };
+    int r;
+
+    if (change_announce(img->observers, &c, err) == -1)
+        return -1;
+    r = apply(img, s, unsettled, err);
+    change_finish(img->observers, &c, r);
+    return r;
+}
+
 int
 qcow2_snapshot_apply(struct qcow2_disk *disk, const char *word,
                      struct qcow2_error *err)
@@ -503,7 +521,7 @@ qcow2_snapshot_apply(struct qcow2_disk *disk, const char *word,
     if (i >= 0
         && (img->snaptab.snapshots[i].disk_size == img->hdr.size
             || snapshot_keep_sizes(img, err) == 0))
-        r = apply(img, &img->snaptab.snapshots[i], &unsettled, err);
+        r = apply_observed(img, &img->snaptab.snapshots[i], &unsettled, err);
     return snapshot_end(img, r, unsettled, err);
 }
 

@@ -17,7 +17,7 @@
 #include "disk/open-disk.h"
 #include "disk/open.h"
 #include "meta/flush.h"
-#include "request/request.h"
+#include "request/change.h"
 
 enum { DEFAULT_SPARSE_BYTES = 4096, MIN_BLOCK_BYTES = 512 };
 
@@ -348,20 +348,27 @@ write_packed_cluster(const struct convert_target *t,
 {
     struct image *img = t->disk->file->image;
     const struct packed *p = packed_of(t, c, pos);
-    uint64_t guest_off = c->guest_off + pos;
-    uint64_t n = min_u64(img->cluster_size, c->nr_bytes - pos);
+    struct guest_change change = {
+        .guest_off = c->guest_off + pos,
+        .nr_bytes = min_u64(img->cluster_size, c->nr_bytes - pos),
+    };
 
     switch (p->kind) {
     case PACKED_ZERO:
-        return t->reads_zero ? 0 : zero_range(img, n, guest_off,
-                                              QCOW2_MAY_TRIM, err);
+        change.kind = CHANGE_ZERO;
+        change.flags = QCOW2_MAY_TRIM;
+        return t->reads_zero ? 0 : change_guest(img, &change, err);
     case PACKED_NOT:
-        return write_data(img, c->buf + pos, n, guest_off, err);
+        change.kind = CHANGE_WRITE;
+        change.buf = c->buf + pos;
+        break;
     case PACKED:
-        return write_compressed(img, c->space + pos, p->nr_bytes, guest_off,
-                                err);
+        change.kind = CHANGE_WRITE_COMPRESSED;
+        change.buf = c->space + pos;
+        change.packed_bytes = p->nr_bytes;
+        break;
     }
-    __builtin_unreachable();
+    return change_guest(img, &change, err);
 }
 
 static int

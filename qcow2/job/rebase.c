@@ -25,6 +25,7 @@
 #include "job/job.h"
 #include "meta/flush.h"
 #include "meta/map.h"
+#include "request/change.h"
 #include "request/request.h"
 #include "storage/path-policy.h"
 
@@ -166,28 +167,6 @@ read_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
                ? -1 : 0;
 }
 
-/* Whole clusters of top, in one slice, become zero clusters, although they
- * read as zeroes already: the new backing file may not. */
-static int
-make_zero(struct image *img, uint64_t from, uint64_t to,
-          struct qcow2_error *err)
-{
-    struct map_cursor c = map_cursor(&img->active);
-    struct range r;
-    int ret;
-
-    if (flush_make_room(img, err) == -1)
-        return -1;
-    range_lock_exclusive(&img->ranges, &r, from, to);
-    ret = map_prepare(&c, from, err);
-    if (ret == 0) {
-        map_set(&c, from, (to - from) >> img->cluster_bits, MAP_TO_ZERO, 0);
-        map_done(&c);
-    }
-    range_unlock(&img->ranges, &r);
-    return ret;
-}
-
 /* What a cluster needs. */
 enum need { NEED_NOTHING, NEED_ZERO, NEED_DATA };
 
@@ -203,29 +182,19 @@ need_of(const struct rebase *r, const unsigned char *old,
     return NEED_DATA; /* version 2 has no zero clusters */
 }
 
+/* Zeroes become zero clusters, although they read as zeroes already: the new
+ * backing file may not. */
 static int
 write_run(struct rebase *r, enum need need, const unsigned char *buf,
           uint64_t from, uint64_t to, struct qcow2_error *err)
 {
-    struct image *img = r->img;
+    const struct guest_change c = {
+        .kind = need == NEED_ZERO ? CHANGE_ZERO : CHANGE_WRITE,
+        .flags = QCOW2_MAY_TRIM | ZERO_RECORD_ALL,
+        .buf = buf, .nr_bytes = to - from, .guest_off = from,
+    };
 
-    switch (need) {
-    case NEED_NOTHING:
-        return 0;
-    case NEED_DATA:
-        return write_data(img, buf, to - from, from, err);
-    case NEED_ZERO:
-        break;
-    }
-    while (from < to) {
-        uint64_t end = min_u64(to, from + map_piece(&img->active, from));
-
-        if (make_zero(img, from, round_up(end, img->cluster_size), err)
-            == -1)
-            return -1;
-        from = end;
-    }
-    return 0;
+    return need == NEED_NOTHING ? 0 : change_guest(r->img, &c, err);
 }
 
 /* Every cluster in a data chunk is left to the backing file by top. */

@@ -184,6 +184,8 @@ struct image {
     shared_u64 known_end;       /* atomic: the file reaches at least here,
                                  * up to a whole cluster */
     unsigned nr_cuts;           /* atomic: how often it became shorter */
+    struct write_observer *observers; /* request/change.h; changes while
+                                 * rwlock is held exclusively */
 
     qcow2_warn_fn *warn;
     void *warn_opaque;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* request.h: the data path: read.c, write.c, cow.c, zero.c and extents.c, on
  * a view (or, for reads, on a chain). Ranges were checked to lie inside the
- * disk by the caller.
+ * disk by the caller. What writes is called by change_guest (change.h).
  */
 #ifndef QCOW2_REQUEST_H
 #define QCOW2_REQUEST_H
@@ -39,7 +39,11 @@ int write_compressed(struct image *img, const void *packed,
 int cow_write(struct image *img, const void *buf, size_t nr_bytes,
               uint64_t guest_off, size_t *done, struct qcow2_error *err);
 
-/* flags: QCOW2_MAY_TRIM, QCOW2_FAST. */
+/* Of zero_range: makes zero clusters also of what reads as zeroes because
+ * nothing is below: something will be. (Version 3.) */
+enum { ZERO_RECORD_ALL = 1 << 16 };
+
+/* flags: QCOW2_MAY_TRIM, QCOW2_FAST, ZERO_RECORD_ALL. */
 int zero_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
                unsigned flags, struct qcow2_error *err);
 int zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
