@@ -21,6 +21,7 @@ enum {
     BLOCK_BYTES = 4096,
     /* Requests wait while so much of a hole is filled. */
     FILL_BYTES = 64 << 20,
+    ZERO_BYTES = 64 << 10,
 };
 
 struct raw_disk *
@@ -223,13 +224,30 @@ raw_disk_resize(struct raw_disk *raw, uint64_t size, bool may_shrink,
     return truncate_observed(raw, size, err);
 }
 
+/* Writes zeroes to all of a hole, so that its space is not only reserved. */
+static int
+write_zeroes(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+             struct qcow2_error *err)
+{
+    static const unsigned char zeroes[ZERO_BYTES];
+
+    for (uint64_t n; nr_bytes > 0; host_off += n, nr_bytes -= n) {
+        n = min_u64(nr_bytes, sizeof zeroes);
+        if (io_pwrite(io, zeroes, n, host_off, err) == -1)
+            return -1;
+    }
+    return 0;
+}
+
 /* Fills what is a hole from guest_off on, up to end; *len says how far this
  * call got. Nothing is written between the look and the filling: writes wait,
  * and other processes are kept out by the file's locks. */
 static int
 fill_hole(struct raw_disk *raw, uint64_t guest_off, uint64_t end,
-          uint64_t *len, struct qcow2_error *err)
+          enum qcow2_preallocation mode, uint64_t *len,
+          struct qcow2_error *err)
 {
+    struct io *io = raw->source->io;
     bool is_hole;
     WRLOCK_SCOPE(&raw->rwlock);
 
@@ -237,10 +255,14 @@ fill_hole(struct raw_disk *raw, uint64_t guest_off, uint64_t end,
     if (!range_inside(guest_off, *len, raw->source->size))
         return error_set(err, EINVAL, "the range lies outside of the disk");
     if (check_not_failed(raw, err) == -1
-        || io_extent(raw->source->io, guest_off, len, &is_hole, err) == -1)
+        || io_extent(io, guest_off, len, &is_hole, err) == -1)
         return -1;
     *len = min_u64(*len, FILL_BYTES);
-    return is_hole ? io_zero(raw->source->io, guest_off, *len, 0, err) : 0;
+    if (!is_hole)
+        return 0;
+    return mode == QCOW2_PREALLOC_FULL
+           ? write_zeroes(io, guest_off, *len, err)
+           : io_zero(io, guest_off, *len, 0, err);
 }
 
 int
@@ -255,7 +277,7 @@ raw_disk_preallocate(struct raw_disk *raw, uint64_t nr_bytes,
                          "mode: metadata; a raw file has none: use falloc or "
                          "full", raw->source->io->name);
     for (; guest_off < end; guest_off += len)
-        if (fill_hole(raw, guest_off, end, &len, err) == -1)
+        if (fill_hole(raw, guest_off, end, mode, &len, err) == -1)
             return -1;
     return 0;
 }

@@ -290,6 +290,38 @@ test_preallocating_keeps_what_is_written_meanwhile(void **state)
     }
 }
 
+static void
+test_full_preallocation_writes_what_is_a_hole(void **state)
+{
+    static const struct {
+        enum qcow2_preallocation mode;
+        uint64_t nr_writes, nr_zeroes;
+    } cases[] = {
+        { QCOW2_PREALLOC_FALLOC, 0, 2 },
+        { QCOW2_PREALLOC_FULL, 10, 0 }, /* 96 KiB and 508 KiB, by 64 KiB */
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct fault_plan plan = FAULT_PLAN_INIT;
+        struct mem *m = mem_new(NULL, 1 << 20);
+        struct qcow2_disk *disk = open_mem(m, &plan, &said_raw);
+        struct qcow2_error err;
+        char got[8];
+
+        EXPECT_OK(qcow2_pwrite(disk, "precious", 8, 96 << 10, 0, &err), &err);
+        fault_reset_counts(&plan);
+        EXPECT_OK(qcow2_preallocate(disk, 608 << 10, 0, cases[i].mode, &err),
+                  &err);
+        assert_int_equal(fault_count(&plan, FAULT_WRITE), cases[i].nr_writes);
+        assert_int_equal(fault_count(&plan, FAULT_ZERO), cases[i].nr_zeroes);
+        EXPECT_OK(qcow2_pread(disk, got, 8, 96 << 10, &err), &err);
+        assert_memory_equal(got, "precious", 8);
+        EXPECT_OK(qcow2_close(disk, &err), &err);
+        mem_free(m);
+    }
+}
+
 int
 main(void)
 {
@@ -301,6 +333,7 @@ main(void)
         cmocka_unit_test(test_guard_reports_a_failed_read),
         cmocka_unit_test(test_a_flush_is_one_and_sticks_when_it_fails),
         cmocka_unit_test(test_preallocating_keeps_what_is_written_meanwhile),
+        cmocka_unit_test(test_full_preallocation_writes_what_is_a_hole),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
