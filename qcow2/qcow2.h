@@ -418,6 +418,9 @@ struct qcow2_create_options {
     bool backing_unchecked;   /* it need not be there: it is not opened */
     bool overwrite;           /* an existing file may be replaced */
     enum qcow2_preallocation prealloc; /* without backing */
+    bool nocow;               /* advice to the file system of a new file: */
+    uint32_t extent_size_hint; /* not to copy it on write (Btrfs), and to
+                               * allocate so many bytes at once (XFS) */
     const char *const *allow; /* as in qcow2_options, for what backing names
                                * in turn: the user chose backing itself */
     size_t nr_allow;
@@ -599,14 +602,13 @@ qcow2_rebase(const char *path, const struct qcow2_options *options,
              const struct qcow2_rebase_options *rebase,
              struct qcow2_error *err);
 
-/* Creates a raw file of size bytes that reads as zeroes. On failure nothing
- * is left behind that was not there before. METADATA is EINVAL here. failures
- * are the process's, or NULL.
+/* Creates a raw file that reads as zeroes. Of options only size (as it is),
+ * overwrite, failures, prealloc (METADATA is EINVAL), nocow and
+ * extent_size_hint are used. On failure nothing is left behind that was not
+ * there before.
  */
-QCOW2_PUBLIC int qcow2_create_raw(const char *path, uint64_t size,
-                                  enum qcow2_preallocation prealloc,
-                                  bool overwrite,
-                                  struct qcow2_failures *failures,
+QCOW2_PUBLIC int qcow2_create_raw(const char *path,
+                                  const struct qcow2_create_options *options,
                                   struct qcow2_error *err);
 
 /* Convert: copies disks, one behind the other, to another image. Holes and

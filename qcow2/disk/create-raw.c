@@ -55,12 +55,16 @@ set_size(struct io *io, uint64_t size, struct qcow2_error *err)
 }
 
 struct io *
-create_raw_target(struct policy_target *target, uint64_t size, bool overwrite,
-                  mode_t mode, struct qcow2_error *err)
+create_raw_target(struct policy_target *target,
+                  const struct qcow2_create_options *o, mode_t mode,
+                  struct qcow2_error *err)
 {
-    struct io *io = policy_target_open(target, overwrite, mode, err);
+    struct io *io = policy_target_open(target, o->overwrite, mode, err);
 
-    if (!io || set_size(io, size, err) == 0)
+    if (!io)
+        return NULL;
+    io_advise_layout(io, o->nocow, o->extent_size_hint);
+    if (set_size(io, o->size, err) == 0)
         return io;
     policy_target_remove(target);
     io_close(io);
@@ -69,28 +73,28 @@ create_raw_target(struct policy_target *target, uint64_t size, bool overwrite,
 }
 
 int
-qcow2_create_raw(const char *path, uint64_t size,
-                 enum qcow2_preallocation prealloc, bool overwrite,
-                 struct qcow2_failures *failures, struct qcow2_error *err)
+qcow2_create_raw(const char *path, const struct qcow2_create_options *o,
+                 struct qcow2_error *err)
 {
     struct policy_target target;
     struct io *io;
     int r = -1;
 
-    if (prealloc == QCOW2_PREALLOC_METADATA)
+    if (o->prealloc == QCOW2_PREALLOC_METADATA)
         return error_set(err, EINVAL, "%s: cannot create: Unsupported "
                          "preallocation mode: metadata; a raw file has none",
                          path);
     if (policy_target_find(path, &target, err) == -1)
         return -1;
-    io = create_raw_target(&target, size, overwrite, CREATE_MODE, err);
+    io = create_raw_target(&target, o, CREATE_MODE, err);
     if (io)
-        failures_note_locks(failures, io);
-    if (io && prealloc == QCOW2_PREALLOC_OFF) {
+        failures_note_locks(o->failures, io);
+    if (io && o->prealloc == QCOW2_PREALLOC_OFF) {
         io_close(io);
         r = 0;
     } else if (io) {
-        r = create_preallocate(io, &target, QCOW2_FORMAT_RAW, prealloc, err);
+        r = create_preallocate(io, &target, QCOW2_FORMAT_RAW, o->prealloc,
+                               err);
         if (r == -1) {
             policy_target_remove(&target);
             error_prefix(err, "cannot create");

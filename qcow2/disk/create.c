@@ -316,9 +316,11 @@ create_file(struct policy_target *t, const struct qcow2_create_options *o,
 {
     struct io *io = policy_target_open(t, o->overwrite, mode, err);
 
-    if (io)
-        failures_note_locks(o->failures, io);
-    if (!io || write_image(io, p, err) == 0)
+    if (!io)
+        return NULL;
+    failures_note_locks(o->failures, io);
+    io_advise_layout(io, o->nocow, o->extent_size_hint);
+    if (write_image(io, p, err) == 0)
         return io;
     /* Still locked, so nobody has begun to use it. */
     policy_target_remove(t);

@@ -19,17 +19,17 @@ enum {
 int create_io(struct io *io, const struct qcow2_create_options *options,
               struct qcow2_error *err);
 
-/* Makes the image that qcow2_create would, or a raw file of size bytes, at
- * the target and returns it, open and locked; options->prealloc is not used.
- * A new file gets this mode, but for the umask. On failure nothing is left
- * behind that was not there before.
+/* Makes the image that qcow2_create would, or the raw file, at the target and
+ * returns it, open and locked; options->prealloc is not used. A new file gets
+ * this mode, but for the umask. On failure nothing is left behind that was not
+ * there before.
  */
 struct io *create_target(struct policy_target *target,
                          const struct qcow2_create_options *options,
                          mode_t mode, struct qcow2_error *err);
-struct io *create_raw_target(struct policy_target *target, uint64_t size,
-                             bool overwrite, mode_t mode,
-                             struct qcow2_error *err);
+struct io *create_raw_target(struct policy_target *target,
+                             const struct qcow2_create_options *options,
+                             mode_t mode, struct qcow2_error *err);
 
 /* Preallocates all of the new disk in io, which it takes over. */
 int create_preallocate(struct io *io, const struct policy_target *target,

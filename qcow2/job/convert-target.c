@@ -35,7 +35,7 @@ create(struct convert_target *t, const struct convert_source *source,
     c.size = max_u64(c.size, source->size);
     c.size_from_backing = false;
     return o->format == QCOW2_FORMAT_RAW
-           ? create_raw_target(&t->file, c.size, c.overwrite, mode, err)
+           ? create_raw_target(&t->file, &c, mode, err)
            : create_target(&t->file, &c, mode, err);
 }
 

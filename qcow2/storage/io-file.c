@@ -26,6 +26,7 @@
 #include "base/error.h"
 #include "base/escape.h"
 #include "storage/io-behind.h"
+#include "storage/io-layout.h"
 #include "storage/io-lock.h"
 #include "storage/io.h"
 
@@ -469,6 +470,15 @@ file_drop_cache(struct io *io)
 #endif
 }
 
+static void
+file_advise_layout(struct io *io, bool nocow, uint32_t extent_bytes)
+{
+    if (nocow)
+        io_layout_set_nocow(to_file(io)->fd);
+    if (extent_bytes > 0)
+        io_layout_set_extents(to_file(io)->fd, extent_bytes);
+}
+
 static void file_close(struct io *io);
 
 static const struct io_ops file_ops = {
@@ -484,6 +494,7 @@ static const struct io_ops file_ops = {
     .extent = file_extent,
     .prefetch = file_prefetch,
     .drop_cache = file_drop_cache,
+    .advise_layout = file_advise_layout,
 };
 
 /* Opening. */

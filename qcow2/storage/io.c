@@ -196,6 +196,13 @@ io_drop_cache(struct io *io)
         io->ops->drop_cache(io);
 }
 
+void
+io_advise_layout(struct io *io, bool nocow, uint32_t extent_bytes)
+{
+    if (io->ops->advise_layout && (nocow || extent_bytes > 0))
+        io->ops->advise_layout(io, nocow, extent_bytes);
+}
+
 bool
 io_flush_has_failed(const struct io *io)
 {

@@ -86,6 +86,12 @@ struct io_ops {
      * keeps only what is still to be written. May be NULL: there is none.
      */
     void (*drop_cache)(struct io *io);
+
+    /* Advice on how the file system should store a file that has no data yet:
+     * not copying it when it is written to, and in extents of so many bytes
+     * (0: as it likes). May be NULL.
+     */
+    void (*advise_layout)(struct io *io, bool nocow, uint32_t extent_bytes);
 };
 
 struct io {
@@ -145,6 +151,7 @@ int io_extent(struct io *io, uint64_t host_off, uint64_t *len,
               bool *is_hole, struct qcow2_error *err);
 void io_prefetch(struct io *io, uint64_t host_off, uint64_t nr_bytes);
 void io_drop_cache(struct io *io);
+void io_advise_layout(struct io *io, bool nocow, uint32_t extent_bytes);
 bool io_flush_has_failed(const struct io *io);
 
 /* Does every request fail until the file is opened anew, as the server that

@@ -29,7 +29,9 @@ check(const struct image_args *image, const struct args *a)
         usage_error(a->verb, "say what to change: -o NAME=VALUE");
     if (c->backing || c->backing_format)
         usage_error(a->verb, "the backing file is changed by rebase");
-    if (c->cluster_size || image->has_compression || image->has_prealloc)
+    if (c->cluster_size || image->has_compression || image->has_prealloc
+        || image->has_encryption || image->has_nocow
+        || image->has_extent_size_hint)
         usage_error(a->verb, "only compat, refcount_bits, lazy_refcounts and "
                     "size can be changed; convert makes an image with other "
                     "options");

@@ -29,10 +29,9 @@ create(const char *path, const struct image_args *image, uint64_t *size,
 
     *size = c.size;
 
-    if (image->format == QCOW2_FORMAT_RAW)
-        return qcow2_create_raw(path, c.size, image->prealloc, c.overwrite,
-                                failures, err);
     c.prealloc = image->prealloc;
+    if (image->format == QCOW2_FORMAT_RAW)
+        return qcow2_create_raw(path, &c, err);
     c.size_created = image->has_size ? NULL : size;
     return qcow2_create(path, &c, err);
 }
@@ -42,6 +41,8 @@ take_size(struct image_args *image, const struct args *a)
 {
     if (a->nr_operands < 1 || a->nr_operands > 2)
         usage_error(a->verb, "expects one file name and perhaps a size");
+    if (a->nr_operands == 2 && image->has_size)
+        usage_error(a->verb, "the size is given twice");
     if (a->nr_operands == 2) {
         image->create.size = parse_bytes(a, "the size", a->operands[1]);
         image->has_size = true;

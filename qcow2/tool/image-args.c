@@ -95,6 +95,47 @@ set_extended_l2(struct image_args *i, const struct args *a, char *value)
         usage_error(a->verb, "extended_l2=on is not supported");
 }
 
+/* What others ask for as "none of it", and nothing more is possible. */
+static void
+check_off(const struct args *a, const char *name, const char *value,
+          const char *what)
+{
+    if (parse_on_off(a, name, value))
+        usage_error(a->verb, "%s=on: %s are not supported", name, what);
+}
+
+static void
+set_encryption(struct image_args *i, const struct args *a, char *value)
+{
+    check_off(a, "encryption", value, "encrypted images");
+    i->has_encryption = true;
+}
+
+static void
+set_data_file_raw(struct image_args *i, const struct args *a, char *value)
+{
+    check_off(a, "data_file_raw", value, "external data files");
+    i->has_data_file_raw = true;
+}
+
+static void
+set_nocow(struct image_args *i, const struct args *a, char *value)
+{
+    i->create.nocow = parse_on_off(a, "nocow", value);
+    i->has_nocow = true;
+}
+
+static void
+set_extent_size_hint(struct image_args *i, const struct args *a, char *value)
+{
+    uint64_t nr_bytes = parse_bytes(a, "extent_size_hint", value);
+
+    if (nr_bytes > UINT32_MAX)
+        usage_error(a->verb, "extent_size_hint must be below 4G");
+    i->create.extent_size_hint = nr_bytes;
+    i->has_extent_size_hint = true;
+}
+
 static const struct setting settings[] = {
     { "backing_file", "FILE", "backing file, as -b", set_backing_file },
     { "backing_fmt", "FMT", "format of the backing file, as -F",
@@ -104,9 +145,15 @@ static const struct setting settings[] = {
     { "compat", "VERSION", "0.10 or 1.1, also called v2 and v3 [1.1]",
       set_compat },
     { "compression_type", "TYPE", "zlib or zstd [zlib]", set_compression },
+    { "data_file_raw", "off", "there is nothing else", set_data_file_raw },
+    { "encryption", "off", "there is nothing else", set_encryption },
     { "extended_l2", "off", "there is nothing else", set_extended_l2 },
+    { "extent_size_hint", "BYTES", "what XFS allocates for the file at once",
+      set_extent_size_hint },
     { "lazy_refcounts", "on|off", "allow others to postpone updates of "
       "refcounts [off]", set_lazy_refcounts },
+    { "nocow", "on|off", "have Btrfs not copy the file on write [off]",
+      set_nocow },
     { "preallocation", "MODE", "off, metadata, falloc or full [off]",
       set_preallocation },
     { "refcount_bits", "N", "1 to 64, a power of two [16]",
@@ -123,7 +170,8 @@ print_settings(void)
         printf("  %s=%-*s  %s\n", settings[i].name,
                26 - (int)strlen(settings[i].name), settings[i].arg,
                settings[i].help);
-    printf("Options of raw images: preallocation (but not metadata), size\n");
+    printf("Options of raw images: extent_size_hint, nocow, preallocation (but "
+           "not\nmetadata), size\n");
 }
 
 /* Cuts the next "name=value" from *text, where a comma is written twice. */
@@ -173,7 +221,8 @@ take_part(struct image_args *i, const struct args *a, char *part)
     if (n == NR_SETTINGS)
         refuse_setting(a, part);
     /* Of what is on or off the name alone means on. */
-    if (!value && strcmp(settings[n].arg, "on|off") == 0)
+    if (!value && (strcmp(settings[n].arg, "on|off") == 0
+                   || strcmp(settings[n].arg, "off") == 0))
         value = on;
     if (!value)
         usage_error(a->verb, "-o %s needs a value", part);
@@ -239,21 +288,13 @@ prealloc_name(enum qcow2_preallocation mode)
     return "";
 }
 
-void
-image_args_show(const struct image_args *i, const char *path, uint64_t size)
+static void
+show_qcow2(const struct image_args *i, uint64_t size)
 {
     const struct qcow2_create_options *c = &i->create;
-    CLEANUP_FREE char *name = text_escape(path);
 
-    printf("Formatting '%s', fmt=", name);
-    if (i->format == QCOW2_FORMAT_RAW) {
-        printf("raw size=%" PRIu64, size);
-        if (i->has_prealloc)
-            printf(" preallocation=%s", prealloc_name(i->prealloc));
-        putchar('\n');
-        return;
-    }
-    printf("qcow2 cluster_size=%" PRIu32 " extended_l2=off",
+    printf("qcow2%s cluster_size=%" PRIu32 " extended_l2=off",
+           i->has_encryption ? " encryption=off" : "",
            c->cluster_size ? c->cluster_size : 65536);
     if (i->has_prealloc)
         printf(" preallocation=%s", prealloc_name(i->prealloc));
@@ -267,7 +308,29 @@ image_args_show(const struct image_args *i, const char *path, uint64_t size)
         printf(" backing_file=%s backing_fmt=%s", backing,
                c->backing_format == QCOW2_FORMAT_RAW ? "raw" : "qcow2");
     }
-    printf(" lazy_refcounts=%s refcount_bits=%u\n",
+    printf("%s lazy_refcounts=%s refcount_bits=%u",
+           i->has_data_file_raw ? " data_file_raw=off" : "",
            c->lazy_refcounts ? "on" : "off",
            c->refcount_bits ? c->refcount_bits : 16);
+}
+
+void
+image_args_show(const struct image_args *i, const char *path, uint64_t size)
+{
+    const struct qcow2_create_options *c = &i->create;
+    CLEANUP_FREE char *name = text_escape(path);
+
+    printf("Formatting '%s', fmt=", name);
+    if (i->format == QCOW2_FORMAT_RAW) {
+        printf("raw size=%" PRIu64, size);
+        if (i->has_prealloc)
+            printf(" preallocation=%s", prealloc_name(i->prealloc));
+    } else {
+        show_qcow2(i, size);
+    }
+    if (i->has_nocow)
+        printf(" nocow=%s", c->nocow ? "on" : "off");
+    if (i->has_extent_size_hint)
+        printf(" extent_size_hint=%" PRIu32, c->extent_size_hint);
+    putchar('\n');
 }

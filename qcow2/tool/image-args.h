@@ -10,6 +10,7 @@ struct image_args {
     struct qcow2_create_options create; /* version 0: not said */
     enum qcow2_preallocation prealloc;
     bool has_size, has_prealloc, has_compression, has_lazy_refcounts;
+    bool has_encryption, has_data_file_raw, has_nocow, has_extent_size_hint;
     const char *compat;        /* as written; NULL: not said */
     char **strings;            /* what create's names point to */
     size_t nr_strings;
