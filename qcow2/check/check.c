@@ -12,7 +12,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "check/check-private.h"
-#include "meta/alloc.h"
+#include "meta/txn.h"
 
 /* Tells what was held back for others to join. */
 static void
@@ -305,30 +305,6 @@ repair_unasked(struct check *c, struct qcow2_error *err)
     return repair_run(c, err);
 }
 
-/* Nothing of what the engine has in memory may be trusted any more. */
-static int
-reload(struct image *img, struct qcow2_error *err)
-{
-    struct view *v = &img->active;
-    uint64_t nr_bytes = (uint64_t)v->l1_entries * sizeof(be64);
-    CLEANUP_FREE be64 *l1 = malloc(nr_bytes ? nr_bytes : 1);
-
-    if (!l1)
-        return error_nomem(err);
-    if (io_pread(img->io, l1, nr_bytes, v->l1_off, err) == -1)
-        return -1;
-    for (uint32_t i = 0; i < v->l1_entries; i++)
-        v->l1[i] = be64_get(l1[i]);
-    linear_forget(&v->linear);
-    cache_drop_owner(img->meta, img);
-    if (alloc_init(img, err) == -1)
-        return -1;
-    overlap_destroy(&img->overlap);
-    if (overlap_init(&img->overlap, err) == -1)
-        return -1;
-    return overlap_fill(img, err);
-}
-
 int
 check_repair_dirty(struct image *img, struct qcow2_error *err)
 {
@@ -336,14 +312,16 @@ check_repair_dirty(struct image *img, struct qcow2_error *err)
         .repair = QCOW2_REPAIR_ALL,
     };
     struct check c;
-    int r = check_begin(&c, img->io, &img->hdr, &img->snaptab, &options,
-                        err);
+    struct txn t;
+    int r = txn_begin(&t, img, TXN_ANY_VIEW | TXN_PAST_IMAGE, err);
 
-    if (r == 0)
-        r = repair_unasked(&c, err);
-    check_end(&c);
-    if (r == 0)
-        r = reload(img, err);
+    if (r == 0) {
+        r = check_begin(&c, img->io, &img->hdr, &img->snaptab, &options, err);
+        if (r == 0)
+            r = repair_unasked(&c, err);
+        check_end(&c);
+        r = txn_end(&t, r, err);
+    }
     if (r == -1)
         return error_prefix(err, "%s: was not closed cleanly, and its "
                             "refcounts are not repaired", img->name);

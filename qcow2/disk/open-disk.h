@@ -28,8 +28,6 @@ struct open_file {
     pthread_rwlock_t *requests; /* what disk_request_lock is if it is
                                  * writable: the image's or raw disk's */
     struct layer *backing;
-    bool overridden;            /* it stands on another backing file than it
-                                 * names, or on none */
 };
 
 struct qcow2_disk {
@@ -41,12 +39,15 @@ struct qcow2_disk {
     enum qcow2_detect_zeroes detect_zeroes;
 };
 
-/* Fails (EINVAL) if the image does not stand on the backing file that it
- * names: what an operation writes then depends on what the disk reads as for
- * now, and would stay.
- */
+/* As image_check_own_view; a raw disk has no other view. */
 int disk_check_own_view(const struct qcow2_disk *disk,
                         struct qcow2_error *err);
+
+/* The image, for an operation on all of it. NULL: the disk is raw (ENOTSUP),
+ * or read-only (EROFS).
+ */
+struct image *disk_image_to_edit(const struct qcow2_disk *disk,
+                                 struct qcow2_error *err);
 
 /* What requests to the disk share with each other, and operations on the
  * whole disk take alone. NULL: there are none, as it never changes.

@@ -95,12 +95,23 @@ is_overridden(const struct header *h, const struct policy_place *place,
 int
 disk_check_own_view(const struct qcow2_disk *disk, struct qcow2_error *err)
 {
-    if (!disk->file->overridden)
-        return 0;
-    return error_set(err, EINVAL, "%s: it does not stand on the backing file "
-                     "that it names, and this would write what it reads as "
-                     "on another one; give it that by a rebase of its header "
-                     "alone first", disk->file->image->name);
+    struct image *img = disk->file->image;
+
+    return img ? image_check_own_view(img, err) : 0;
+}
+
+struct image *
+disk_image_to_edit(const struct qcow2_disk *disk, struct qcow2_error *err)
+{
+    struct image *img = disk->file->image;
+
+    if (!img)
+        error_set(err, ENOTSUP, "a raw disk has no internal snapshots");
+    else if (disk->readonly)
+        error_set(err, EROFS, "%s: it is open read-only", img->name);
+    else
+        return img;
+    return NULL;
 }
 
 static int
@@ -118,7 +129,7 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
     file->image = img;
     file->ops = &image_disk_ops;
     file->requests = &img->rwlock;
-    file->overridden = is_overridden(&img->hdr, place, options);
+    img->overridden = is_overridden(&img->hdr, place, options);
     img->no_discard = options->no_discard;
     img->warn = options->warn;
     img->warn_opaque = options->warn_opaque;

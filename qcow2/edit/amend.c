@@ -13,7 +13,6 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/open-disk.h"
-#include "edit/form.h"
 #include "edit/snapshot.h"
 #include "format/header.h"
 #include "meta/alloc.h"
@@ -184,18 +183,19 @@ settle_widths(struct image *img, struct widths *w, struct qcow2_error *err)
 }
 
 static int
-change_widths(struct image *img, struct header_form *form,
-              struct qcow2_error *err)
+change_widths(struct txn *t, struct header_update *u, struct qcow2_error *err)
 {
-    struct widths w = { .order = form->refcount_order };
+    struct widths w = { .order = u->refcount_order };
+    struct image *img = t->img;
     int r = -1;
 
     if (plan_widths(img, &w, err) == 0 && note_old(img, &w, err) == 0
         && write_blocks(img, &w, err) == 0
         && write_table(img, &w, err) == 0) {
-        form->reftable_offset = w.first << img->cluster_bits;
-        form->reftable_clusters = w.table_clusters;
-        r = form_switch(img, form, err);
+        u->parts |= HEADER_SET_REFTABLE;
+        u->reftable_offset = w.first << img->cluster_bits;
+        u->reftable_clusters = w.table_clusters;
+        r = txn_switch(t, u, err);
         if (r == 0)
             r = settle_widths(img, &w, err);
     }
@@ -282,13 +282,13 @@ expand_zeroes(struct image *img, struct qcow2_error *err)
 }
 
 static int
-check_downgrade(struct image *img, const struct header_form *form,
+check_downgrade(struct image *img, const struct header_update *to,
                 struct qcow2_error *err)
 {
     uint64_t incompatible = image_incompatible(img);
     const char *why = NULL;
 
-    if (form->refcount_order != 4)
+    if (to->refcount_order != 4)
         why = "refcounts must be 16 bits wide (refcount_bits=16)";
     else if (incompatible & ~INCOMPAT_DIRTY)
         why = "it uses features that version 2 does not have";
@@ -303,22 +303,27 @@ check_downgrade(struct image *img, const struct header_form *form,
 
 static int
 plan_form(struct image *img, const struct qcow2_amend_options *o,
-          struct header_form *form, struct qcow2_error *err)
+          struct header_update *to, struct qcow2_error *err)
 {
-    *form = header_form_of(&img->hdr);
-    if (o->version)
-        form->version = o->version;
+    const struct header *h = &img->hdr;
+
+    *to = (struct header_update){
+        .parts = HEADER_SET_FORM,
+        .version = o->version ? o->version : h->version,
+        .compatible = h->compatible,
+        .refcount_order = h->refcount_order,
+    };
     if (o->refcount_bits)
-        form->refcount_order = __builtin_ctz(o->refcount_bits);
+        to->refcount_order = __builtin_ctz(o->refcount_bits);
     if (o->lazy_refcounts == QCOW2_AMEND_ON)
-        form->compatible |= COMPAT_LAZY_REFCOUNTS;
-    else if (o->lazy_refcounts == QCOW2_AMEND_OFF || form->version < 3)
-        form->compatible &= ~COMPAT_LAZY_REFCOUNTS;
-    if (form->version < 3 && o->lazy_refcounts == QCOW2_AMEND_ON)
+        to->compatible |= COMPAT_LAZY_REFCOUNTS;
+    else if (o->lazy_refcounts == QCOW2_AMEND_OFF || to->version < 3)
+        to->compatible &= ~COMPAT_LAZY_REFCOUNTS;
+    if (to->version < 3 && o->lazy_refcounts == QCOW2_AMEND_ON)
         return error_set(err, EINVAL, "lazy refcounts need version 3 "
                          "(compat=1.1)");
-    if (form->version < 3)
-        return check_downgrade(img, form, err);
+    if (to->version < 3)
+        return check_downgrade(img, to, err);
     return 0;
 }
 
@@ -337,26 +342,28 @@ check_options(const struct qcow2_amend_options *o, struct qcow2_error *err)
 /* Version 2 refcounts are 16 bits wide, so the width changes while the
  * version is 3. */
 static int
-change_form(struct image *img, unsigned version, unsigned refcount_order,
+change_form(struct txn *t, unsigned version, unsigned refcount_order,
             uint64_t compatible, struct qcow2_error *err)
 {
-    struct header_form form = header_form_of(&img->hdr);
+    struct header_update u = {
+        .parts = HEADER_SET_FORM,
+        .version = version,
+        .compatible = compatible,
+        .refcount_order = refcount_order,
+    };
 
-    form.version = version;
-    form.compatible = compatible;
-    if (refcount_order == form.refcount_order)
-        return form_switch(img, &form, err);
-    form.refcount_order = refcount_order;
-    return change_widths(img, &form, err);
+    return refcount_order == t->img->hdr.refcount_order
+               ? txn_switch(t, &u, err) : change_widths(t, &u, err);
 }
 
-/* With everything on disk and the image ours alone. */
+/* With everything on disk and the image for itself. */
 static int
-amend(struct image *img, const struct qcow2_amend_options *o,
+amend(struct txn *t, const struct qcow2_amend_options *o,
       struct qcow2_error *err)
 {
+    struct image *img = t->img;
     unsigned order = img->hdr.refcount_order;
-    struct header_form to;
+    struct header_update to;
 
     if (plan_form(img, o, &to, err) == -1)
         return -1;
@@ -367,18 +374,17 @@ amend(struct image *img, const struct qcow2_amend_options *o,
         return -1;
     /* Version 3 wants every snapshot to tell its size. */
     if (img->hdr.version == 2 && to.version > 2
-        && (snapshot_keep_sizes(img, err) == -1
-            || change_form(img, to.version, order, to.compatible, err) == -1))
+        && (snapshot_keep_sizes(t, err) == -1
+            || change_form(t, to.version, order, to.compatible, err) == -1))
         return -1;
     if (order != to.refcount_order
-        && change_form(img, img->hdr.version, to.refcount_order,
+        && change_form(t, img->hdr.version, to.refcount_order,
                        to.compatible, err) == -1)
         return -1;
     /* Lowered refcounts are only in memory yet. */
     if (flush_all(img, err) == -1)
         return -1;
-    return change_form(img, to.version, to.refcount_order, to.compatible,
-                       err);
+    return change_form(t, to.version, to.refcount_order, to.compatible, err);
 }
 
 /* What is refused must not cost the image its bitmaps. */
@@ -387,7 +393,7 @@ check_first(struct qcow2_disk *disk, const struct qcow2_amend_options *o,
             struct qcow2_error *err)
 {
     struct image *img = disk->file->image;
-    struct header_form to;
+    struct header_update to;
 
     if (check_options(o, err) == -1 || disk_check_own_view(disk, err) == -1)
         return -1;
@@ -400,17 +406,17 @@ qcow2_amend(struct qcow2_disk *disk, const struct qcow2_amend_options *options,
             struct qcow2_error *err)
 {
     struct image *img;
-    int r;
+    struct txn t;
 
     if (disk->file->raw)
         return error_set(err, ENOTSUP, "a raw disk has nothing to amend");
-    if (check_first(disk, options, err) == -1
-        || snapshot_begin(disk, &img, err) == -1)
+    if (check_first(disk, options, err) == -1)
         return -1;
+    img = disk_image_to_edit(disk, err);
     /* No step leaves what a checker would object to, and a version 2
-     * header has no place for the bit. */
-    r = flush_dirty_bit(img, false, err);
-    if (r == 0)
-        r = amend(img, options, err);
-    return snapshot_end(img, r, true, err);
+     * header has no place for the dirty bit. */
+    if (!img || txn_begin(&t, img, TXN_TABLES, err) == -1)
+        return -1;
+    t.unsettled = true;
+    return txn_end(&t, amend(&t, options, err), err);
 }

@@ -263,11 +263,10 @@ undo(struct copying *c, uint64_t l1_off)
                             c->k->view->l1_entries * sizeof(be64));
 }
 
-/* *unsettled: too late to take it back. */
 static int
-copy(struct copying *c, bool *unsettled, struct qcow2_error *err)
+copy(struct txn *t, struct copying *c, struct qcow2_error *err)
 {
-    struct image *img = image_of(c->k);
+    struct image *img = t->img;
     uint64_t old = entry_decode_l1(c->k->view->l1[c->l1_index],
                                    img->cluster_bits).host_off;
     uint64_t l1_off = 0;
@@ -275,16 +274,13 @@ copy(struct copying *c, bool *unsettled, struct qcow2_error *err)
     if (old != 0 && l2_table_read(img, old, c->table, err) == -1)
         return -1;
     if (make_table(c, err) == -1 || make_l1(c, &l1_off, err) == -1
-        || snapshot_move_l1(img, c->k->snapshot, l1_off, err) == -1) {
-        *unsettled = image_check_state(img, NULL) == -1;
+        || snapshot_move_l1(t, c->k->snapshot, l1_off, err) == -1) {
+        t->unsettled = image_check_state(img, NULL) == -1;
         undo(c, l1_off);
         return -1;
     }
-    *unsettled = true;
-    if (drop_tables(c, old, err) == -1)
-        return -1;
-    *unsettled = false;
-    return 0;
+    t->unsettled = true;
+    return drop_tables(c, old, err);
 }
 
 static int
@@ -293,17 +289,17 @@ copy_window(struct keep *k, const struct window *w, struct qcow2_error *err)
     struct image *img = image_of(k);
     CLEANUP_FREE be64 *table = calloc(1, img->cluster_size);
     struct copying c = { .k = k, .w = w, .table = table };
-    bool unsettled = false;
+    struct txn t;
     int r;
 
     if (!table)
         return error_nomem(err);
     c.l1_index = w->from >> geometry_l1_reach_bits(&img->geo);
-    if (snapshot_begin(k->disk, &img, err) == -1)
+    if (txn_begin(&t, img, TXN_TABLES | TXN_DIRTY | TXN_ANY_VIEW, err) == -1)
         return -1;
-    r = copy(&c, &unsettled, err);
+    r = copy(&t, &c, err);
     free(c.made.runs);
-    return snapshot_end(img, r, unsettled, err);
+    return txn_end(&t, r, err);
 }
 
 /* --- Steps ---------------------------------------------------------------- */

@@ -55,8 +55,9 @@ check_size(struct image *img, uint64_t size, bool may_shrink,
 
 /* Moves the L1 table to where it has room for nr entries. */
 static int
-grow_l1(struct image *img, uint32_t nr, struct qcow2_error *err)
+grow_l1(struct txn *t, uint32_t nr, struct qcow2_error *err)
 {
+    struct image *img = t->img;
     struct view *v = &img->active;
     struct snapshot_disk to = { .size = img->hdr.size, .l1_size = nr };
     uint64_t old_off = v->l1_off;
@@ -67,7 +68,7 @@ grow_l1(struct image *img, uint32_t nr, struct qcow2_error *err)
         return error_nomem(err);
     memcpy(l1, v->l1, v->l1_entries * sizeof *l1);
     if (snapshot_write_l1(img, l1, nr, false, &to.l1_off, err) == -1
-        || snapshot_switch_disk(img, &to, err) == -1) {
+        || snapshot_switch_disk(t, &to, err) == -1) {
         free(l1);
         return -1;
     }
@@ -170,8 +171,9 @@ zero(struct image *img, uint64_t from, uint64_t to, struct qcow2_error *err)
 }
 
 static int
-grow(struct image *img, uint64_t size, struct qcow2_error *err)
+grow(struct txn *t, uint64_t size, struct qcow2_error *err)
 {
+    struct image *img = t->img;
     struct view *v = &img->active;
     uint64_t old = img->hdr.size, hidden = hidden_end(img, size);
     uint32_t nr = tree_l1_entries(img, size);
@@ -181,7 +183,7 @@ grow(struct image *img, uint64_t size, struct qcow2_error *err)
     /* Tables may reach past the end: a VM state that was loaded, or what a
      * power cut kept shrinking from. */
     if (drop_rest(img, round_up(old, img->cluster_size), err) == -1
-        || (nr > v->l1_entries && grow_l1(img, nr, err) == -1))
+        || (nr > v->l1_entries && grow_l1(t, nr, err) == -1))
         return -1;
     to.l1_off = v->l1_off;
     to.l1_size = v->l1_entries;
@@ -189,19 +191,20 @@ grow(struct image *img, uint64_t size, struct qcow2_error *err)
     if (hidden > old)
         r = zero(img, old, hidden, err);
     if (r == 0)
-        r = snapshot_switch_disk(img, &to, err);
+        r = snapshot_switch_disk(t, &to, err);
     if (r == -1)
         v->src.size = old;
     return r;
 }
 
 static int
-shrink(struct image *img, uint64_t size, struct qcow2_error *err)
+shrink(struct txn *t, uint64_t size, struct qcow2_error *err)
 {
+    struct image *img = t->img;
     struct view *v = &img->active;
     struct snapshot_disk to = { size, v->l1_off, v->l1_entries };
     uint64_t end = round_up(size, img->cluster_size);
-    int r = snapshot_switch_disk(img, &to, err);
+    int r = snapshot_switch_disk(t, &to, err);
 
     if (r == -1)
         return -1;
@@ -229,8 +232,9 @@ check_first(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
 
 /* size is not that of the disk. */
 static int
-resize(struct image *img, uint64_t size, struct qcow2_error *err)
+resize(struct txn *t, uint64_t size, struct qcow2_error *err)
 {
+    struct image *img = t->img;
     uint64_t old = img->hdr.size;
     const struct guest_change c = {
         .kind = CHANGE_REPLACE, .guest_off = min_u64(old, size),
@@ -238,10 +242,10 @@ resize(struct image *img, uint64_t size, struct qcow2_error *err)
     };
     int r;
 
-    if (snapshot_keep_sizes(img, err) == -1
+    if (snapshot_keep_sizes(t, err) == -1
         || change_announce(img->observers, &c, err) == -1)
         return -1;
-    r = size > old ? grow(img, size, err) : shrink(img, size, err);
+    r = size > old ? grow(t, size, err) : shrink(t, size, err);
     change_finish(img->observers, &c, r);
     return r;
 }
@@ -251,17 +255,20 @@ qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
              struct qcow2_error *err)
 {
     struct image *img;
+    struct txn t;
     int r;
 
     if (disk->file->raw)
         return raw_disk_resize(disk->file->raw, size, may_shrink, err);
-    if (check_first(disk, size, may_shrink, err) == -1
-        || snapshot_begin(disk, &img, err) == -1)
+    if (check_first(disk, size, may_shrink, err) == -1)
+        return -1;
+    img = disk_image_to_edit(disk, err);
+    if (!img || txn_begin(&t, img, TXN_TABLES | TXN_DIRTY, err) == -1)
         return -1;
     r = check_size(img, size, may_shrink, err);
     if (r == 0 && size != img->hdr.size)
-        r = resize(img, size, err);
-    return snapshot_end(img, r, false, err);
+        r = resize(&t, size, err);
+    return txn_end(&t, r, err);
 }
 
 /* Makes the clusters of a new run, those from guest_off on, read as zeroes,
@@ -384,6 +391,7 @@ qcow2_preallocate(struct qcow2_disk *disk, uint64_t nr_bytes,
 {
     struct image *img;
     uint64_t to = guest_off + nr_bytes;
+    struct txn t;
     int r = 0;
 
     if (!range_inside(guest_off, nr_bytes, qcow2_get_size(disk)))
@@ -393,8 +401,8 @@ qcow2_preallocate(struct qcow2_disk *disk, uint64_t nr_bytes,
     if (disk->file->raw)
         return raw_disk_preallocate(disk->file->raw, nr_bytes, guest_off,
                                     mode, err);
-    if (disk_check_own_view(disk, err) == -1
-        || snapshot_begin(disk, &img, err) == -1)
+    img = disk_image_to_edit(disk, err);
+    if (!img || txn_begin(&t, img, TXN_TABLES | TXN_DIRTY, err) == -1)
         return -1;
     /* The size may have changed since. */
     to = min_u64(to, img->hdr.size);
@@ -407,5 +415,5 @@ qcow2_preallocate(struct qcow2_disk *disk, uint64_t nr_bytes,
         r = preallocate_piece(img, guest_off, guest_off + piece, mode, err);
         guest_off += piece;
     }
-    return snapshot_end(img, r, false, err);
+    return txn_end(&t, r, err);
 }

@@ -31,43 +31,8 @@
 
 enum { MAX_NAME_BYTES = 255 };
 
-int
-snapshot_begin(struct qcow2_disk *disk, struct image **img,
-               struct qcow2_error *err)
-{
-    struct image *i = disk->file->image;
-
-    if (!i)
-        return error_set(err, ENOTSUP, "a raw disk has no internal snapshots");
-    if (disk->readonly)
-        return error_set(err, EROFS, "%s: it is open read-only", i->name);
-    pthread_rwlock_wrlock(&i->rwlock);
-    if (tree_check_alone(i, i->active.l1, i->active.l1_entries, err) == -1
-        || image_begin_write(i, err) == -1 || flush_begin(i, err) == -1) {
-        pthread_rwlock_unlock(&i->rwlock);
-        return -1;
-    }
-    *img = i;
-    return 0;
-}
-
-int
-snapshot_end(struct image *img, int r, bool unsettled,
-             struct qcow2_error *err)
-{
-    /* An error that is there already is the one to tell. */
-    struct qcow2_error *e = r == -1 ? NULL : err;
-
-    if (unsettled && image_incompatible(img) & INCOMPAT_DIRTY)
-        img->unsettled = true; /* later ones must not clear it */
-    if (flush_all(img, e) == -1
-        || (!unsettled && flush_dirty_bit(img, false, e) == -1))
-        r = -1;
-    else
-        linear_forget(&img->active.linear); /* flags changed */
-    pthread_rwlock_unlock(&img->rwlock);
-    return r;
-}
+/* What a snapshot leaves to the backing file stays there, whichever that is. */
+enum { SNAPSHOT_FLAGS = TXN_TABLES | TXN_DIRTY | TXN_ANY_VIEW };
 
 int
 snapshot_write_l1(struct image *img, const uint64_t *l1, uint32_t nr,
@@ -91,20 +56,18 @@ snapshot_write_l1(struct image *img, const uint64_t *l1, uint32_t nr,
     return 0;
 }
 
-static int
-change_disk(struct image *img, const void *what, struct qcow2_error *err)
-{
-    const struct snapshot_disk *to = what;
-
-    return header_write_disk(img->io, &img->hdr, to->size, to->l1_size,
-                             to->l1_off, err);
-}
-
 int
-snapshot_switch_disk(struct image *img, const struct snapshot_disk *to,
+snapshot_switch_disk(struct txn *t, const struct snapshot_disk *to,
                      struct qcow2_error *err)
 {
-    return flush_switch(img, change_disk, to, err);
+    const struct header_update u = {
+        .parts = HEADER_SET_DISK,
+        .size = to->size,
+        .l1_size = to->l1_size,
+        .l1_offset = to->l1_off,
+    };
+
+    return txn_switch(t, &u, err);
 }
 
 /* A snapshot table on its way into the file. */
@@ -137,23 +100,19 @@ write_table(struct image *img, struct new_table *nt, struct qcow2_error *err)
     return io_pwrite(img->io, buf, padded, nt->host_off, err);
 }
 
-static int
-change_table(struct image *img, const void *what, struct qcow2_error *err)
-{
-    const struct new_table *nt = what;
-
-    return header_write_snapshots(img->io, &img->hdr, nt->t.nr, nt->host_off,
-                                  err);
-}
-
 /* Makes nt the image's table; its entries' strings come over. */
 static int
-switch_table(struct image *img, struct new_table *nt,
-             struct qcow2_error *err)
+switch_table(struct txn *t, struct new_table *nt, struct qcow2_error *err)
 {
+    struct image *img = t->img;
     uint64_t old_off = img->hdr.snapshots_offset;
+    const struct header_update u = {
+        .parts = HEADER_SET_SNAPSHOTS,
+        .nr_snapshots = nt->t.nr,
+        .snapshots_offset = nt->host_off,
+    };
 
-    if (flush_switch(img, change_table, nt, err) == -1)
+    if (txn_switch(t, &u, err) == -1)
         return -1;
     alloc_free_metadata(img, old_off, img->snaptab.nr_bytes);
     free(img->snaptab.snapshots);
@@ -170,11 +129,11 @@ discard_table(struct image *img, struct new_table *nt)
 }
 
 static int
-replace_table(struct image *img, struct new_table *nt,
-              struct qcow2_error *err)
+replace_table(struct txn *t, struct new_table *nt, struct qcow2_error *err)
 {
-    if (write_table(img, nt, err) == -1 || switch_table(img, nt, err) == -1) {
-        discard_table(img, nt);
+    if (write_table(t->img, nt, err) == -1
+        || switch_table(t, nt, err) == -1) {
+        discard_table(t->img, nt);
         return -1;
     }
     return 0;
@@ -212,7 +171,8 @@ next_id(const struct snapshot_table *t)
 
 /* A table of the same snapshots, to be changed and put in its place. */
 static int
-same_table(struct image *img, struct new_table *nt, struct qcow2_error *err)
+same_table(const struct image *img, struct new_table *nt,
+           struct qcow2_error *err)
 {
     size_t nr_bytes = img->snaptab.nr * sizeof *nt->t.snapshots;
 
@@ -225,20 +185,21 @@ same_table(struct image *img, struct new_table *nt, struct qcow2_error *err)
 }
 
 int
-snapshot_move_l1(struct image *img, uint32_t i, uint64_t l1_off,
+snapshot_move_l1(struct txn *t, uint32_t i, uint64_t l1_off,
                  struct qcow2_error *err)
 {
     struct new_table nt;
 
-    if (same_table(img, &nt, err) == -1)
+    if (same_table(t->img, &nt, err) == -1)
         return -1;
     nt.t.snapshots[i].l1_offset = l1_off;
-    return replace_table(img, &nt, err);
+    return replace_table(t, &nt, err);
 }
 
 int
-snapshot_keep_sizes(struct image *img, struct qcow2_error *err)
+snapshot_keep_sizes(struct txn *t, struct qcow2_error *err)
 {
+    const struct image *img = t->img;
     struct new_table nt;
     bool all = true;
 
@@ -250,7 +211,7 @@ snapshot_keep_sizes(struct image *img, struct qcow2_error *err)
         return -1;
     for (uint32_t i = 0; i < nt.t.nr; i++)
         nt.t.snapshots[i].has_disk_size = true;
-    return replace_table(img, &nt, err);
+    return replace_table(t, &nt, err);
 }
 
 /* What a snapshot being created consists of, until it is in the table. */
@@ -258,7 +219,6 @@ struct creation {
     struct snapshot s;
     struct vmstate vs; /* its L1 table, VM state included */
     struct new_table nt;
-    bool raised;       /* references are counted already: too late to undo */
 };
 
 static void
@@ -335,10 +295,11 @@ write_creation(struct image *img, struct creation *c,
 }
 
 static int
-create(struct image *img, struct creation *c, const char *name,
+create(struct txn *t, struct creation *c, const char *name,
        const struct qcow2_snapshot_create_options *o,
        struct qcow2_error *err)
 {
+    struct image *img = t->img;
     uint32_t nr = entries_kept(img, img->active.l1, img->active.l1_entries,
                                img->hdr.size, o->vm_state != NULL);
 
@@ -348,10 +309,10 @@ create(struct image *img, struct creation *c, const char *name,
         creation_undo(img, c);
         return -1;
     }
-    c->raised = true;
+    t->unsettled = true; /* references are counted from here on */
     return tree_share(img, c->vs.l1, nr, err) == -1
                    || tree_clear_l1_flags(img, nr, err) == -1
-                   || switch_table(img, &c->nt, err) == -1
+                   || switch_table(t, &c->nt, err) == -1
                ? -1 : 0;
 }
 
@@ -362,20 +323,22 @@ qcow2_snapshot_create(struct qcow2_disk *disk, const char *name,
 {
     struct creation c = { .nt.host_off = 0 };
     struct image *img;
+    struct txn t;
     int r;
 
     if (name[0] == '\0' || strlen(name) > MAX_NAME_BYTES)
         return error_set(err, EINVAL, "a snapshot's name has 1 to %d bytes",
                          (int)MAX_NAME_BYTES);
-    if (snapshot_begin(disk, &img, err) == -1)
+    img = disk_image_to_edit(disk, err);
+    if (!img || txn_begin(&t, img, SNAPSHOT_FLAGS, err) == -1)
         return -1;
-    r = create(img, &c, name, options, err);
+    r = create(&t, &c, name, options, err);
     if (r == -1) {
         free(c.s.id);
         free(c.s.name);
         free(c.nt.t.snapshots);
     }
-    r = snapshot_end(img, r, r == -1 && c.raised, err);
+    r = txn_end(&t, r, err);
     vmstate_free(&c.vs);
     return r;
 }
@@ -430,9 +393,9 @@ drop_old_disk(struct image *img, const uint64_t *l1, uint32_t nr,
 /* VM state stays with the snapshot: the disk gets what maps the disk, and what
  * lies behind it only where that is not said to be VM state. */
 static int
-apply(struct image *img, const struct snapshot *s, bool *unsettled,
-      struct qcow2_error *err)
+apply(struct txn *t, const struct snapshot *s, struct qcow2_error *err)
 {
+    struct image *img = t->img;
     struct snapshot_disk to = { .size = s->disk_size };
     struct view *v = &img->active;
     uint64_t *l1, *old, old_off = v->l1_off;
@@ -457,9 +420,9 @@ apply(struct image *img, const struct snapshot *s, bool *unsettled,
         return -1;
     }
     memcpy(old, v->l1, old_nr * sizeof *old);
-    *unsettled = true;
+    t->unsettled = true;
     if (tree_share(img, l1, to.l1_size, err) == -1
-        || snapshot_switch_disk(img, &to, err) == -1) {
+        || snapshot_switch_disk(t, &to, err) == -1) {
         free(l1);
         free(old);
         return -1;
@@ -470,28 +433,23 @@ apply(struct image *img, const struct snapshot *s, bool *unsettled,
     else
         image_fail(img); /* memory still shows the old disk */
     free(old);
-    if (r == 0)
-        *unsettled = false;
     return r;
 }
 
 /* Before bitmaps are removed for nothing. */
 static int
-check_exists(struct qcow2_disk *disk, const char *word,
-             struct qcow2_error *err)
+check_exists(struct image *img, const char *word, struct qcow2_error *err)
 {
-    struct image *img = disk->file->image;
-
-    if (!img || disk->readonly)
-        return 0; /* snapshot_begin refuses */
     RDLOCK_SCOPE(&img->rwlock);
+
     return find(img, word, err) < 0 ? -1 : 0;
 }
 
 static int
-apply_observed(struct image *img, const struct snapshot *s, bool *unsettled,
+apply_observed(struct txn *t, const struct snapshot *s,
                struct qcow2_error *err)
 {
+    struct image *img = t->img;
     const struct guest_change c = {
         .kind = CHANGE_REPLACE,
         .nr_bytes = max_u64(img->hdr.size, s->disk_size),
@@ -500,7 +458,7 @@ apply_observed(struct image *img, const struct snapshot *s, bool *unsettled,
 
     if (change_announce(img->observers, &c, err) == -1)
         return -1;
-    r = apply(img, s, unsettled, err);
+    r = apply(t, s, err);
     change_finish(img->observers, &c, r);
     return r;
 }
@@ -509,27 +467,27 @@ int
 qcow2_snapshot_apply(struct qcow2_disk *disk, const char *word,
                      struct qcow2_error *err)
 {
-    bool unsettled = false;
-    struct image *img;
+    struct image *img = disk_image_to_edit(disk, err);
+    struct txn t;
     long i;
     int r = -1;
 
-    if (check_exists(disk, word, err) == -1
-        || snapshot_begin(disk, &img, err) == -1)
+    if (!img || check_exists(img, word, err) == -1
+        || txn_begin(&t, img, SNAPSHOT_FLAGS, err) == -1)
         return -1;
     i = find(img, word, err);
     if (i >= 0
         && (img->snaptab.snapshots[i].disk_size == img->hdr.size
-            || snapshot_keep_sizes(img, err) == 0))
-        r = apply_observed(img, &img->snaptab.snapshots[i], &unsettled, err);
-    return snapshot_end(img, r, unsettled, err);
+            || snapshot_keep_sizes(&t, err) == 0))
+        r = apply_observed(&t, &img->snaptab.snapshots[i], err);
+    return txn_end(&t, r, err);
 }
 
 /* Takes snapshot i out of the table, then gives up what it refers to. */
 static int
-delete(struct image *img, uint32_t i, bool *unsettled,
-       struct qcow2_error *err)
+delete(struct txn *t, uint32_t i, struct qcow2_error *err)
 {
+    struct image *img = t->img;
     struct snapshot s = img->snaptab.snapshots[i];
     struct new_table nt = { .t.nr = img->snaptab.nr - 1 };
     CLEANUP_FREE uint64_t *l1 = load_l1(img, &s, 0, err);
@@ -542,9 +500,9 @@ delete(struct image *img, uint32_t i, bool *unsettled,
         return error_nomem(err);
     memcpy(nt.t.snapshots, img->snaptab.snapshots, before);
     memcpy(nt.t.snapshots + i, img->snaptab.snapshots + i + 1, after);
-    if (replace_table(img, &nt, err) == -1)
+    if (replace_table(t, &nt, err) == -1)
         return -1;
-    *unsettled = true;
+    t->unsettled = true;
     snaptab_free_entry(&s);
     if (tree_free(img, l1, s.l1_size, err) == -1)
         return -1;
@@ -554,7 +512,6 @@ delete(struct image *img, uint32_t i, bool *unsettled,
     if (overlap_fill(img, err) == -1 || flush_all(img, err) == -1
         || tree_set_copied(img, 0, img->active.l1_entries, err) == -1)
         return -1;
-    *unsettled = false;
     return 0;
 }
 
@@ -562,19 +519,19 @@ int
 qcow2_snapshot_delete(struct qcow2_disk *disk, const char *word,
                       struct qcow2_error *err)
 {
-    bool unsettled = false;
-    struct image *img;
+    struct image *img = disk_image_to_edit(disk, err);
+    struct txn t;
     long i;
     int r = -1;
 
-    if (check_exists(disk, word, err) == -1
-        || snapshot_begin(disk, &img, err) == -1)
+    if (!img || check_exists(img, word, err) == -1
+        || txn_begin(&t, img, SNAPSHOT_FLAGS, err) == -1)
         return -1;
     i = find(img, word, err);
     if (i >= 0 && image_snapshot_in_use(img, i))
         error_set(err, EBUSY, "%s: the snapshot '%s' is being read",
                   img->name, ESCAPED(img->snaptab.snapshots[i].name));
     else if (i >= 0)
-        r = delete(img, i, &unsettled, err);
-    return snapshot_end(img, r, unsettled, err);
+        r = delete(&t, i, err);
+    return txn_end(&t, r, err);
 }

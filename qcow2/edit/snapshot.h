@@ -1,22 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* snapshot.h: the frame of operations that replace whole tables: snapshots
- * and resize.
+/* snapshot.h: parts of operations that replace whole tables: snapshots and
+ * resize. Each is a step of a transaction.
  */
 #ifndef QCOW2_SNAPSHOT_H
 #define QCOW2_SNAPSHOT_H
 
-#include "meta/image.h"
-
-/* Checks that the disk is a qcow2 image open for writing; holds its rwlock
- * exclusively and has everything on disk, then sets the dirty bit. End
- * settles what is left and clears the bit, unless r is -1 and what was begun
- * could not be taken back (`unsettled`): then the next writable open
- * repairs. Returns r, or -1 if ending failed.
- */
-int snapshot_begin(struct qcow2_disk *disk, struct image **img,
-                   struct qcow2_error *err);
-int snapshot_end(struct image *img, int r, bool unsettled,
-                 struct qcow2_error *err);
+#include "meta/txn.h"
 
 /* Writes an L1 table, entries without COPIED flags where `shared`, to new
  * clusters. */
@@ -27,12 +16,12 @@ int snapshot_write_l1(struct image *img, const uint64_t *l1, uint32_t nr,
 /* Before the disk's size changes: snapshots whose entries do not tell their
  * size have had the disk's until now, which is stored with them.
  */
-int snapshot_keep_sizes(struct image *img, struct qcow2_error *err);
+int snapshot_keep_sizes(struct txn *t, struct qcow2_error *err);
 
 /* Gives snapshot i another L1 table, of the same length, which is on its way
  * to the disk; the old one is the caller's to free. Nobody has it open.
  */
-int snapshot_move_l1(struct image *img, uint32_t i, uint64_t l1_off,
+int snapshot_move_l1(struct txn *t, uint32_t i, uint64_t l1_off,
                      struct qcow2_error *err);
 
 /* Switches the header to another virtual size and L1 table. */
@@ -40,7 +29,7 @@ struct snapshot_disk {
     uint64_t size, l1_off;
     uint32_t l1_size;
 };
-int snapshot_switch_disk(struct image *img, const struct snapshot_disk *to,
+int snapshot_switch_disk(struct txn *t, const struct snapshot_disk *to,
                          struct qcow2_error *err);
 
 #endif /* QCOW2_SNAPSHOT_H */

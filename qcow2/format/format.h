@@ -49,6 +49,7 @@ enum {
     HEADER_AT_REFCOUNT_TABLE = 48,    /* offset, clusters: 12 */
     HEADER_AT_SNAPSHOTS = 60,         /* nb_snapshots, offset: 12 */
     HEADER_AT_INCOMPATIBLE = 72,
+    HEADER_AT_COMPATIBLE = 80,
     HEADER_AT_AUTOCLEAR = 88,
 };
 

@@ -1,103 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* header-write.c: builds headers, and changes single fields of them; see
- * header.h.
- */
+/* header-write.c: builds the headers of new images; see header.h. */
 #include <errno.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/error.h"
 #include "format/header.h"
-
-int
-header_write_incompatible(struct io *io, struct header *h,
-                          uint64_t incompatible, struct qcow2_error *err)
-{
-    be64 field = be64_make(incompatible);
-
-    if (io_pwrite(io, &field, sizeof field, HEADER_AT_INCOMPATIBLE, err)
-        == -1)
-        return -1;
-    h->incompatible = incompatible;
-    return 0;
-}
-
-int
-header_write_autoclear(struct io *io, struct header *h, uint64_t autoclear,
-                       struct qcow2_error *err)
-{
-    be64 field = be64_make(autoclear);
-
-    if (io_pwrite(io, &field, sizeof field, HEADER_AT_AUTOCLEAR, err) == -1)
-        return -1;
-    h->autoclear = autoclear;
-    return 0;
-}
-
-int
-header_write_reftable(struct io *io, struct header *h,
-                      uint64_t reftable_offset, uint32_t reftable_clusters,
-                      struct qcow2_error *err)
-{
-    struct {
-        be64 offset;
-        be32 clusters;
-    } field = {
-        be64_make(reftable_offset),
-        be32_make(reftable_clusters),
-    };
-
-    if (io_pwrite(io, &field, sizeof field, HEADER_AT_REFCOUNT_TABLE, err)
-        == -1)
-        return -1;
-    h->reftable_offset = reftable_offset;
-    h->reftable_clusters = reftable_clusters;
-    return 0;
-}
-
-int
-header_write_snapshots(struct io *io, struct header *h, uint32_t nr_snapshots,
-                       uint64_t snapshots_offset, struct qcow2_error *err)
-{
-    struct {
-        be32 nr;
-        be64 offset;
-    } field = {
-        be32_make(nr_snapshots),
-        be64_make(snapshots_offset),
-    };
-
-    if (io_pwrite(io, &field, sizeof field, HEADER_AT_SNAPSHOTS, err) == -1)
-        return -1;
-    h->nr_snapshots = nr_snapshots;
-    h->snapshots_offset = snapshots_offset;
-    return 0;
-}
-
-int
-header_write_disk(struct io *io, struct header *h, uint64_t size,
-                  uint32_t l1_size, uint64_t l1_offset,
-                  struct qcow2_error *err)
-{
-    struct {
-        be64 size;
-        be32 crypt_method;
-        be32 l1_size;
-        be64 l1_offset;
-    } field = {
-        be64_make(size),
-        be32_make(0), /* others were refused */
-        be32_make(l1_size),
-        be64_make(l1_offset),
-    };
-
-    if (io_pwrite(io, &field, sizeof field, HEADER_AT_SIZE, err) == -1)
-        return -1;
-    h->size = size;
-    h->l1_size = l1_size;
-    h->l1_offset = l1_offset;
-    return 0;
-}
 
 /* The features an image made here can come to use. Naming no others keeps
  * header, extensions and a backing file name of usual length in the first

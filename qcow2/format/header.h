@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* header.h: the image header and its extensions, decoded and validated, and
- * the single-sector writes that change it (I5).
+ * the changes of it, each by one write of a sector (I5).
  */
 #ifndef QCOW2_HEADER_H
 #define QCOW2_HEADER_H
@@ -114,64 +114,81 @@ void header_free(struct header *h);
 /* Gives up the content of extensions, for a header that is not written. */
 void header_forget_extensions(struct header *h);
 
-/* Single-field rewrites, each one write inside the first sector. They do
- * not flush: the caller's order says when. h is updated on success.
+/* What of a header can be changed. */
+enum header_set {
+    HEADER_SET_DISK = 1 << 0,         /* size, l1_size, l1_offset */
+    HEADER_SET_REFTABLE = 1 << 1,     /* reftable_offset, _clusters */
+    HEADER_SET_SNAPSHOTS = 1 << 2,    /* nr_snapshots, snapshots_offset */
+    HEADER_SET_INCOMPATIBLE = 1 << 3, /* incompatible_set, _clear */
+    HEADER_SET_AUTOCLEAR = 1 << 4,
+    HEADER_SET_FORM = 1 << 5,         /* version, compatible, refcount_order */
+    HEADER_SET_BACKING = 1 << 6,      /* backing_file, _format */
+    HEADER_SET_EXTENSIONS = 1 << 7,   /* extensions, nr_extensions */
+};
+
+/* A change of a header, made by one write inside its first sector (I5). Of the
+ * fields only those count that `parts` names; feature bits are left out where
+ * the version has none. Incompatible features change bit by bit, as a reader
+ * may mark the image corrupt at any time.
  */
-int header_write_incompatible(struct io *io, struct header *h,
-                              uint64_t incompatible,
-                              struct qcow2_error *err);
-int header_write_autoclear(struct io *io, struct header *h,
-                           uint64_t autoclear, struct qcow2_error *err);
-int header_write_reftable(struct io *io, struct header *h,
-                          uint64_t reftable_offset,
-                          uint32_t reftable_clusters,
-                          struct qcow2_error *err);
-
-int header_write_snapshots(struct io *io, struct header *h,
-                           uint32_t nr_snapshots, uint64_t snapshots_offset,
-                           struct qcow2_error *err);
-/* Clears all autoclear features and, where the rest of the header needs no
- * room for it, drops the bitmaps extension, so that others do not warn of
- * bitmaps that are wrong. Of *h changes only what this changes. May begin with
- * writes outside of the first sector, of nothing that the header refers to,
- * and a barrier. (header-form.c)
- */
-int header_drop_bitmaps(struct io *io, struct header *h,
-                        struct qcow2_error *err);
-
-/* Virtual size and L1 table together: another disk, or another size. */
-int header_write_disk(struct io *io, struct header *h, uint64_t size,
-                      uint32_t l1_size, uint64_t l1_offset,
-                      struct qcow2_error *err);
-
-/* What can be changed in a header beyond single fields. */
-struct header_form {
-    const char *backing_file, *backing_format; /* or NULL */
+struct header_update {
+    unsigned parts;                   /* mask of enum header_set */
+    uint64_t size;
+    uint32_t l1_size;
+    uint64_t l1_offset;
+    uint64_t reftable_offset;
+    uint32_t reftable_clusters;
+    uint32_t nr_snapshots;
+    uint64_t snapshots_offset;
+    uint64_t incompatible_set, incompatible_clear;
+    uint64_t autoclear;
     unsigned version;
     uint64_t compatible;
     unsigned refcount_order;
-    uint64_t reftable_offset;
-    uint32_t reftable_clusters;
-    bool no_bitmaps;    /* nor other autoclear features */
-};
-struct header_form header_form_of(const struct header *h);
+    const char *backing_file, *backing_format; /* NULL: none */
 
-/* Gives the header another form. Unknown extensions stay; the feature names
- * go if there is no room for them. Prepare writes nothing that the header
- * refers to yet, and returns what is to be the first sector; after a
- * barrier, switch writes that, and reads the header anew. In between nothing
- * else may change the header. (header-form.c)
+    /* Each replaces the extension of its type, in its place, or is added
+     * behind all others; without data (NULL) that type is removed. Neither
+     * the backing format nor the feature names. */
+    const struct header_extension *extensions;
+    unsigned nr_extensions;
+};
+
+/* Changes fields at once: fails with EINVAL if u->parts has HEADER_SET_FORM,
+ * _BACKING or _EXTENSIONS. Does not flush: the caller's order says when.
+ * h is updated on success, and only then.
+ */
+int header_write_fields(struct io *io, struct header *h,
+                        const struct header_update *u,
+                        struct qcow2_error *err);
+
+/* Makes any change. Unknown extensions stay; the feature names are removed if
+ * there is no room for them. Prepare writes nothing that the header refers to
+ * yet, and returns what is to be the first sector; after a barrier, switch
+ * writes that, and reads the header anew. Where only fields change prepare
+ * does no I/O, and switch is header_write_fields. In between nothing else may
+ * change the header, feature bits aside. (header-update.c)
  */
 enum { HEADER_SECTOR_BYTES = 512 };
 struct header_sector {
     unsigned char bytes[HEADER_SECTOR_BYTES];
 };
 int header_prepare(struct io *io, const struct header *h,
-                   const struct header_form *form,
+                   const struct header_update *u,
                    struct header_sector *sector, struct qcow2_error *err);
 int header_switch(struct io *io, struct header *h,
+                  const struct header_update *u,
                   const struct header_sector *sector,
                   struct qcow2_error *err);
+
+/* Clears all autoclear features and, where the rest of the header needs no
+ * room for it, drops the bitmaps extension, so that others do not warn of
+ * bitmaps that are wrong. Of *h changes only what this changes. May begin with
+ * writes outside of the first sector, of nothing that the header refers to,
+ * and a barrier. (header-update.c)
+ */
+int header_drop_bitmaps(struct io *io, struct header *h,
+                        struct qcow2_error *err);
 
 /* What header_encode is given for a new image. */
 struct header_new {

@@ -25,6 +25,7 @@
 #include "meta/l1.h"
 #include "meta/map.h"
 #include "meta/tree.h"
+#include "meta/txn.h"
 #include "request/request.h"
 #include "storage/path-policy.h"
 
@@ -206,19 +207,12 @@ grow_base(struct commit *c, struct qcow2_error *err)
     return qcow2_resize(c->base, size, false, err);
 }
 
-/* Lets go of some of top's L2 tables and what they map; 1: there are more.
- * The dirty bit is set meanwhile: a crash may leave leaks.
- */
+/* Frees some of top's L2 tables and what they map; 1: there are more. */
 static int
-empty_tables(struct commit *c, struct qcow2_error *err)
+empty_tables(struct commit *c, struct image *img, struct qcow2_error *err)
 {
-    struct image *img = c->top->file->image;
     struct view *v = &img->active;
 
-    if (c->next_l1 == 0
-        && (image_begin_write(img, err) == -1 || flush_all(img, err) == -1
-            || flush_dirty_bit(img, true, err) == -1))
-        return -1;
     for (unsigned n = 0; c->next_l1 < v->l1_entries; c->next_l1++) {
         uint64_t entry = v->l1[c->next_l1];
 
@@ -234,15 +228,22 @@ empty_tables(struct commit *c, struct qcow2_error *err)
     if (overlap_fill(img, err) == -1 || flush_all(img, err) == -1
         || alloc_cut_file(img, true, err) == -1)
         return -1;
-    return flush_dirty_bit(img, false, err);
+    return 0;
 }
 
+/* After each step the disk is in order, with fewer tables. */
 static int
 empty_top(struct commit *c, struct qcow2_error *err)
 {
-    WRLOCK_SCOPE(&c->top->file->image->rwlock);
+    struct image *img = c->top->file->image;
+    struct txn t;
+    int r;
 
-    return empty_tables(c, err);
+    if (txn_begin(&t, img, TXN_TABLES | TXN_DIRTY, err) == -1)
+        return -1;
+    t.unsettled = true;
+    r = empty_tables(c, img, err);
+    return txn_end(&t, r == -1 ? -1 : 0, err) == -1 ? -1 : r;
 }
 
 static int

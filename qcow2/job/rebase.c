@@ -18,13 +18,13 @@
 #include "base/escape.h"
 #include "disk/open-disk.h"
 #include "disk/open.h"
-#include "edit/form.h"
 #include "edit/keep.h"
 #include "format/header.h"
 #include "job/copy.h"
 #include "job/job.h"
 #include "meta/flush.h"
 #include "meta/map.h"
+#include "meta/txn.h"
 #include "request/change.h"
 #include "request/request.h"
 #include "storage/path-policy.h"
@@ -229,37 +229,30 @@ static const struct copy_ops copy_ops = {
     .write = write_chunk,
 };
 
-/* A change of the header alone leaves bitmaps as right as they are. */
 static int
 begin(struct rebase *r, struct qcow2_error *err)
 {
-    struct image *img = r->img;
-    uint64_t autoclear = img->hdr.autoclear & AUTOCLEAR_BITMAPS;
-
-    if (!r->header_only)
-        return image_begin_write(img, err);
-    if (image_check_state(img, err) == -1)
-        return -1;
-    if (img->hdr.autoclear == autoclear)
-        return 0;
-    if (header_write_autoclear(img->io, &img->hdr, autoclear, err) == -1)
-        return -1;
-    return flush_run(img, err);
+    return r->header_only ? image_check_state(r->img, err)
+                          : image_begin_write(r->img, err);
 }
 
+/* A change of the header alone leaves bitmaps as right as they are. */
 static int
 write_header(struct rebase *r, struct qcow2_error *err)
 {
-    struct image *img = r->img;
-    struct header_form form = header_form_of(&img->hdr);
-    WRLOCK_SCOPE(&img->rwlock);
+    const struct header_update u = {
+        .parts = HEADER_SET_BACKING | HEADER_SET_AUTOCLEAR,
+        .backing_file = r->name,
+        .backing_format = r->format,
+        .autoclear = r->img->hdr.autoclear & AUTOCLEAR_BITMAPS,
+    };
+    struct txn t;
 
-    form.backing_file = r->name;
-    form.backing_format = r->format;
-    /* Nothing is dirty then, so that no flush changes the header. */
-    if (flush_all(img, err) == -1)
+    if (txn_begin(&t, r->img,
+                  TXN_HEADER_ONLY | (r->header_only ? TXN_ANY_VIEW : 0), err)
+        == -1)
         return -1;
-    return form_switch(img, &form, err);
+    return txn_end(&t, txn_switch(&t, &u, err), err);
 }
 
 static int

@@ -126,6 +126,11 @@ static int
 write_reftable(struct image *img, struct take *t, struct qcow2_error *err)
 {
     const struct reftable_change *c = &t->reftable;
+    const struct header_update moved = {
+        .parts = HEADER_SET_REFTABLE,
+        .reftable_offset = c->moved_offset,
+        .reftable_clusters = c->moved_clusters,
+    };
     uint64_t old_off = img->hdr.reftable_offset;
     uint64_t old_clusters = img->hdr.reftable_clusters;
 
@@ -143,8 +148,7 @@ write_reftable(struct image *img, struct take *t, struct qcow2_error *err)
                   c->moved_offset, err) == -1
         || barrier(img, t, err) == -1)
         return -1;
-    if (header_write_reftable(img->io, &img->hdr, c->moved_offset,
-                              c->moved_clusters, err) == -1) {
+    if (header_write_fields(img->io, &img->hdr, &moved, err) == -1) {
         /* Which table the header names is unknown. */
         t->is_final = true;
         return -1;
@@ -372,12 +376,32 @@ flush_close(struct image *img, struct qcow2_error *err)
 }
 
 static int
-switch_header(struct image *img, flush_change_fn *change, const void *what,
-              struct qcow2_error *err)
+prepare_header(struct image *img, const struct header_update *u,
+               struct header_sector *sector, struct qcow2_error *err)
+{
+    LOCK_SCOPE(&img->feature_lock);
+
+    return header_prepare(img->io, &img->hdr, u, sector, err);
+}
+
+/* Readers of snapshots may find damage meanwhile: the corrupt bit stays. */
+static int
+write_header(struct image *img, const struct header_update *u,
+             const struct header_sector *sector, struct qcow2_error *err)
+{
+    LOCK_SCOPE(&img->feature_lock);
+
+    return header_switch(img->io, &img->hdr, u, sector, err);
+}
+
+static int
+switch_header(struct image *img, const struct header_update *u,
+              const struct header_sector *sector, struct qcow2_error *err)
 {
     uint32_t before = img->hdr.version;
 
-    if (change(img, what, err) == -1 || io_flush(img->io, err) == -1) {
+    if (write_header(img, u, sector, err) == -1
+        || io_flush(img->io, err) == -1) {
         /* Which header is there is unknown: a version 2 header has something
          * else where the dirty bit would be set. */
         pthread_mutex_lock(&img->feature_lock);
@@ -391,17 +415,21 @@ switch_header(struct image *img, flush_change_fn *change, const void *what,
             io_drop_cache(img->io);
         return error_prefix(err, "%s: header", img->name);
     }
+    img->active.version = img->hdr.version;
     return 0;
 }
 
 int
-flush_switch(struct image *img, flush_change_fn *change, const void *what,
+flush_switch(struct image *img, const struct header_update *u,
              struct qcow2_error *err)
 {
+    struct header_sector sector;
     struct qcow2_error error;
 
+    if (prepare_header(img, u, &sector, err) == -1)
+        return -1;
     if (flush_run(img, &error) == 0)
-        return switch_header(img, change, what, err);
+        return switch_header(img, u, &sector, err);
     /* The operation ends in its middle: not as if nothing had happened. */
     if (error_is_no_space(&error))
         image_fail(img);
@@ -410,25 +438,19 @@ flush_switch(struct image *img, flush_change_fn *change, const void *what,
     return -1;
 }
 
-static int
-change_dirty_bit(struct image *img, const void *what, struct qcow2_error *err)
-{
-    uint64_t others;
-    LOCK_SCOPE(&img->feature_lock);
-
-    others = img->hdr.incompatible & ~INCOMPAT_DIRTY;
-    return header_write_incompatible(img->io, &img->hdr,
-                                     *(const bool *)what
-                                         ? others | INCOMPAT_DIRTY : others,
-                                     err);
-}
+static const struct header_update set_dirty = {
+    .parts = HEADER_SET_INCOMPATIBLE, .incompatible_set = INCOMPAT_DIRTY,
+};
+static const struct header_update clear_dirty = {
+    .parts = HEADER_SET_INCOMPATIBLE, .incompatible_clear = INCOMPAT_DIRTY,
+};
 
 int
 flush_dirty_bit(struct image *img, bool set, struct qcow2_error *err)
 {
     if (img->hdr.version < 3 || (!set && img->unsettled))
         return 0;
-    return flush_switch(img, change_dirty_bit, &set, err);
+    return flush_switch(img, set ? &set_dirty : &clear_dirty, err);
 }
 
 /* One barrier is for both: an image that is marked too early is checked in
@@ -436,8 +458,6 @@ flush_dirty_bit(struct image *img, bool set, struct qcow2_error *err)
 int
 flush_begin(struct image *img, struct qcow2_error *err)
 {
-    static const bool set = true;
-
     alloc_release_tables(img);
     if ((is_dirty(img) || img->active.nr_l1_dirty > 0
          || img->hdr.version < 3) && flush_all(img, err) == -1)
@@ -446,7 +466,7 @@ flush_begin(struct image *img, struct qcow2_error *err)
         return 0;
     if (check_not_failed(img, err) == -1)
         return -1;
-    return switch_header(img, change_dirty_bit, &set, err);
+    return switch_header(img, &set_dirty, NULL, err);
 }
 
 int

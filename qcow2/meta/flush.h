@@ -22,17 +22,15 @@ int flush_make_room(struct image *img, struct qcow2_error *err);
  */
 bool flush_for_space(struct image *img, const struct qcow2_error *err);
 
-/* For operations that hold image.rwlock exclusively. flush_all: until
- * nothing is dirty or in quarantine. flush_switch: all that the header will
- * point to, a barrier, the header's one write by `change` (I5), a barrier.
- * flush_dirty_bit: before and after states that a checker would object to;
- * version 2 has no such bit.
+/* For operations that have the image alone (txn.h). flush_all: until nothing
+ * is dirty or in quarantine. flush_switch: all that the header will point to,
+ * a barrier, the one write that changes the header (I5), a barrier.
+ * flush_dirty_bit: around states that a checker would object to; version 2
+ * has no such bit.
  */
-typedef int flush_change_fn(struct image *img, const void *what,
-                            struct qcow2_error *err);
 int flush_all(struct image *img, struct qcow2_error *err);
-int flush_switch(struct image *img, flush_change_fn *change,
-                 const void *what, struct qcow2_error *err);
+int flush_switch(struct image *img, const struct header_update *u,
+                 struct qcow2_error *err);
 int flush_dirty_bit(struct image *img, bool set, struct qcow2_error *err);
 
 /* Likewise: their beginning (flush_all, and the dirty bit set). And a table

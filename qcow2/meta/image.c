@@ -419,6 +419,40 @@ image_replace_active(struct image *img, uint64_t *l1, uint32_t l1_entries,
 }
 
 int
+image_reload(struct image *img, struct qcow2_error *err)
+{
+    struct view *v = &img->active;
+    uint64_t nr_bytes = (uint64_t)v->l1_entries * sizeof(be64);
+    CLEANUP_FREE be64 *l1 = malloc(nr_bytes ? nr_bytes : 1);
+
+    if (!l1)
+        return error_nomem(err);
+    if (io_pread(img->io, l1, nr_bytes, v->l1_off, err) == -1)
+        return -1;
+    for (uint32_t i = 0; i < v->l1_entries; i++)
+        v->l1[i] = be64_get(l1[i]);
+    linear_forget(&v->linear);
+    cache_drop_owner(img->meta, img);
+    if (alloc_init(img, err) == -1)
+        return -1;
+    overlap_destroy(&img->overlap);
+    if (overlap_init(&img->overlap, err) == -1)
+        return -1;
+    return overlap_fill(img, err);
+}
+
+int
+image_check_own_view(const struct image *img, struct qcow2_error *err)
+{
+    if (!img->overridden)
+        return 0;
+    return error_set(err, EINVAL, "%s: it does not stand on the backing file "
+                     "that it names, and this would write what it reads as "
+                     "on another one; give it that by a rebase of its header "
+                     "alone first", img->name);
+}
+
+int
 image_check_state(struct image *img, struct qcow2_error *err)
 {
     switch ((enum image_state)__atomic_load_n(&img->state,
@@ -444,10 +478,11 @@ image_check_state(struct image *img, struct qcow2_error *err)
 static int
 write_autoclear(struct image *img, struct qcow2_error *err)
 {
+    static const struct header_update none = { .parts = HEADER_SET_AUTOCLEAR };
     int r;
 
     if (!(img->hdr.autoclear & AUTOCLEAR_BITMAPS))
-        r = header_write_autoclear(img->io, &img->hdr, 0, err);
+        r = header_write_fields(img->io, &img->hdr, &none, err);
     else {
         LOCK_SCOPE(&img->feature_lock);
 
@@ -519,11 +554,13 @@ leave_ok(struct image *img, enum image_state state)
 static void
 set_incompatible(struct image *img, uint64_t bit)
 {
+    const struct header_update u = {
+        .parts = HEADER_SET_INCOMPATIBLE, .incompatible_set = bit,
+    };
     LOCK_SCOPE(&img->feature_lock);
 
     if (img->hdr.version >= 3 && !img->readonly)
-        header_write_incompatible(img->io, &img->hdr,
-                                  img->hdr.incompatible | bit, NULL);
+        header_write_fields(img->io, &img->hdr, &u, NULL);
 }
 
 int

@@ -6,7 +6,7 @@
  *
  *   1 image.rwlock   shared by every request that may change the image and
  *                    by readers of a writable image; exclusive for what
- *                    replaces whole tables (snapshot, resize)
+ *                    has the image alone (txn.h)
  *   2 image.begin    the first write's preparations (may do I/O)
  *   3 image.ranges   guest bytes: shared for read and in-place write,
  *                    exclusive when the mapping will change; held over the
@@ -24,8 +24,7 @@
  * image.feature_lock is a leaf with I/O under it, the writing of a header:
  * of a feature bit, at most twice in an image's life, which may come while
  * any of them is held, or by none, as readers of snapshots find damage too;
- * of a header without bitmaps, under begin; and of a new form (amend,
- * rebase).
+ * of a header without bitmaps, under begin; and of a transaction's switch.
  *
  * flush.lock (the ticket counter) is a leaf too; the flush itself runs with
  * none of the above but 1 shared, and takes alloc.grow, so requests may call
@@ -171,6 +170,8 @@ struct image {
 
     struct view active;
     struct source_chain chain;  /* layer 0 is &active.src */
+    bool overridden;            /* the chain is not on the backing file that
+                                 * the header names; constant */
     struct view *snapshot_views; /* guarded by views_lock, a leaf */
     uint64_t snapshot_memory;   /* their l1_memory; guarded by it, too */
     pthread_mutex_t views_lock;
@@ -232,6 +233,18 @@ bool image_snapshot_in_use(struct image *img, uint32_t i);
 int image_replace_active(struct image *img, uint64_t *l1,
                          uint32_t l1_entries, uint64_t l1_off,
                          uint64_t size, struct qcow2_error *err);
+
+/* Reads all metadata anew, after the file was changed past the image, whose
+ * rwlock the caller holds exclusively. Nothing is dirty. On failure the image
+ * can only be closed.
+ */
+int image_reload(struct image *img, struct qcow2_error *err);
+
+/* Fails (EINVAL) if the image is not on the backing file that it names: what
+ * an operation writes then depends on what the disk reads as for now, and
+ * would stay.
+ */
+int image_check_own_view(const struct image *img, struct qcow2_error *err);
 
 /* Before the first change of an image: clears autoclear bits of features
  * that we do not maintain, durably, and removes its bitmaps, with a warning.

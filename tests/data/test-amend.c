@@ -329,7 +329,13 @@ a_switch_keeps_the_image_marked_corrupt(void **state)
     struct builder *b = builder_new();
     struct header_sector sector;
     const unsigned char *bytes;
-    struct header_form form;
+    const struct header_update lazy = {
+        .parts = HEADER_SET_FORM, .version = 3, .refcount_order = 4,
+        .compatible = COMPAT_LAZY_REFCOUNTS,
+    };
+    const struct header_update corrupt = {
+        .parts = HEADER_SET_INCOMPATIBLE, .incompatible_set = INCOMPAT_CORRUPT,
+    };
     struct qcow2_error err;
     struct header h;
     size_t nr_bytes;
@@ -342,12 +348,9 @@ a_switch_keeps_the_image_marked_corrupt(void **state)
     m = mem_new(bytes, nr_bytes);
     io = io_mem_open(m, false);
     EXPECT_OK(header_read(io, &h, &err), &err);
-    form = header_form_of(&h);
-    form.compatible |= COMPAT_LAZY_REFCOUNTS;
-    EXPECT_OK(header_prepare(io, &h, &form, &sector, &err), &err);
-    EXPECT_OK(header_write_incompatible(io, &h, INCOMPAT_CORRUPT, &err),
-              &err);
-    EXPECT_OK(header_switch(io, &h, &sector, &err), &err);
+    EXPECT_OK(header_prepare(io, &h, &lazy, &sector, &err), &err);
+    EXPECT_OK(header_write_fields(io, &h, &corrupt, &err), &err);
+    EXPECT_OK(header_switch(io, &h, &lazy, &sector, &err), &err);
     header_free(&h);
     EXPECT_OK(header_read(io, &h, &err), &err);
     assert_int_equal(h.incompatible, INCOMPAT_CORRUPT);

@@ -134,7 +134,7 @@ session_begin(struct session *s, struct sparse *file, bool readonly)
     s->sound = s->sound && audit_agrees(file);
     s->disk = open_disk(s, NULL);
     if (s->disk) {
-        s->disk->file->overridden = false; /* there is no other one */
+        s->disk->file->image->overridden = false; /* there is no other one */
         session_learn(s);
     } else {
         s->sound = false;

@@ -306,6 +306,8 @@ run_commit(struct job_trial *t, struct io *const *io,
         io_close(io[1]);
         return -1;
     }
+    /* It names the base, above which its chain ends. */
+    disk_image(top)->overridden = false;
     base = job_open_io(t, io[1], false, true, err);
     if (!base) {
         qcow2_close(top, NULL);

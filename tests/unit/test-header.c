@@ -564,82 +564,6 @@ test_unknown_autoclear_bits_are_told(void **state)
     header_free(&h);
 }
 
-static void
-test_single_fields_are_rewritten_and_nothing_else(void **state)
-{
-    struct builder *b = builder_new();
-    struct qcow2_error err;
-    unsigned char *before;
-    const unsigned char *bytes;
-    struct header h, again;
-    uint64_t mem_size;
-    size_t nr_bytes;
-    struct mem *m;
-    struct io *io;
-
-    (void)state;
-    builder_add(b, "size 1M; backing b raw; autoclear 5; compatible 9;"
-                "header-length 200");
-    bytes = builder_bytes(b, &nr_bytes);
-    before = malloc(nr_bytes);
-    assert_non_null(before);
-    memcpy(before, bytes, nr_bytes);
-    m = mem_new(bytes, nr_bytes);
-    builder_free(b);
-    io = io_mem_open(m, false);
-    EXPECT_OK(header_read(io, &h, &err), &err);
-
-    EXPECT_OK(header_write_incompatible(io, &h, INCOMPAT_DIRTY, &err), &err);
-    EXPECT_OK(header_write_autoclear(io, &h, 0, &err), &err);
-    EXPECT_OK(header_write_reftable(io, &h, h.l1_offset, 1, &err), &err);
-    assert_int_equal(h.incompatible, INCOMPAT_DIRTY);
-    assert_int_equal(h.autoclear, 0);
-
-    memset(before + 72, 0, 8);
-    before[79] = 1;
-    memset(before + 88, 0, 8);
-    memcpy(before + 48, before + 40, 8);
-    assert_memory_equal(before, mem_bytes(m, &mem_size), nr_bytes);
-    assert_int_equal(mem_size, nr_bytes);
-    assert_int_equal(header_read(io, &again, &err), -1); /* they overlap */
-    assert_non_null(strstr(err.text, "overlap"));
-
-    header_free(&h);
-    io_close(io);
-    mem_free(m);
-    free(before);
-}
-
-static void
-test_failed_rewrite_leaves_the_header_as_it_was(void **state)
-{
-    struct builder *b = builder_new();
-    const unsigned char *bytes;
-    struct qcow2_error err;
-    struct header h;
-    size_t nr_bytes;
-    struct mem *m;
-    struct io *io;
-
-    (void)state;
-    builder_add(b, "size 1M; autoclear 5");
-    bytes = builder_bytes(b, &nr_bytes);
-    m = mem_new(bytes, nr_bytes);
-    builder_free(b);
-    io = io_mem_open(m, true);
-    EXPECT_OK(header_read(io, &h, &err), &err);
-    assert_int_equal(header_write_autoclear(io, &h, 0, &err), -1);
-    assert_int_equal(header_write_incompatible(io, &h, 1, &err), -1);
-    assert_int_equal(header_write_reftable(io, &h, 0, 9, &err), -1);
-    assert_int_equal(err.errnum, EROFS);
-    assert_int_equal(h.autoclear, 32);
-    assert_int_equal(h.incompatible, 0);
-    assert_int_equal(h.reftable_clusters, 1);
-    header_free(&h);
-    io_close(io);
-    mem_free(m);
-}
-
 /* A file with the encoded header, big enough for its tables. */
 static void
 read_encoded(const struct header_new *hn, struct header *h)
@@ -779,8 +703,6 @@ main(void)
             test_bitmaps_without_their_bit_are_kept_but_not_used),
         cmocka_unit_test(test_damaged_bitmaps_are_refused),
         cmocka_unit_test(test_unknown_autoclear_bits_are_told),
-        cmocka_unit_test(test_single_fields_are_rewritten_and_nothing_else),
-        cmocka_unit_test(test_failed_rewrite_leaves_the_header_as_it_was),
         cmocka_unit_test(test_encoded_headers_are_read_back),
         cmocka_unit_test(test_feature_names_give_way_to_a_long_backing_name),
     };
