@@ -706,8 +706,7 @@ struct qcow2_layer {
     uint64_t allocated; /* bytes it takes from its file system; 0 where that
                          * cannot be known (NBD) */
     size_t nr_snapshots;
-    const char *name;           /* as messages have it: escaped, maybe cut;
-                                 * lives as long as the disk */
+    char name[1024];            /* as messages have it: escaped, maybe cut */
     char backing[1024];         /* as stored; empty: none */
     char backing_format[64];    /* as declared, the start of it; empty: not
                                  * declared */

@@ -14,17 +14,22 @@
 unsigned
 qcow2_get_nr_layers(const struct qcow2_disk *disk)
 {
-    return disk->chain->nr_layers;
+    RDLOCK_SCOPE_IF(disk_request_lock(disk));
+
+    return disk_chain(disk)->nr_layers;
 }
 
+/* With disk_request_lock held. */
 static int
 check_layer(const struct qcow2_disk *disk, unsigned layer,
             struct qcow2_error *err)
 {
-    if (layer < disk->chain->nr_layers)
+    unsigned nr_layers = disk_chain(disk)->nr_layers;
+
+    if (layer < nr_layers)
         return 0;
     return error_set(err, EINVAL, "there is no layer %u: the disk has %u",
-                     layer, disk->chain->nr_layers);
+                     layer, nr_layers);
 }
 
 static void
@@ -45,16 +50,16 @@ qcow2_get_layer(const struct qcow2_disk *disk, unsigned layer,
 {
     struct qcow2_error error;
     struct source *s;
-    /* Of all layers only the disk's own file changes. */
     RDLOCK_SCOPE_IF(disk->file->image ? disk_image_lock(disk)
                                       : disk_request_lock(disk));
 
     if (check_layer(disk, layer, err) == -1)
         return -1;
-    s = disk->chain->layers[layer];
+    s = disk_chain(disk)->layers[layer];
     *out = (struct qcow2_layer){
-        .format = s->ops->format, .size = s->size, .name = s->io->name,
+        .format = s->ops->format, .size = s->size,
     };
+    snprintf(out->name, sizeof out->name, "%s", s->io->name);
     if (s->ops->format == QCOW2_FORMAT_QCOW2)
         describe_image(((struct view *)s)->img, out);
     if (io_get_size(s->io, &out->file_size, err) == -1)
@@ -150,13 +155,17 @@ add_next_run(struct qcow2_disk *disk, unsigned layer, uint64_t guest_off,
              struct qcow2_error *err)
 {
     struct image *img = disk->readonly ? NULL : disk->file->image;
-    const struct source_chain *chain = disk->chain;
+    const struct source_chain *chain;
     struct range r;
     uint64_t size;
     int ret;
     RDLOCK_SCOPE_IF(disk_request_lock(disk));
 
-    /* The disk may have been resized since the last run. */
+    /* The disk may have been resized, or put on other layers, since the last
+     * run. */
+    if (check_layer(disk, layer, err) == -1)
+        return -1;
+    chain = disk_chain(disk);
     size = chain->layers[layer]->size;
     *nr_bytes = size - min_u64(size, guest_off);
     if (*nr_bytes == 0)
@@ -177,8 +186,6 @@ qcow2_get_layer_usage(struct qcow2_disk *disk, unsigned layer,
 {
     uint64_t off = 0, n;
 
-    if (check_layer(disk, layer, err) == -1)
-        return -1;
     *out = (struct qcow2_layer_usage){ .own = 0 };
     do {
         if (add_next_run(disk, layer, off, &n, out, err) == -1)

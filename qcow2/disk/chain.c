@@ -420,12 +420,6 @@ chain_open(struct qcow2_pool *pool, const char *path,
     return r;
 }
 
-void
-chain_close(struct qcow2_pool *pool, struct layer *top)
-{
-    pool_put(pool, top);
-}
-
 /* The smallest cluster size among layers, as far as granules go. */
 static unsigned
 granule_bits(const struct layer *below)
@@ -438,29 +432,80 @@ granule_bits(const struct layer *below)
     return bits;
 }
 
-int
-chain_fill(struct source_chain *chain, struct qcow2_pool *pool,
-           struct source *top, struct layer *below, struct qcow2_error *err)
-{
-    struct source_chain now = { .nr_layers = 1 };
+/* A chain and what it uses. */
+struct pooled_chain {
+    struct source_chain chain;  /* first */
+    struct qcow2_pool *pool;
+    struct layer *below;
+};
 
-    for (struct layer *l = below; l; l = l->backing)
-        now.nr_layers++;
-    now.layers = calloc(now.nr_layers, sizeof *now.layers);
-    if (!now.layers)
-        return error_nomem(err);
-    if (now.nr_layers >= RESOLVER_MIN_LAYERS) {
-        now.resolver = resolver_new(pool->meta, granule_bits(below), err);
-        if (!now.resolver) {
-            source_chain_clear(&now);
-            return -1;
-        }
+static void
+free_pooled(struct source_chain *chain)
+{
+    struct pooled_chain *p = (struct pooled_chain *)chain;
+
+    pool_put(p->pool, p->below);
+    free(p);
+}
+
+static struct source **
+list_layers(struct source *top, const struct layer *below, unsigned *nr)
+{
+    struct source **layers;
+    unsigned n = 1;
+
+    for (const struct layer *l = below; l; l = l->backing)
+        n++;
+    layers = calloc(n, sizeof *layers);
+    *nr = n;
+    if (!layers)
+        return NULL;
+    layers[0] = top;
+    n = 1;
+    for (const struct layer *l = below; l; l = l->backing)
+        layers[n++] = l->source;
+    return layers;
+}
+
+struct source_chain *
+chain_new(struct qcow2_pool *pool, struct source *top, struct layer *below,
+          struct qcow2_error *err)
+{
+    struct pooled_chain *p = calloc(1, sizeof *p);
+    struct source_chain *chain = &p->chain;
+
+    if (!p) {
+        pool_put(pool, below);
+        error_nomem(err);
+        return NULL;
     }
-    now.layers[0] = top;
-    now.nr_layers = 1;
-    for (struct layer *l = below; l; l = l->backing)
-        now.layers[now.nr_layers++] = l->source;
-    source_chain_clear(chain);
-    *chain = now;
-    return 0;
+    p->pool = pool;
+    p->below = below;
+    chain->free = free_pooled;
+    chain->nr_refs = 1;
+    chain->layers = list_layers(top, below, &chain->nr_layers);
+    if (!chain->layers) {
+        source_chain_put(chain);
+        error_nomem(err);
+        return NULL;
+    }
+    if (chain->nr_layers < RESOLVER_MIN_LAYERS)
+        return chain;
+    chain->resolver = resolver_new(pool->meta, granule_bits(below), err);
+    if (!chain->resolver) {
+        source_chain_put(chain);
+        return NULL;
+    }
+    return chain;
+}
+
+struct source_chain *
+chain_new_beside(const struct source_chain *chain, struct source *top,
+                 struct qcow2_error *err)
+{
+    const struct pooled_chain *p = (const struct pooled_chain *)chain;
+
+    if (chain->free != free_pooled)
+        return source_chain_new(top, err);
+    return chain_new(p->pool, top, pool_use(p->pool, p->below), err);
 }

@@ -31,7 +31,6 @@ int chain_open(struct qcow2_pool *pool, const char *path,
                const struct qcow2_options *options,
                uint64_t dev, uint64_t ino, struct chain_stop *stop,
                struct layer **top, struct qcow2_error *err);
-void chain_close(struct qcow2_pool *pool, struct layer *top);
 
 /* The format that an image declares its backing file to have; *format stays
  * as it is if declared is NULL. ENOTSUP for what is neither qcow2 nor raw.
@@ -39,9 +38,15 @@ void chain_close(struct qcow2_pool *pool, struct layer *top);
 int chain_declared_format(const char *declared, enum qcow2_format *format,
                           struct qcow2_error *err);
 
-/* Fills chain with `top` as layer 0 and the layers below. */
-int chain_fill(struct source_chain *chain, struct qcow2_pool *pool,
-               struct source *top, struct layer *below,
-               struct qcow2_error *err);
+/* A chain with `top`, the caller's, as layer 0, and below it (NULL: nothing)
+ * layers of the pool, whose use it takes over, also on failure.
+ */
+struct source_chain *chain_new(struct qcow2_pool *pool, struct source *top,
+                               struct layer *below, struct qcow2_error *err);
+
+/* The same layers below another top. */
+struct source_chain *chain_new_beside(const struct source_chain *chain,
+                                      struct source *top,
+                                      struct qcow2_error *err);
 
 #endif /* QCOW2_CHAIN_H */

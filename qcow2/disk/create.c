@@ -242,6 +242,23 @@ open_backing(const struct policy_place *place,
     return disk;
 }
 
+/* Is the file one that the disk consists of? */
+static bool
+has_file(const struct qcow2_disk *disk, const struct policy_file *file)
+{
+    struct source_chain *chain = disk_get_chain(disk);
+    bool found = false;
+
+    for (unsigned i = 0; i < chain->nr_layers && !found; i++) {
+        const struct io *io = chain->layers[i]->io;
+
+        found = file->ino != 0 && io->dev == file->dev
+                && io->ino == file->ino;
+    }
+    source_chain_put(chain);
+    return found;
+}
+
 /* A file cannot take the place of one in its own chain. */
 static int
 check_not_below(const struct policy_file *old, const struct policy_place *place,
@@ -257,11 +274,8 @@ check_not_below(const struct policy_file *old, const struct policy_place *place,
         below = policy_is_same(&file, old);
         policy_file_free(&file);
     }
-    for (unsigned i = 0; backing && i < backing->chain->nr_layers; i++) {
-        const struct io *io = backing->chain->layers[i]->io;
-
-        below |= old->ino != 0 && io->dev == old->dev && io->ino == old->ino;
-    }
+    if (!below && backing)
+        below = has_file(backing, old);
     if (!below)
         return 0;
     return error_set(err, EINVAL, "it would be in its own backing chain");

@@ -27,17 +27,44 @@ struct open_file {
     struct raw_disk *raw;       /* raw; exactly one of them is there */
     pthread_rwlock_t *requests; /* what disk_request_lock is if it is
                                  * writable: the image's or raw disk's */
-    struct layer *backing;
 };
 
 struct qcow2_disk {
     struct open_file *file;
     struct view *snapshot;      /* NULL: the active disk */
-    const struct source_chain *chain; /* the image's, or own_chain */
-    struct source_chain own_chain;
+    struct source_chain *own_chain; /* of a snapshot, or raw: constant. NULL:
+                                     * it has the image's */
     bool readonly;
     enum qcow2_detect_zeroes detect_zeroes;
 };
+
+/* The chain that the disk is on for now. It is borrowed: by holders of
+ * disk_request_lock until they release it, else until the disk is closed.
+ */
+static inline struct source_chain *
+disk_chain(const struct qcow2_disk *disk)
+{
+    return disk->own_chain ? disk->own_chain : disk->file->image->chain;
+}
+
+/* The same with a reference, for as long as the caller likes, with no lock
+ * held. */
+struct source_chain *disk_get_chain(const struct qcow2_disk *disk);
+
+/* Puts an open disk on other layers, which show the same where it leaves
+ * something to them. Takes over the use of `below` (of the disk's pool), also
+ * on failure, which leaves the disk as it was.
+ */
+int disk_replace_backing(struct qcow2_disk *disk, struct layer *below,
+                         struct qcow2_error *err);
+
+/* The disk's own file. */
+static inline const struct io *
+disk_io(const struct qcow2_disk *disk)
+{
+    return disk->file->image ? disk->file->image->io
+                             : disk->file->raw->source->io;
+}
 
 /* As image_check_own_view; a raw disk has no other view. */
 int disk_check_own_view(const struct qcow2_disk *disk,

@@ -286,7 +286,7 @@ static int
 read_disk(struct qcow2_disk *disk, void *buf, size_t nr_bytes,
           uint64_t guest_off, struct qcow2_error *err)
 {
-    return read_chain(disk->chain, 0, buf, nr_bytes, guest_off, err);
+    return read_chain(disk_chain(disk), 0, buf, nr_bytes, guest_off, err);
 }
 
 static int

@@ -35,7 +35,7 @@ qcow2_get_size(const struct qcow2_disk *disk)
 {
     RDLOCK_SCOPE_IF(disk_request_lock(disk));
 
-    return disk->chain->layers[0]->size;
+    return disk_chain(disk)->layers[0]->size;
 }
 
 bool
@@ -85,7 +85,7 @@ static int
 check_range(const struct qcow2_disk *disk, uint64_t nr_bytes,
             uint64_t guest_off, struct qcow2_error *err)
 {
-    uint64_t size = disk->chain->layers[0]->size;
+    uint64_t size = disk_chain(disk)->layers[0]->size;
 
     if (range_inside(guest_off, nr_bytes, size))
         return 0;
@@ -103,7 +103,7 @@ qcow2_pread(struct qcow2_disk *disk, void *buf, size_t nr_bytes,
     if (check_range(disk, nr_bytes, guest_off, err) == -1)
         return -1;
     if (disk->readonly)
-        return read_chain(disk->chain, 0, buf, nr_bytes, guest_off, err);
+        return read_chain(disk_chain(disk), 0, buf, nr_bytes, guest_off, err);
     return disk->file->ops->read(disk, buf, nr_bytes, guest_off, err);
 }
 
@@ -265,14 +265,15 @@ qcow2_map(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
 
     if (check_range(disk, nr_bytes, guest_off, err) == -1)
         return -1;
-    return extents_walk(disk->chain, changes, nr_bytes, guest_off, fn,
+    return extents_walk(disk_chain(disk), changes, nr_bytes, guest_off, fn,
                         opaque, err);
 }
 
+/* Called by qcow2_map, under the request lock. */
 static int
 prefetch_extent(void *opaque, const struct qcow2_extent *e)
 {
-    const struct source_chain *chain = opaque;
+    const struct source_chain *chain = disk_chain(opaque);
 
     if (e->has_host_off && !e->zero)
         io_prefetch(source_file(chain->layers[e->depth], e->compressed),
@@ -285,5 +286,5 @@ qcow2_prefetch(struct qcow2_disk *disk, uint64_t nr_bytes,
                uint64_t guest_off, struct qcow2_error *err)
 {
     return qcow2_map(disk, nr_bytes, guest_off, prefetch_extent,
-                     (void *)disk->chain, err);
+                     disk, err);
 }

@@ -14,6 +14,7 @@
 #include "disk/open-disk.h"
 #include "format/first-read.h"
 #include "meta/flush.h"
+#include "meta/txn.h"
 #include "storage/io-nbd.h"
 #include "storage/path-policy.h"
 
@@ -114,6 +115,27 @@ disk_image_to_edit(const struct qcow2_disk *disk, struct qcow2_error *err)
     return NULL;
 }
 
+/* Opens the layers below the image, and puts it on them. */
+static int
+open_chain(struct qcow2_pool *pool, struct image *img, const char *path,
+           const struct policy_place *place,
+           const struct qcow2_options *options, uint64_t dev, uint64_t ino,
+           struct chain_stop *stop, struct qcow2_error *err)
+{
+    struct source_chain *chain;
+    struct layer *below;
+
+    if (chain_open(pool, path, place, &img->hdr, options, dev, ino, stop,
+                   &below, err) == -1)
+        return -1;
+    chain = chain_new(pool, &img->active.src, below, err);
+    if (!chain)
+        return -1;
+    source_chain_put(img->chain);
+    img->chain = chain;
+    return 0;
+}
+
 static int
 open_qcow2(struct open_file *file, struct io *io, const char *path,
            const struct policy_place *place,
@@ -136,17 +158,15 @@ open_qcow2(struct open_file *file, struct io *io, const char *path,
     img->debug = options->debug;
     img->debug_topics = options->debug ? options->debug_topics : 0;
     img->debug_opaque = options->debug_opaque;
-    if (chain_open(file->pool, path, place, &img->hdr, options, dev, ino,
-                   stop, &file->backing, err) == -1
-        || chain_fill(&img->chain, file->pool, &img->active.src, file->backing,
-                      err) == -1)
+    if (open_chain(file->pool, img, path, place, options, dev, ino, stop, err)
+        == -1)
         return -1;
     if (!options->readonly && prepare_writable(img, err) == -1)
         return -1;
     IMAGE_DEBUG(img, QCOW2_DEBUG_OPEN, "%s: version %u, %" PRIu64 " bytes in "
                 "clusters of %" PRIu32 ", %u layers, %" PRIu32 " snapshots",
                 img->name, img->hdr.version, img->hdr.size,
-                img->cluster_size, img->chain.nr_layers, img->snaptab.nr);
+                img->cluster_size, img->chain->nr_layers, img->snaptab.nr);
     return 0;
 }
 
@@ -167,8 +187,6 @@ open_raw(struct open_file *file, struct io *io,
 static void
 file_free(struct open_file *file)
 {
-    if (file->pool)
-        chain_close(file->pool, file->backing);
     image_free(file->image);
     raw_disk_free(file->raw);
     if (file->owns_pool)
@@ -233,14 +251,29 @@ file_put(struct open_file *file, struct qcow2_error *err)
     return r;
 }
 
+/* The chain of what is not the active disk of an image. */
+static struct source_chain *
+own_chain_new(struct open_file *file, struct view *snapshot,
+              struct qcow2_error *err)
+{
+    struct source_chain *disks, *chain;
+
+    if (!snapshot)
+        return source_chain_new(file->raw->source, err);
+    pthread_rwlock_rdlock(&file->image->rwlock);
+    disks = source_chain_get(file->image->chain);
+    pthread_rwlock_unlock(&file->image->rwlock);
+    chain = chain_new_beside(disks, &snapshot->src, err);
+    source_chain_put(disks);
+    return chain;
+}
+
 /* A disk on the file, of which it takes over one use, also on failure. */
 static struct qcow2_disk *
 disk_new(struct open_file *file, struct view *snapshot,
          struct qcow2_error *err)
 {
     struct qcow2_disk *disk = calloc(1, sizeof *disk);
-    struct source *top = snapshot ? &snapshot->src
-                         : file->raw ? file->raw->source : NULL;
 
     if (!disk) {
         error_nomem(err);
@@ -249,10 +282,11 @@ disk_new(struct open_file *file, struct view *snapshot,
     disk->file = file;
     disk->snapshot = snapshot;
     disk->readonly = file->readonly || snapshot;
-    disk->chain = top ? &disk->own_chain : &file->image->chain;
-    if (top && chain_fill(&disk->own_chain, file->pool, top, file->backing, err)
-               == -1)
-        goto fail;
+    if (snapshot || file->raw) {
+        disk->own_chain = own_chain_new(file, snapshot, err);
+        if (!disk->own_chain)
+            goto fail;
+    }
     return disk;
 
 fail:
@@ -383,14 +417,48 @@ qcow2_close(struct qcow2_disk *disk, struct qcow2_error *err)
         return 0;
     file = disk->file;
     r = qcow2_flush(disk, err);
+    source_chain_put(disk->own_chain);
     image_free_snapshot(disk->snapshot);
-    source_chain_clear(&disk->own_chain);
     free(disk);
     if (file_put(file, &error) == -1 && r == 0) {
         if (err)
             *err = error;
         r = -1;
     }
+    return r;
+}
+
+struct source_chain *
+disk_get_chain(const struct qcow2_disk *disk)
+{
+    RDLOCK_SCOPE_IF(disk_request_lock(disk));
+
+    return source_chain_get(disk_chain(disk));
+}
+
+int
+disk_replace_backing(struct qcow2_disk *disk, struct layer *below,
+                     struct qcow2_error *err)
+{
+    struct image *img = disk_image_to_edit(disk, err);
+    struct source_chain *chain, *old;
+    struct txn t;
+    int r;
+
+    if (!img) {
+        pool_put(disk->file->pool, below);
+        return -1;
+    }
+    chain = chain_new(disk->file->pool, &img->active.src, below, err);
+    if (!chain)
+        return -1;
+    if (txn_begin(&t, img, TXN_HEADER_ONLY | TXN_ANY_VIEW, err) == -1) {
+        source_chain_put(chain);
+        return -1;
+    }
+    old = txn_replace_chain(&t, chain, !img->overridden);
+    r = txn_end(&t, 0, err);
+    source_chain_put(old);
     return r;
 }
 

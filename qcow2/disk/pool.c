@@ -96,6 +96,16 @@ free_all(struct layer *unused)
     }
 }
 
+struct layer *
+pool_use(struct qcow2_pool *pool, struct layer *l)
+{
+    LOCK_SCOPE(&pool->lock);
+
+    if (l)
+        l->nr_users++;
+    return l;
+}
+
 void
 pool_put(struct qcow2_pool *pool, struct layer *l)
 {

@@ -68,6 +68,9 @@ struct layer *pool_get(struct qcow2_pool *pool, struct io *io,
 struct layer *pool_find(struct qcow2_pool *pool, const struct policy_file *file,
                         enum qcow2_format format, bool locked);
 
+/* Begins one more use of a layer that the caller uses. NULL is fine. */
+struct layer *pool_use(struct qcow2_pool *pool, struct layer *l);
+
 /* Ends one use of a layer, and of those below that only it used. NULL is
  * fine.
  */

@@ -208,7 +208,7 @@ static bool
 needs_zeroes(const struct image *img, uint64_t off, const struct mapping *m)
 {
     return off < img->active.src.size
-           && (img->chain.nr_layers > 1 || m->has_host);
+           && (img->chain->nr_layers > 1 || m->has_host);
 }
 
 /* A small file may have any number of zero clusters, which take their size of

@@ -155,8 +155,8 @@ hidden_end(const struct image *img, uint64_t size)
 {
     uint64_t end = round_up(img->hdr.size, img->cluster_size);
 
-    if (img->chain.nr_layers > 1)
-        end = max_u64(end, img->chain.layers[1]->size);
+    if (img->chain->nr_layers > 1)
+        end = max_u64(end, img->chain->layers[1]->size);
     return min_u64(end, size);
 }
 
@@ -338,7 +338,7 @@ zero_clusters(struct image *img, uint64_t guest_off, uint64_t *nr_bytes,
     struct mapping m;
     bool zero;
 
-    if (source_chain_lookup(&img->chain, 0, guest_off, *nr_bytes, &m, NULL,
+    if (source_chain_lookup(img->chain, 0, guest_off, *nr_bytes, &m, NULL,
                             err) == -1)
         return -1;
     *nr_bytes = m.kind == MAP_ZERO ? round_down(m.nr_bytes,
@@ -346,7 +346,7 @@ zero_clusters(struct image *img, uint64_t guest_off, uint64_t *nr_bytes,
                                    : 0;
     if (*nr_bytes > 0)
         return 0;
-    if (source_chain_is_zero(&img->chain, 0, guest_off,
+    if (source_chain_is_zero(img->chain, 0, guest_off,
                              guest_off + img->cluster_size, &zero, err) == -1)
         return -1;
     *nr_bytes = zero ? img->cluster_size : 0;

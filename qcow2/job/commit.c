@@ -41,6 +41,8 @@ enum phase {
 struct commit {
     struct qcow2_job job; /* first */
     struct qcow2_disk *top, *base;
+    struct source_chain *chain; /* of top, which ends above the base, */
+    struct source_chain *base_chain; /* and of the base */
     bool empty;
     enum qcow2_left_to_backing snapshots;
     enum phase phase;
@@ -53,7 +55,7 @@ static int
 plan(void *opaque, uint64_t guest_off, uint64_t nr_bytes,
      enum copy_kind *kind, uint64_t *len, struct qcow2_error *err)
 {
-    const struct source_chain *chain = ((struct commit *)opaque)->top->chain;
+    const struct source_chain *chain = ((struct commit *)opaque)->chain;
     struct mapping m;
     unsigned depth;
 
@@ -71,7 +73,7 @@ plan(void *opaque, uint64_t guest_off, uint64_t nr_bytes,
 static int
 read_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
 {
-    const struct source_chain *chain = ((struct commit *)opaque)->top->chain;
+    const struct source_chain *chain = ((struct commit *)opaque)->chain;
 
     return read_chain(chain, 0, c->buf, c->nr_bytes, c->guest_off, err);
 }
@@ -99,7 +101,7 @@ static int
 is_left_to_base(const struct commit *c, uint64_t guest_off,
                 uint64_t *nr_bytes, bool *left, struct qcow2_error *err)
 {
-    const struct source_chain *chain = c->top->chain;
+    const struct source_chain *chain = c->chain;
     struct mapping m;
     unsigned depth;
 
@@ -153,7 +155,7 @@ keep_read_old(void *opaque, void *buf, size_t nr_bytes, uint64_t guest_off,
         bool left;
 
         if (is_left_to_base(c, guest_off, &n, &left, err) == -1
-            || read_chain(left ? c->base->chain : c->top->chain, !left, buf,
+            || read_chain(left ? c->base_chain : c->chain, !left, buf,
                           n, guest_off, err) == -1)
             return -1;
         buf = (char *)buf + n;
@@ -174,8 +176,7 @@ keep_read_new(void *opaque, void *buf, size_t nr_bytes, uint64_t guest_off,
         bool committed;
 
         if (is_committed(c, guest_off, &n, &committed, err) == -1
-            || (committed ? read_chain(c->top->chain, 0, buf, n, guest_off,
-                                       err)
+            || (committed ? read_chain(c->chain, 0, buf, n, guest_off, err)
                           : keep_read_old(opaque, buf, n, guest_off, err))
                == -1)
             return -1;
@@ -196,7 +197,7 @@ static int
 grow_base(struct commit *c, struct qcow2_error *err)
 {
     uint64_t size = qcow2_get_size(c->top);
-    struct io *io = c->base->chain->layers[0]->io;
+    const struct io *io = disk_io(c->base);
 
     if (size <= qcow2_get_size(c->base))
         return 0;
@@ -252,6 +253,9 @@ close_disks(struct commit *c, struct qcow2_error *err)
     struct qcow2_disk *top = c->top, *base = c->base;
     int r;
 
+    source_chain_put(c->chain);
+    source_chain_put(c->base_chain);
+    c->chain = c->base_chain = NULL;
     c->top = c->base = NULL;
     r = qcow2_close(base, err);
     if (qcow2_close(top, r == 0 ? err : NULL) == -1)
@@ -327,6 +331,8 @@ commit_new(struct qcow2_disk *top, struct qcow2_disk *base, bool empty,
     c->job.ops = &job_ops;
     c->top = top;
     c->base = base;
+    c->chain = disk_get_chain(top);
+    c->base_chain = disk_get_chain(base);
     c->empty = empty;
     c->snapshots = snapshots;
     c->keep.ops = &keep_ops;
@@ -383,7 +389,7 @@ static int
 check_reached(struct qcow2_disk *top, const struct chain_stop *stop,
               const char *base, struct qcow2_error *err)
 {
-    const char *name = top->chain->layers[0]->io->name;
+    const char *name = disk_io(top)->name;
 
     if (stop->reached)
         return 0;
@@ -399,7 +405,7 @@ static struct qcow2_disk *
 open_base(struct qcow2_disk *top, const struct chain_stop *above,
           const struct qcow2_options *options, struct qcow2_error *err)
 {
-    const struct io *top_io = top->chain->layers[0]->io;
+    const struct io *top_io = disk_io(top);
     struct chain_stop loop = { .dev = top_io->dev, .ino = top_io->ino };
     struct qcow2_options o = QCOW2_OPTIONS_INIT;
     struct qcow2_disk *base;

@@ -57,18 +57,32 @@ same_allocation(const struct qcow2_extent *a, const struct qcow2_extent *b)
            && a->has_host_off == b->has_host_off;
 }
 
+static bool
+is_same_file(const struct io *a, const struct io *b)
+{
+    return a->ino != 0 && a->ino == b->ino && a->dev == b->dev;
+}
+
 /* Are both the same bytes of one file, as with overlays of one base? */
 static bool
 same_place(const struct compare *c, const struct qcow2_extent e[2])
 {
-    const struct io *a = source_file(c->disks[0]->chain->layers[e[0].depth],
-                                     e[0].compressed);
-    const struct io *b = source_file(c->disks[1]->chain->layers[e[1].depth],
-                                     e[1].compressed);
+    struct source_chain *a, *b;
+    bool same;
 
-    return e[0].has_host_off && e[1].has_host_off && !e[0].zero && !e[1].zero
-           && e[0].host_off == e[1].host_off
-           && a->ino != 0 && a->ino == b->ino && a->dev == b->dev;
+    if (!e[0].has_host_off || !e[1].has_host_off || e[0].zero || e[1].zero
+        || e[0].host_off != e[1].host_off)
+        return false;
+    a = disk_get_chain(c->disks[0]);
+    b = disk_get_chain(c->disks[1]);
+    same = e[0].depth < a->nr_layers && e[1].depth < b->nr_layers
+           && is_same_file(source_file(a->layers[e[0].depth],
+                                       e[0].compressed),
+                           source_file(b->layers[e[1].depth],
+                                       e[1].compressed));
+    source_chain_put(a);
+    source_chain_put(b);
+    return same;
 }
 
 static int

@@ -113,7 +113,7 @@ is_unmapped(struct qcow2_disk *disk, size_t nr_bytes, uint64_t off)
 {
     struct qcow2_extent e;
 
-    return disk->chain->nr_layers == 1
+    return qcow2_get_nr_layers(disk) == 1
            && nr_bytes <= qcow2_get_cluster_size(disk)
            && qcow2_map(disk, 1, off, take_extent, &e, NULL) == -1
            && qcow2_map(disk, 1, off + nr_bytes - 1, take_extent, &e, NULL)
@@ -184,14 +184,16 @@ has_layer(const struct convert_source *s,
           bool (*ask)(const struct io *io, const struct io *wanted),
           const struct io *wanted)
 {
-    for (size_t i = 0; i < s->nr_parts; i++) {
-        const struct source_chain *chain = s->parts[i].disk->chain;
+    bool found = false;
 
-        for (unsigned n = 0; n < chain->nr_layers; n++)
-            if (ask(chain->layers[n]->io, wanted))
-                return true;
+    for (size_t i = 0; i < s->nr_parts && !found; i++) {
+        struct source_chain *chain = disk_get_chain(s->parts[i].disk);
+
+        for (unsigned n = 0; n < chain->nr_layers && !found; n++)
+            found = ask(chain->layers[n]->io, wanted);
+        source_chain_put(chain);
     }
-    return false;
+    return found;
 }
 
 static bool
@@ -226,10 +228,11 @@ convert_source_mode(const struct convert_source *s)
     mode_t mode = 0666;
 
     for (size_t i = 0; i < s->nr_parts; i++) {
-        const struct source_chain *chain = s->parts[i].disk->chain;
+        struct source_chain *chain = disk_get_chain(s->parts[i].disk);
 
         for (unsigned n = 0; n < chain->nr_layers; n++)
             mode &= chain->layers[n]->io->mode;
+        source_chain_put(chain);
     }
     return mode | 0600;
 }

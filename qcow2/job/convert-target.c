@@ -140,7 +140,7 @@ convert_target_take(struct convert_target *t, struct qcow2_disk *disk,
     if (!o->no_create)
         t->reads_zero = !o->create.backing
                         && (t->disk->file->image
-                            || t->disk->chain->layers[0]->io->can_grow);
+                            || disk_io(t->disk)->can_grow);
     t->allocate_all = o->allocate_all;
     t->compress = o->compress;
     t->compress_level = o->compress_level;
@@ -197,7 +197,7 @@ convert_target_restart_preallocation(struct convert_target *t)
 bool
 convert_target_is_file(const struct convert_target *t)
 {
-    const struct io *io = t->disk->chain->layers[0]->io;
+    const struct io *io = disk_io(t->disk);
 
     return io->can_grow && io->is_local;
 }

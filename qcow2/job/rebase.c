@@ -38,7 +38,8 @@ enum phase {
 struct rebase {
     struct qcow2_job job; /* first */
     struct qcow2_disk *top, *below;
-    struct image *img;    /* of top */
+    struct image *img;    /* of top, */
+    struct source_chain *chain; /* and its chain */
     char *name;           /* of the new backing file; NULL: none */
     const char *format;
     bool header_only;
@@ -96,11 +97,11 @@ may_differ(void *opaque, uint64_t guest_off, uint64_t nr_bytes, bool *differ,
     struct rebase *r = opaque;
     struct content old, new = { .zero = true };
 
-    if (get_content(&r->img->chain, 1, guest_off, nr_bytes, &old, err) == -1)
+    if (get_content(r->chain, 1, guest_off, nr_bytes, &old, err) == -1)
         return -1;
     *len = min_u64(nr_bytes, old.nr_bytes);
     if (r->below) {
-        if (get_content(r->below->chain, 0, guest_off, *len, &new, err)
+        if (get_content(disk_chain(r->below), 0, guest_off, *len, &new, err)
             == -1)
             return -1;
         *len = min_u64(*len, new.nr_bytes);
@@ -115,7 +116,7 @@ read_old(void *opaque, void *buf, size_t nr_bytes, uint64_t guest_off,
 {
     struct rebase *r = opaque;
 
-    return read_chain(&r->img->chain, 1, buf, nr_bytes, guest_off, err);
+    return read_chain(r->chain, 1, buf, nr_bytes, guest_off, err);
 }
 
 static int
@@ -125,7 +126,8 @@ read_new(void *opaque, void *buf, size_t nr_bytes, uint64_t guest_off,
     struct rebase *r = opaque;
 
     if (r->below)
-        return read_chain(r->below->chain, 0, buf, nr_bytes, guest_off, err);
+        return read_chain(disk_chain(r->below), 0, buf, nr_bytes, guest_off,
+                          err);
     memset(buf, 0, nr_bytes);
     return 0;
 }
@@ -260,6 +262,8 @@ close_disks(struct rebase *r, struct qcow2_error *err)
 {
     struct qcow2_disk *top = r->top, *below = r->below;
 
+    source_chain_put(r->chain);
+    r->chain = NULL;
     r->top = r->below = NULL;
     qcow2_close(below, NULL); /* only read */
     return qcow2_close(top, err);
@@ -352,6 +356,7 @@ rebase_new(struct qcow2_disk *top, struct qcow2_disk *below,
     r->top = top;
     r->below = below;
     r->img = top->file->image;
+    r->chain = disk_get_chain(top);
     if (r->name)
         r->format = rebase->backing_format == QCOW2_FORMAT_RAW ? "raw"
                                                                : "qcow2";

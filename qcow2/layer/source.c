@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/error.h"
 #include "layer/resolve.h"
 
 static void
@@ -94,10 +95,48 @@ source_chain_is_zero(const struct source_chain *chain, unsigned first,
     return 0;
 }
 
-void
-source_chain_clear(struct source_chain *chain)
+static void
+free_one_layer(struct source_chain *chain)
 {
+    free(chain);
+}
+
+struct source_chain *
+source_chain_new(struct source *top, struct qcow2_error *err)
+{
+    struct source_chain *chain = malloc(sizeof *chain);
+    struct source **layers = malloc(sizeof *layers);
+
+    if (!chain || !layers) {
+        free(chain);
+        free(layers);
+        error_nomem(err);
+        return NULL;
+    }
+    layers[0] = top;
+    *chain = (struct source_chain){
+        .nr_layers = 1, .layers = layers, .nr_refs = 1,
+        .free = free_one_layer,
+    };
+    return chain;
+}
+
+struct source_chain *
+source_chain_get(struct source_chain *chain)
+{
+    __atomic_add_fetch(&chain->nr_refs, 1, __ATOMIC_RELAXED);
+    return chain;
+}
+
+void
+source_chain_put(struct source_chain *chain)
+{
+    struct source **layers;
+
+    if (!chain || __atomic_sub_fetch(&chain->nr_refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    layers = chain->layers;
     resolver_free(chain->resolver);
-    free(chain->layers);
-    *chain = (struct source_chain){ .nr_layers = 0 };
+    chain->free(chain);
+    free(layers);
 }

@@ -103,13 +103,21 @@ source_file(const struct source *s, bool is_compressed)
     return is_compressed ? s->io : s->data->io;
 }
 
-/* A chain is immutable while anybody reads through it; layer 0 is the disk
- * itself. The layers belong to the caller.
+/* A chain of layers; layer 0 is the disk itself. It is a value: it does not
+ * change once it is made, and a disk whose chain changes gets another one.
+ * Requests borrow the disk's chain for as long as they hold its request lock,
+ * which a change takes exclusively, so reading counts nothing. All others hold
+ * a reference.
  */
 struct source_chain {
     unsigned nr_layers;
-    struct source **layers;
+    struct source **layers;    /* used by the chain, unless they are only
+                                * borrowed from its maker */
     struct resolver *resolver; /* of deep chains; NULL: walk */
+    unsigned nr_refs;          /* atomic */
+
+    /* Ends the use of the layers, and frees the struct alone. */
+    void (*free)(struct source_chain *chain);
 };
 
 /* Maps guest bytes through the chain from layer `first` on. The result is
@@ -134,8 +142,15 @@ int source_chain_is_zero(const struct source_chain *chain, unsigned first,
                          uint64_t from, uint64_t to, bool *zero,
                          struct qcow2_error *err);
 
-/* Frees what the chain itself holds; layers are the owner's. */
-void source_chain_clear(struct source_chain *chain);
+/* A chain of one layer, with one reference. The layer is the caller's. */
+struct source_chain *source_chain_new(struct source *top,
+                                      struct qcow2_error *err);
+
+/* One reference more, and one less: the last one frees the chain, which may
+ * close files, so no lock is held. NULL is fine for put. Any thread.
+ */
+struct source_chain *source_chain_get(struct source_chain *chain);
+void source_chain_put(struct source_chain *chain);
 
 /* A raw file as a layer. raw_new takes over io (also on failure). */
 struct source *raw_new(struct io *io, struct qcow2_error *err);

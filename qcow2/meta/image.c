@@ -128,12 +128,8 @@ init_active(struct image *img, struct qcow2_error *err)
         || (!img->readonly
             && init_l1_dirty(n, &v->l1_dirty, &v->l1_is_dirty, err) == -1))
         return -1;
-    img->chain.layers = calloc(1, sizeof *img->chain.layers);
-    if (!img->chain.layers)
-        return error_nomem(err);
-    img->chain.layers[0] = &v->src;
-    img->chain.nr_layers = 1;
-    return 0;
+    img->chain = source_chain_new(&v->src, err);
+    return img->chain ? 0 : -1;
 }
 
 static void
@@ -266,7 +262,7 @@ image_free(struct image *img)
     pthread_mutex_destroy(&img->begin);
     pthread_mutex_destroy(&img->feature_lock);
     pthread_rwlock_destroy(&img->rwlock);
-    source_chain_clear(&img->chain);
+    source_chain_put(img->chain);
     free_l1(&img->active);
     snaptab_free(&img->snaptab);
     header_free(&img->hdr);

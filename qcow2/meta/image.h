@@ -169,9 +169,10 @@ struct image {
     struct range_lock tables;
 
     struct view active;
-    struct source_chain chain;  /* layer 0 is &active.src */
+    struct source_chain *chain; /* layer 0 is &active.src; changes under
+                                 * rwlock held exclusively */
     bool overridden;            /* the chain is not on the backing file that
-                                 * the header names; constant */
+                                 * the header names; likewise */
     struct view *snapshot_views; /* guarded by views_lock, a leaf */
     uint64_t snapshot_memory;   /* their l1_memory; guarded by it, too */
     pthread_mutex_t views_lock;

@@ -59,6 +59,16 @@ txn_switch(struct txn *t, const struct header_update *u,
     return flush_switch(t->img, u, err);
 }
 
+struct source_chain *
+txn_replace_chain(struct txn *t, struct source_chain *chain, bool own)
+{
+    struct source_chain *old = t->img->chain;
+
+    t->img->chain = chain;
+    t->img->overridden = !own;
+    return old;
+}
+
 /* Leaves nothing dirty, and the dirty bit only where it is needed. */
 static int
 finish(struct txn *t, bool unsettled, struct qcow2_error *err)

@@ -50,6 +50,13 @@ int txn_begin(struct txn *t, struct image *img, unsigned flags,
 int txn_switch(struct txn *t, const struct header_update *u,
                struct qcow2_error *err);
 
+/* Puts the active disk on another chain, whose layer 0 is the same, and takes
+ * over the reference to it. Returns the old one, to be put after txn_end.
+ * `own`: it is the one that the header names.
+ */
+struct source_chain *txn_replace_chain(struct txn *t,
+                                       struct source_chain *chain, bool own);
+
 /* Ends it with r, the operation's result (0 or -1): has everything on disk,
  * clears the dirty bit, and lets requests go on. Returns r, or -1 if ending
  * failed; *err is then of the first failure.

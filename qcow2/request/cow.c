@@ -75,7 +75,7 @@ read_inside(struct image *img, const struct cow *c, uint64_t from,
     struct mapping m;
     bool zero;
 
-    if (source_chain_lookup(&img->chain, c->first, from, to - from, &m, NULL,
+    if (source_chain_lookup(img->chain, c->first, from, to - from, &m, NULL,
                             err) == -1)
         return -1;
     /* Mostly it is one run, and the lookup was all there is to look up. */
@@ -83,11 +83,11 @@ read_inside(struct image *img, const struct cow *c, uint64_t from,
         *needed = m.kind != MAP_ZERO || !c->run.reads_zero;
         return *needed ? read_mapping(&m, space, from, err) : 0;
     }
-    if (source_chain_is_zero(&img->chain, c->first, from, to, &zero, err)
+    if (source_chain_is_zero(img->chain, c->first, from, to, &zero, err)
         == -1)
         return -1;
     *needed = !zero || !c->run.reads_zero;
-    return *needed ? read_chain(&img->chain, c->first, space, to - from, from,
+    return *needed ? read_chain(img->chain, c->first, space, to - from, from,
                                 err) : 0;
 }
 

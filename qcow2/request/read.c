@@ -91,7 +91,7 @@ read_active(struct image *img, void *buf, size_t nr_bytes,
         int ret;
 
         range_lock_shared(&img->ranges, &r, guest_off, guest_off + piece);
-        ret = read_chain(&img->chain, 0, buf, piece, guest_off, err);
+        ret = read_chain(img->chain, 0, buf, piece, guest_off, err);
         range_unlock(&img->ranges, &r);
         if (ret == -1)
             return -1;

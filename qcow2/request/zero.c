@@ -26,7 +26,7 @@ zero_is_fast(const struct image *img)
 static bool
 has_backing(const struct image *img)
 {
-    return img->chain.nr_layers > 1 || img->hdr.backing_file;
+    return img->chain->nr_layers > 1 || img->hdr.backing_file;
 }
 
 /* How whole clusters become zero without writing data; false: they do not.
@@ -68,7 +68,7 @@ is_done(struct image *img, uint64_t guest_off, const struct zeroing *z,
     if (m->kind != MAP_UNALLOCATED || z->record_all
         || (z->record && has_backing(img)))
         return 0;
-    if (source_chain_lookup(&img->chain, 1, guest_off, m->nr_bytes, &below,
+    if (source_chain_lookup(img->chain, 1, guest_off, m->nr_bytes, &below,
                             NULL, err) == -1)
         return -1;
     *done = below.kind == MAP_ZERO;
@@ -163,7 +163,7 @@ zero_in_place(struct image *img, uint64_t guest_off, uint64_t nr_bytes,
         struct mapping m;
         unsigned depth;
 
-        ret = source_chain_lookup(&img->chain, 0, guest_off + *done,
+        ret = source_chain_lookup(img->chain, 0, guest_off + *done,
                                   nr_bytes - *done, &m, &depth, err);
         if (ret == -1)
             break;
@@ -200,7 +200,7 @@ shows_zeroes(struct image *img, uint64_t from, bool *shows,
         return -1;
     if (m.kind != MAP_UNALLOCATED)
         return 0;
-    return source_chain_is_zero(&img->chain, 1, from, to, shows, err);
+    return source_chain_is_zero(img->chain, 1, from, to, shows, err);
 }
 
 /* Makes the cluster at from a zero cluster if all of it reads as zeroes

@@ -115,7 +115,7 @@ test_layers_are_read_through_a_chain(void **state)
     options.allow = allow;
     options.nr_allow = 1;
     disk = open_with(tmpdir_path("b/top"), &options);
-    assert_int_equal(disk_image(disk)->chain.nr_layers, 4);
+    assert_int_equal(disk_image(disk)->chain->nr_layers, 4);
     expect_byte(disk, 0, 'r');
     expect_byte(disk, 7, 'a');
     expect_byte(disk, 8, 0);
@@ -281,7 +281,7 @@ test_chain_of_a_thousand_works(void **state)
         skip();
     top = make_deep(1000);
     disk = open_with(tmpdir_path(top), &readonly);
-    assert_int_equal(disk_image(disk)->chain.nr_layers, 1000);
+    assert_int_equal(disk_image(disk)->chain->nr_layers, 1000);
     pattern_fill(&byte, 1, 7, 0);
     expect_byte(disk, 0, byte);
     qcow2_close(disk, NULL);
@@ -512,10 +512,10 @@ test_layers_are_shared_and_closed_with_the_last_user(void **state)
     two = open_with(tmpdir_path("a/two"), &options);
     three = open_with(tmpdir_path("a/three"), &options);
     assert_int_equal(nr_layers(options.pool), 2);
-    assert_ptr_equal(disk_image(one)->chain.layers[1],
-                     disk_image(two)->chain.layers[1]);
-    assert_ptr_equal(disk_image(one)->chain.layers[2],
-                     disk_image(three)->chain.layers[1]);
+    assert_ptr_equal(disk_image(one)->chain->layers[1],
+                     disk_image(two)->chain->layers[1]);
+    assert_ptr_equal(disk_image(one)->chain->layers[2],
+                     disk_image(three)->chain->layers[1]);
     qcow2_close(one, NULL);
     assert_int_equal(nr_layers(options.pool), 2);
     qcow2_close(two, NULL);
