@@ -6,6 +6,7 @@
 #include <config.h>
 #endif
 
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
@@ -40,6 +41,7 @@ version_print(void)
         printf("qcow2-img (%s)\n", PACKAGE_STRING);
 }
 
+/* In small letters: libvirt has looked for "-F fmt". */
 static void
 print_option(const struct tool_option *o)
 {
@@ -47,8 +49,11 @@ print_option(const struct tool_option *o)
         printf(" [-%c", o->key);
     else
         printf(" [--%s", o->name);
-    if (o->arg)
-        printf("%c%s", o->key < 256 ? ' ' : '=', o->arg);
+    if (o->arg) {
+        putchar(o->key < 256 ? ' ' : '=');
+        for (const char *p = o->arg; *p; p++)
+            putchar(tolower((unsigned char)*p));
+    }
     putchar(']');
 }
 

@@ -39,7 +39,9 @@ echo "$nr options of $(wc -l <verbs) verbs"
 [ "$nr" -ge 100 ] || fail "too few options were found"
 # All that qemu-img has in those lines, but what the man page says is missing.
 grep -q '^  resize .*--shrink.* FILE \[+|-\]SIZE$' help
-grep -q '^  snapshot .*\[-c NAME\].* \[-l\] FILE | ' help
+grep -q '^  snapshot .*\[-c name\].* \[-l\] FILE | ' help
+# libvirt 1 looks for this one.
+grep -q '^  create .*-F fmt' help
 
 # Messages begin with the name.
 refuses '^qemu-img: absent: ' ./qemu-img info absent

@@ -46,6 +46,8 @@ VALUES = {
                        "refcount_bits=1", "lazy_refcounts=on",
                        "preallocation=metadata", "preallocation=full",
                        "compression_type=zstd", "size=2M", "help",
+                       "nocow=on", "encryption=off", "data_file_raw=off",
+                       "extent_size_hint=1M",
                        "backing_file=base.qcow2,backing_fmt=qcow2"],
     ("convert", "-o"): ["cluster_size=4096", "compat=0.10",
                         "preallocation=falloc", "compression_type=zstd",
