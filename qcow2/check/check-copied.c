@@ -39,15 +39,16 @@ check_l1_flag(struct check *c, uint64_t entry, uint64_t at, uint64_t weight,
 static void
 check_row_flags(struct check *c, uint64_t entry, uint64_t nr, uint64_t at)
 {
-    uint64_t cluster = (entry & L2_OFFSET_MASK) >> c->cluster_bits;
-    bool copied = entry & ENTRY_COPIED;
+    struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
+                                        c->hdr->version);
+    uint64_t cluster = e.host_off >> c->cluster_bits;
 
     for (uint64_t i = 0, n; i < nr; i += n) {
         uint64_t stored;
 
         n = check_stored_run(c, cluster + i, nr - i, &stored);
-        for (uint64_t j = i; copied != (stored == 1) && j < i + n; j++)
-            check_flag(c, copied, scale_up(cluster + j, c->cluster_bits),
+        for (uint64_t j = i; e.copied != (stored == 1) && j < i + n; j++)
+            check_flag(c, e.copied, scale_up(cluster + j, c->cluster_bits),
                        at + j * sizeof entry);
     }
 }

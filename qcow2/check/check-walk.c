@@ -181,14 +181,14 @@ check_entries(struct check *c, uint64_t start, uint64_t end, uint64_t weight,
 uint64_t
 check_row(const struct check *c, const be64 *entries, uint64_t nr)
 {
-    uint64_t entry = be64_get(entries[0]), off = entry & L2_OFFSET_MASK;
-    uint64_t n = 1;
+    uint64_t entry = be64_get(entries[0]), n = 1;
+    struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
+                                        c->hdr->version);
 
-    if ((entry & ~ENTRY_COPIED) != off || !is_aligned(off, c->cluster_size)
-        || off >= c->file_size)
+    if (e.kind != MAP_DATA || e.flaws || e.host_off >= c->file_size)
         return 1;
-    nr = min_u64(nr, (c->file_size - off) >> c->cluster_bits);
-    nr = min_u64(nr, (MAX_HOST_OFFSET - off) >> c->cluster_bits);
+    nr = min_u64(nr, (c->file_size - e.host_off) >> c->cluster_bits);
+    nr = min_u64(nr, (MAX_HOST_OFFSET - e.host_off) >> c->cluster_bits);
     while (n < nr && be64_get(entries[n]) == entry + n * c->cluster_size)
         n++;
     return n;

@@ -14,6 +14,7 @@
 #include "meta/alloc.h"
 #include "meta/flush.h"
 #include "meta/l1.h"
+#include "meta/l2-slice.h"
 #include "meta/l2-table.h"
 #include "meta/refcount.h"
 
@@ -87,24 +88,19 @@ run_add(struct run *r, uint64_t host_off, uint64_t nr_clusters,
     return 0;
 }
 
-/* An entry, and n - 1 more that continue it (not of compressed data). */
+/* An entry, and n - 1 more in a row with it (l2_row). */
 static int
-walk_entries(struct run *r, uint64_t entry, uint64_t n,
+walk_entries(struct run *r, const struct l2_entry *e, uint64_t n,
              struct qcow2_error *err)
 {
     struct image *img = r->img;
-    struct l2_entry e = entry_decode_l2(entry, img->cluster_bits,
-                                        img->hdr.version);
     uint64_t first, end;
 
-    if (e.flaws & ~ENTRY_COPIED_COMPRESSED)
-        return image_damaged(img, err, "an L2 entry is invalid (0x%llx)",
-                             (unsigned long long)entry);
-    if (e.host_off == 0)
+    if (e->host_off == 0)
         return 0;
-    first = round_down(e.host_off, img->cluster_size);
-    end = e.kind == MAP_COMPRESSED
-              ? round_up(e.host_off + e.compressed_len, img->cluster_size)
+    first = round_down(e->host_off, img->cluster_size);
+    end = e->kind == MAP_COMPRESSED
+              ? round_up(e->host_off + e->compressed_len, img->cluster_size)
               : first + n * img->cluster_size;
     /* What is counted or given up here must be guest data. */
     if (overlap_check(img, first, end - first, err) == -1)
@@ -131,57 +127,44 @@ entries_per_table(const struct image *img)
     return UINT32_C(1) << img->geo.l2_bits;
 }
 
-/* How many entries from i on, with a place each, are in a row on the host? */
-static uint32_t
-row_length(const struct image *img, const be64 *table, uint32_t i)
+/* The entries of a table that was read whole. */
+static struct l2_slice
+entries_of(const struct image *img, be64 *table)
 {
-    uint64_t entry = be64_get(table[i]);
-    uint32_t n = 1;
-
-    if ((entry & L2_COMPRESSED) || !(entry & L2_OFFSET_MASK))
-        return 1;
-    while (i + n < entries_per_table(img)
-           && be64_get(table[i + n])
-                  == entry + n * (uint64_t)img->cluster_size)
-        n++;
-    return n;
+    return l2_slice_in_memory(table, &img->geo, img->hdr.version);
 }
 
 static int
-walk_table(struct run *r, const be64 *table, uint64_t table_off,
+walk_table(struct run *r, be64 *table, uint64_t table_off,
            struct qcow2_error *err)
 {
     struct image *img = r->img;
+    struct l2_slice s = entries_of(img, table);
     int ret = run_add(r, table_off, 1, err);
 
     for (uint32_t i = 0, n; ret == 0 && i < entries_per_table(img); i += n) {
-        uint64_t entry = be64_get(table[i]);
+        struct l2_entry e;
 
-        n = 1;
-        if (entry == 0)
-            continue;
-        n = row_length(img, table, i);
-        ret = walk_entries(r, entry, n, err);
+        n = l2_row(&s, i, entries_per_table(img) - i, &e);
+        if (e.flaws & ~ENTRY_COPIED_COMPRESSED)
+            return image_damaged(img, err, "entry %u of the L2 table at "
+                                 "0x%llx is invalid", i,
+                                 (unsigned long long)table_off);
+        ret = walk_entries(r, &e, n, err);
     }
     return ret;
 }
 
-/* Clears the COPIED flags; says whether there were any. */
+/* Clears the COPIED flags; returns whether there were any. */
 static bool
 clear_flags(const struct image *img, be64 *table)
 {
-    uint64_t changed = 0;
+    struct l2_slice s = entries_of(img, table);
+    bool changed = false;
 
-    for (uint32_t i = 0; i < entries_per_table(img); i++) {
-        uint64_t entry = be64_get(table[i]);
-        uint64_t flag = entry & ENTRY_COPIED;
-
-        if ((entry & L2_COMPRESSED) || !(entry & L2_OFFSET_MASK))
-            flag = 0;
-        table[i] = be64_make(entry ^ flag);
-        changed |= flag;
-    }
-    return changed != 0;
+    for (uint32_t i = 0; i < entries_per_table(img); i++)
+        changed |= l2_set_copied(&s, i, false);
+    return changed;
 }
 
 /* A table of which nothing but flags changed. */
@@ -366,24 +349,21 @@ is_refcount_1(struct refcounts *rc, uint64_t host_off, uint32_t *nr,
     return 0;
 }
 
-/* Sets the flags of n entries in a row; *changed: some were different. */
+/* Sets the flags of n entries from idx on, in a row that begins at host_off;
+ * *changed: some were different. */
 static int
-set_row(struct refcounts *rc, be64 *row, uint32_t n, bool *changed,
-        struct qcow2_error *err)
+set_row(struct refcounts *rc, const struct l2_slice *s, uint32_t idx,
+        uint32_t n, uint64_t host_off, bool *changed, struct qcow2_error *err)
 {
     for (uint32_t i = 0, part; i < n; i += part) {
-        uint64_t entry = be64_get(row[i]);
         bool copied;
 
         part = n - i;
-        if (is_refcount_1(rc, entry & L2_OFFSET_MASK, &part, &copied, err)
-            == -1)
+        if (is_refcount_1(rc, host_off + i * (uint64_t)rc->img->cluster_size,
+                          &part, &copied, err) == -1)
             return -1;
-        if (copied == ((entry & ENTRY_COPIED) != 0))
-            continue;
-        *changed = true;
         for (uint32_t j = i; j < i + part; j++)
-            row[j] = be64_make(be64_get(row[j]) ^ ENTRY_COPIED);
+            *changed |= l2_set_copied(s, idx + j, copied);
     }
     return 0;
 }
@@ -392,17 +372,16 @@ static int
 set_flags(struct refcounts *rc, be64 *table, bool *changed,
           struct qcow2_error *err)
 {
-    struct image *img = rc->img;
+    struct l2_slice s = entries_of(rc->img, table);
+    uint32_t end = entries_per_table(rc->img);
 
     *changed = false;
-    for (uint32_t i = 0, n; i < entries_per_table(img); i += n) {
-        uint64_t entry = be64_get(table[i]);
+    for (uint32_t i = 0, n; i < end; i += n) {
+        struct l2_entry e;
 
-        n = 1;
-        if ((entry & L2_COMPRESSED) || !(entry & L2_OFFSET_MASK))
-            continue;
-        n = row_length(img, table, i);
-        if (set_row(rc, table + i, n, changed, err) == -1)
+        n = l2_row(&s, i, end - i, &e);
+        if (e.kind != MAP_COMPRESSED && e.host_off != 0
+            && set_row(rc, &s, i, n, e.host_off, changed, err) == -1)
             return -1;
     }
     return 0;
