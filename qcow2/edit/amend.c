@@ -18,6 +18,7 @@
 #include "meta/alloc.h"
 #include "meta/flush.h"
 #include "meta/map.h"
+#include "meta/overlap.h"
 #include "meta/refcount.h"
 #include "request/change.h"
 

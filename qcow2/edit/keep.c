@@ -26,6 +26,8 @@
 #include "meta/flush.h"
 #include "meta/l2-table.h"
 #include "meta/map.h"
+#include "meta/overlap.h"
+#include "meta/table.h"
 #include "meta/tree.h"
 
 enum {
@@ -214,7 +216,7 @@ make_table(struct copying *c, struct qcow2_error *err)
     if (alloc_clusters(img, 1, &run, err) == -1
         || remember(c, run.host_off, 1, err) == -1)
         return -1;
-    alloc_forget_table(img, run.host_off);
+    table_forget(img, run.host_off);
     c->l1_entry = run.host_off;
     return io_pwrite(img->io, c->table, img->cluster_size, run.host_off, err);
 }

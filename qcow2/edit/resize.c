@@ -20,6 +20,7 @@
 #include "meta/flush.h"
 #include "meta/l1.h"
 #include "meta/map.h"
+#include "meta/overlap.h"
 #include "meta/tree.h"
 #include "request/change.h"
 

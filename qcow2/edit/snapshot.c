@@ -26,6 +26,7 @@
 #include "format/header.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
+#include "meta/overlap.h"
 #include "meta/tree.h"
 #include "request/change.h"
 

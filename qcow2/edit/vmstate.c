@@ -16,6 +16,7 @@
 #include "meta/compressed.h"
 #include "meta/flush.h"
 #include "meta/map.h"
+#include "meta/table.h"
 #include "meta/tree.h"
 
 enum { STATE_BUFFER_BYTES = 1 << 20 };
@@ -75,7 +76,7 @@ end_table(struct image *img, struct vmstate *vs, const be64 *table,
     }
     if (take_clusters(img, vs, 1, &run, err) == -1)
         return -1;
-    alloc_forget_table(img, run.host_off);
+    table_forget(img, run.host_off);
     if (io_pwrite(img->io, table, img->cluster_size, run.host_off, err) == -1)
         return -1;
     vs->l1[vs->nr++] = run.host_off;

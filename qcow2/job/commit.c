@@ -24,6 +24,7 @@
 #include "meta/flush.h"
 #include "meta/l1.h"
 #include "meta/map.h"
+#include "meta/overlap.h"
 #include "meta/tree.h"
 #include "meta/txn.h"
 #include "request/request.h"

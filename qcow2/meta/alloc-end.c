@@ -7,7 +7,7 @@
  * allocated and written, and those who need more wait for alloc.grow, which
  * is held here throughout. Whoever makes a refblock holds it as well.
  */
-#include "meta/alloc.h"
+#include "meta/alloc-end.h"
 
 #include "base/checked.h"
 #include "base/cleanup.h"
@@ -125,8 +125,8 @@ alloc_cut_file(struct image *img, bool any, struct qcow2_error *err)
     r = io_get_size(img->io, &size, err);
     /* Metadata without a refcount is damage, to be left as it is. */
     if (r == 0 && size > end && (any || size - end >= size / CUT_PART)
-        && !overlap_hit(&img->overlap, end >> img->cluster_bits,
-                        div_round_up(size - end, img->cluster_size))) {
+        && !cluster_set_has(&img->overlap, end >> img->cluster_bits,
+                            div_round_up(size - end, img->cluster_size))) {
         r = io_truncate(img->io, end, err);
         image_file_was_cut(img, end);
         pthread_mutex_lock(&a->lock);
@@ -136,4 +136,20 @@ alloc_cut_file(struct image *img, bool any, struct qcow2_error *err)
     }
     fix_end(img, false);
     return r;
+}
+
+void
+alloc_mark_written(struct image *img, uint64_t end)
+{
+    struct alloc *a = &img->alloc;
+
+    if (a->fresh_from != UINT64_MAX)
+        a->fresh_from = max_u64(a->fresh_from, end);
+}
+
+void
+alloc_mark_used(struct image *img, uint64_t end)
+{
+    img->alloc.end = max_u64(img->alloc.end, end);
+    alloc_mark_written(img, end);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* alloc-free.c: takes clusters back, which rest in quarantine first (I3); see
- * alloc.h.
+ * alloc-free.h.
  */
-#include "meta/alloc.h"
+#include "meta/alloc-free.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -174,7 +174,7 @@ become_free(struct image *img, uint64_t cluster, bool was_table)
 {
     end_packing(img, cluster);
     if (was_table)
-        overlap_remove(&img->overlap, cluster, 1);
+        cluster_set_remove(&img->overlap, cluster, 1);
     img->alloc.cursor = min_u64(img->alloc.cursor, cluster);
 }
 
@@ -186,7 +186,7 @@ lower_run(struct image *img, struct block *b, uint64_t cluster, uint64_t nr,
     struct alloc *a = &img->alloc;
     unsigned order = img->hdr.refcount_order;
     uint64_t idx = cluster % refcount_slice_entries(img), least, most;
-    bool tables = overlap_hit(&img->overlap, cluster, nr);
+    bool tables = cluster_set_has(&img->overlap, cluster, nr);
     LOCK_SCOPE(&a->lock);
 
     refcount_bounds(b->data, order, idx, nr, &least, &most);

@@ -109,22 +109,6 @@ alloc_init(struct image *img, struct qcow2_error *err)
     return 0;
 }
 
-void
-alloc_mark_written(struct image *img, uint64_t end)
-{
-    struct alloc *a = &img->alloc;
-
-    if (a->fresh_from != UINT64_MAX)
-        a->fresh_from = max_u64(a->fresh_from, end);
-}
-
-void
-alloc_mark_used(struct image *img, uint64_t end)
-{
-    img->alloc.end = max_u64(img->alloc.end, end);
-    alloc_mark_written(img, end);
-}
-
 /* What one look at refcounts, under the lock, came to. */
 enum step {
     STEP_FOUND,
@@ -149,7 +133,7 @@ take_run(struct image *img, struct block *b, uint64_t first, uint64_t nr,
     struct alloc *a = &img->alloc;
     uint64_t per_slice = refcount_slice_entries(img);
 
-    if (overlap_hit(&img->overlap, first, nr)) {
+    if (cluster_set_has(&img->overlap, first, nr)) {
         image_damaged(img, err, "metadata near host offset 0x%llx has a "
                       "refcount of 0",
                       (unsigned long long)first << img->cluster_bits);
@@ -481,14 +465,14 @@ static int
 take_table(struct image *img, uint64_t first, uint64_t nr,
            struct qcow2_error *err)
 {
-    if (overlap_hit(&img->overlap, first, nr))
+    if (cluster_set_has(&img->overlap, first, nr))
         return image_damaged(img, err, "metadata near host offset 0x%llx has "
                              "a refcount of 0",
                              (unsigned long long)first << img->cluster_bits);
-    if (overlap_add(&img->overlap, first, nr, err) == -1)
+    if (cluster_set_add(&img->overlap, first, nr, err) == -1)
         return -1;
     if (raise_run(img, first, nr, true, err) == -1) {
-        overlap_remove(&img->overlap, first, nr);
+        cluster_set_remove(&img->overlap, first, nr);
         return -1;
     }
     alloc_mark_used(img, first + nr);
@@ -525,23 +509,6 @@ alloc_free_metadata(struct image *img, uint64_t host_off, uint64_t nr_bytes)
 
     if (nr == 0)
         return;
-    overlap_remove(&img->overlap, host_off >> img->cluster_bits, nr);
+    cluster_set_remove(&img->overlap, host_off >> img->cluster_bits, nr);
     alloc_free(img, host_off, nr);
-}
-
-void
-alloc_forget_table(struct image *img, uint64_t host_off)
-{
-    for (uint32_t i = 0; i < img->cluster_size; i += img->slice_size)
-        cache_drop(img->meta, img, host_off + i);
-}
-
-int
-alloc_zero_table(struct image *img, uint64_t host_off,
-                 struct qcow2_error *err)
-{
-    alloc_forget_table(img, host_off);
-    /* The file must reach to its end, or checkers object, and the flush must
-     * not be the first to find out that there is no space for it. */
-    return io_zero(img->io, host_off, img->cluster_size, 0, err);
 }

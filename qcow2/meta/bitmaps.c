@@ -152,7 +152,7 @@ is_theirs_alone(struct image *img, struct bitmaps *b)
 
         if ((i + 1 < b->nr && b->runs[i + 1].cluster < end)
             || (at != directory
-                && overlap_hit(&img->overlap, at, end - at)))
+                && cluster_set_has(&img->overlap, at, end - at)))
             return false;
         for (; at < end; at += n) {
             n = end - at;

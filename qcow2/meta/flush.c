@@ -154,8 +154,8 @@ write_reftable(struct image *img, struct take *t, struct qcow2_error *err)
         return -1;
     }
     /* For the next flush: this one has yet to make the move durable. */
-    overlap_remove(&img->overlap, old_off >> img->cluster_bits,
-                   old_clusters);
+    cluster_set_remove(&img->overlap, old_off >> img->cluster_bits,
+                       old_clusters);
     alloc_free(img, old_off, old_clusters);
     return 0;
 }

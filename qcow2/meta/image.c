@@ -17,6 +17,7 @@
 #include "meta/alloc.h"
 #include "meta/bitmaps.h"
 #include "meta/map.h"
+#include "meta/overlap.h"
 
 enum { L1_PIECE_BYTES = 64 << 10 };
 
@@ -209,10 +210,10 @@ open_image(struct io *io, bool readonly, bool is_layer, struct cache *meta,
     img->readonly = readonly;
     img->meta = meta;
     img->decompress = decompress;
-    if (overlap_init(&img->overlap, err) == -1
+    if (cluster_set_init(&img->overlap, err) == -1
         || (readonly ? header_read_disk(io, &img->hdr, err)
                      : header_read(io, &img->hdr, err)) == -1) {
-        overlap_destroy(&img->overlap);
+        cluster_set_destroy(&img->overlap);
         io_close(io);
         free(img->name);
         free(img);
@@ -256,7 +257,7 @@ image_free(struct image *img)
     cache_drop_owner(decompress_pool_cache(img->decompress), img);
     range_lock_destroy(&img->tables);
     range_lock_destroy(&img->ranges);
-    overlap_destroy(&img->overlap);
+    cluster_set_destroy(&img->overlap);
     pthread_mutex_destroy(&img->active.l1_lock);
     pthread_mutex_destroy(&img->views_lock);
     pthread_mutex_destroy(&img->begin);
@@ -431,8 +432,8 @@ image_reload(struct image *img, struct qcow2_error *err)
     cache_drop_owner(img->meta, img);
     if (alloc_init(img, err) == -1)
         return -1;
-    overlap_destroy(&img->overlap);
-    if (overlap_init(&img->overlap, err) == -1)
+    cluster_set_destroy(&img->overlap);
+    if (cluster_set_init(&img->overlap, err) == -1)
         return -1;
     return overlap_fill(img, err);
 }

@@ -40,6 +40,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/cluster-set.h"
 #include "base/range.h"
 #include "base/shared.h"
 #include "cache/cache.h"
@@ -48,7 +49,6 @@
 #include "format/header.h"
 #include "format/snaptab.h"
 #include "layer/source.h"
-#include "meta/overlap.h"
 #include "qcow2.h"
 #include "storage/io.h"
 
@@ -179,7 +179,7 @@ struct image {
     struct dirty_set l2_dirty;
     struct alloc alloc;
     struct flush flush;
-    struct overlap overlap;
+    struct cluster_set overlap; /* metadata; see overlap.h */
     int state;                  /* atomic: enum image_state */
     bool unsettled;             /* an operation ended in its middle: the
                                  * dirty bit stays set */

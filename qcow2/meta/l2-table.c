@@ -10,6 +10,7 @@
 #include "meta/alloc.h"
 #include "meta/l1.h"
 #include "meta/l2-slice.h"
+#include "meta/table.h"
 
 int
 l2_table_read_part(struct image *img, uint64_t host_off, void *data,
@@ -39,7 +40,7 @@ copy_table(struct image *img, uint64_t from_off, uint64_t to_off,
     s = l2_slice_in_memory(table, &img->geo, img->hdr.version);
     for (uint32_t i = 0; i >> img->geo.l2_bits == 0; i++)
         l2_set_copied(&s, i, false);
-    alloc_forget_table(img, to_off);
+    table_forget(img, to_off);
     return io_pwrite(img->io, table, img->cluster_size, to_off, err);
 }
 
@@ -49,19 +50,20 @@ l2_table_make(struct view *v, uint64_t guest_off, uint64_t old_off,
 {
     struct image *img = v->img;
     struct alloc_run run;
+    uint64_t cluster;
     int r;
 
     if (alloc_clusters(img, 1, &run, err) == -1)
         return -1;
-    if (overlap_add(&img->overlap, run.host_off >> img->cluster_bits, 1, err)
-        == -1) {
+    cluster = run.host_off >> img->cluster_bits;
+    if (cluster_set_add(&img->overlap, cluster, 1, err) == -1) {
         alloc_free(img, run.host_off, 1);
         return -1;
     }
     r = old_off ? copy_table(img, old_off, run.host_off, err)
-                : alloc_zero_table(img, run.host_off, err);
+                : table_zero(img, run.host_off, err);
     if (r == -1) {
-        overlap_remove(&img->overlap, run.host_off >> img->cluster_bits, 1);
+        cluster_set_remove(&img->overlap, cluster, 1);
         alloc_free(img, run.host_off, 1);
         return -1;
     }

@@ -6,6 +6,7 @@
 #include "format/entry.h"
 #include "meta/alloc.h"
 #include "meta/l2-slice.h"
+#include "meta/overlap.h"
 
 enum { MAX_SLICE_ENTRIES = 512 };
 

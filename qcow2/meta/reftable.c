@@ -10,8 +10,10 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "format/refcount-growth.h"
-#include "meta/alloc.h"
+#include "meta/alloc-end.h"
+#include "meta/alloc-free.h"
 #include "meta/refcount.h"
+#include "meta/table.h"
 
 int
 reftable_load(struct image *img, struct qcow2_error *err)
@@ -92,7 +94,8 @@ plan_extension(struct image *img, struct extension *x,
     if (extension_end(x) > a->limit)
         return error_set(err, ENOSPC, "%s: no space is left in the file for "
                          "refcounts", img->name);
-    if (overlap_hit(&img->overlap, x->first, extension_end(x) - x->first))
+    if (cluster_set_has(&img->overlap, x->first,
+                        extension_end(x) - x->first))
         return image_damaged(img, err, "metadata near host offset 0x%llx "
                              "has no refcount",
                              (unsigned long long)x->first
@@ -134,7 +137,7 @@ make_extension(struct image *img, struct extension *x,
         == -1)
         return -1;
     for (uint32_t i = 0; i < x->nr_refblocks; i++)
-        if (alloc_zero_table(img, refblock_place(img, x, i), err) == -1)
+        if (table_zero(img, refblock_place(img, x, i), err) == -1)
             return -1;
     for (; slice * per_slice < extension_end(x); slice++) {
         uint64_t in_all = slice * per_slice
@@ -152,8 +155,8 @@ make_extension(struct image *img, struct extension *x,
             return -1;
         x->slices[x->nr_slices++] = b;
     }
-    return overlap_add(&img->overlap, x->first,
-                       extension_end(x) - x->first, err);
+    return cluster_set_add(&img->overlap, x->first,
+                           extension_end(x) - x->first, err);
 }
 
 static void
@@ -172,7 +175,8 @@ drop_table(struct image *img, uint64_t host_off, uint32_t nr_clusters)
 {
     if (host_off == 0)
         return;
-    overlap_remove(&img->overlap, host_off >> img->cluster_bits, nr_clusters);
+    cluster_set_remove(&img->overlap, host_off >> img->cluster_bits,
+                       nr_clusters);
     alloc_free(img, host_off, nr_clusters);
 }
 

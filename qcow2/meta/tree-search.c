@@ -17,7 +17,7 @@ struct search {
     struct image *img;
     const struct freed_run *runs;
     size_t nr;
-    struct overlap seen;    /* L2 tables */
+    struct cluster_set seen; /* L2 tables */
     uint64_t budget;        /* bytes that may still be read */
     be64 *piece;
 };
@@ -88,11 +88,11 @@ search_l1_entry(struct search *s, uint64_t entry, struct qcow2_error *err)
     struct l1_entry e = entry_decode_l1(entry, s->img->cluster_bits);
     uint64_t cluster = e.host_off >> s->img->cluster_bits;
 
-    if (e.host_off == 0 || overlap_hit(&s->seen, cluster, 1))
+    if (e.host_off == 0 || cluster_set_has(&s->seen, cluster, 1))
         return 0;
     if (is_hit(s, e.host_off, s->img->cluster_size))
         return 1;
-    if (overlap_add(&s->seen, cluster, 1, err) == -1)
+    if (cluster_set_add(&s->seen, cluster, 1, err) == -1)
         return -1;
     return search_table(s, e.host_off, s->img->cluster_size, search_l2_entry,
                         err);
@@ -129,12 +129,12 @@ tree_search(struct image *img, const struct freed_run *runs, size_t nr,
 
     if (!piece)
         return error_nomem(err);
-    if (overlap_init(&s.seen, err) == -1)
+    if (cluster_set_init(&s.seen, err) == -1)
         return -1;
     r = search_l1(&s, img->hdr.l1_offset, img->hdr.l1_size, err);
     for (uint32_t i = 0; r == 0 && i < img->snaptab.nr; i++)
         r = search_l1(&s, img->snaptab.snapshots[i].l1_offset,
                       img->snaptab.snapshots[i].l1_size, err);
-    overlap_destroy(&s.seen);
+    cluster_set_destroy(&s.seen);
     return r;
 }

@@ -16,6 +16,7 @@
 #include "meta/l1.h"
 #include "meta/l2-slice.h"
 #include "meta/l2-table.h"
+#include "meta/overlap.h"
 #include "meta/refcount.h"
 
 uint32_t
@@ -28,8 +29,8 @@ int
 tree_check_alone(struct image *img, const uint64_t *l1, uint32_t nr,
                  struct qcow2_error *err)
 {
-    struct overlap seen;
-    int r = overlap_init(&seen, err);
+    struct cluster_set seen;
+    int r = cluster_set_init(&seen, err);
 
     for (uint32_t i = 0; r == 0 && i < nr; i++) {
         struct l1_entry e = entry_decode_l1(l1[i], img->cluster_bits);
@@ -37,15 +38,15 @@ tree_check_alone(struct image *img, const uint64_t *l1, uint32_t nr,
 
         if (e.host_off == 0)
             continue;
-        if (overlap_hit(&seen, cluster, 1)) {
+        if (cluster_set_has(&seen, cluster, 1)) {
             error_set(err, EIO, "%s: two entries of one L1 table have the L2 "
                       "table at 0x%" PRIx64, img->name, e.host_off);
             r = error_hint(err, QCOW2_HINT_CONVERT);
         } else {
-            r = overlap_add(&seen, cluster, 1, err);
+            r = cluster_set_add(&seen, cluster, 1, err);
         }
     }
-    overlap_destroy(&seen);
+    cluster_set_destroy(&seen);
     return r;
 }
 

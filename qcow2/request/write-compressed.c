@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
+#include "meta/overlap.h"
 
 /* Gives back the references of data that are not used after all. */
 static void

@@ -188,7 +188,8 @@ a_table_that_moves_again_during_a_flush_does_not_leak(void **state)
     EXPECT_OK(flush_all(b.img, &err), &err);
     assert_int_equal(b.img->hdr.reftable_offset, second);
     EXPECT(refcount(&b, first) == 0, "the first table is still counted");
-    EXPECT(!overlap_hit(&b.img->overlap, first / C, 1), "or kept as metadata");
+    EXPECT(!cluster_set_has(&b.img->overlap, first / C, 1),
+           "or kept as metadata");
     bare_close(&b);
 }
 
@@ -299,9 +300,9 @@ tables_are_contiguous(void **state)
         EXPECT_OK(alloc_table(b.img, nr * C + 1, &off, &err), &err);
         for (unsigned i = 0; i <= nr; i++)
             EXPECT(refcount(&b, off + i * C) == 1, "refcount");
-        EXPECT(overlap_hit(&b.img->overlap, off / C + nr, 1), "overlap");
+        EXPECT(cluster_set_has(&b.img->overlap, off / C + nr, 1), "overlap");
         alloc_free_metadata(b.img, off, nr * C + 1);
-        EXPECT(!overlap_hit(&b.img->overlap, off / C, nr + 1), "overlap");
+        EXPECT(!cluster_set_has(&b.img->overlap, off / C, nr + 1), "overlap");
     }
     bare_close(&b);
 }

@@ -21,36 +21,36 @@ it_is_a_set(void **state)
 {
     bool *want = calloc(NR_CLUSTERS + 8, sizeof *want);
     struct qcow2_error err;
-    struct overlap o;
+    struct cluster_set o;
     struct rng r;
 
     (void)state;
     assert_non_null(want);
     rng_init(&r, rng_seed(1), 0);
-    EXPECT_OK(overlap_init(&o, &err), &err);
+    EXPECT_OK(cluster_set_init(&o, &err), &err);
     for (unsigned i = 0; i < 20000; i++) {
         uint64_t c = rng_below(&r, NR_CLUSTERS), nr = 1 + rng_below(&r, 8);
         bool add = rng_percent(&r, i < 10000 ? 60 : 40), hit = false;
 
         for (uint64_t n = 0; n < nr; n++)
             hit |= want[c + n];
-        EXPECT(overlap_hit(&o, c, nr) == hit, "step %u", i);
+        EXPECT(cluster_set_has(&o, c, nr) == hit, "step %u", i);
         if (add)
-            EXPECT_OK(overlap_add(&o, c, nr, &err), &err);
+            EXPECT_OK(cluster_set_add(&o, c, nr, &err), &err);
         else
-            overlap_remove(&o, c, nr);
+            cluster_set_remove(&o, c, nr);
         for (uint64_t n = 0; n < nr; n++)
             want[c + n] = add;
     }
     for (uint64_t c = 0; c < NR_CLUSTERS; c++)
-        EXPECT(overlap_hit(&o, c, 1) == want[c], "%llu",
+        EXPECT(cluster_set_has(&o, c, 1) == want[c], "%llu",
                (unsigned long long)c);
-    overlap_destroy(&o);
+    cluster_set_destroy(&o);
     free(want);
 }
 
 struct reader {
-    struct overlap *o;
+    struct cluster_set *o;
     bool stop; /* atomic */
     unsigned nr_wrong;
 };
@@ -62,8 +62,8 @@ look_up(void *opaque)
     struct reader *r = opaque;
 
     for (uint64_t i = 0; !__atomic_load_n(&r->stop, __ATOMIC_RELAXED); i++) {
-        r->nr_wrong += !overlap_hit(r->o, 10 + i % 50 * 2, 1);
-        r->nr_wrong += overlap_hit(r->o, 1, 9);
+        r->nr_wrong += !cluster_set_has(r->o, 10 + i % 50 * 2, 1);
+        r->nr_wrong += cluster_set_has(r->o, 1, 9);
     }
     return NULL;
 }
@@ -72,24 +72,24 @@ static void
 lookups_go_on_while_it_changes(void **state)
 {
     struct qcow2_error err;
-    struct overlap o;
+    struct cluster_set o;
     struct reader r = { .o = &o };
     pthread_t thread;
 
     (void)state;
-    EXPECT_OK(overlap_init(&o, &err), &err);
+    EXPECT_OK(cluster_set_init(&o, &err), &err);
     for (uint64_t i = 0; i < 50; i++)
-        EXPECT_OK(overlap_add(&o, 10 + i * 2, 1, &err), &err);
+        EXPECT_OK(cluster_set_add(&o, 10 + i * 2, 1, &err), &err);
     assert_int_equal(pthread_create(&thread, NULL, look_up, &r), 0);
     for (uint64_t i = 0; i < 20000; i++) {
-        EXPECT_OK(overlap_add(&o, 1000 + i, 1, &err), &err);
+        EXPECT_OK(cluster_set_add(&o, 1000 + i, 1, &err), &err);
         if (i % 3)
-            overlap_remove(&o, 1000 + i, 1);
+            cluster_set_remove(&o, 1000 + i, 1);
     }
     __atomic_store_n(&r.stop, true, __ATOMIC_RELAXED);
     pthread_join(thread, NULL);
     assert_int_equal(r.nr_wrong, 0);
-    overlap_destroy(&o);
+    cluster_set_destroy(&o);
 }
 
 #define IMAGE "cluster 512; refcount-bits 64; size 128K; data 0-70 1;"
@@ -124,7 +124,7 @@ all_metadata_of_an_image_is_in_it(void **state)
             if (be64toh(refcount) != 4711)
                 continue;
             nr++;
-            EXPECT(overlap_hit(&b.img->overlap, c, 1), "%s", what[i]);
+            EXPECT(cluster_set_has(&b.img->overlap, c, 1), "%s", what[i]);
         }
         EXPECT(nr == 1, "%s: %u of them", what[i], nr);
         bare_drop(&b);
