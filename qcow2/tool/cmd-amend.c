@@ -8,9 +8,10 @@
 static const struct tool_option options[] = {
     OPTION_FORMAT,
     OPTION_IMAGE_OPTS,
-    { 'o', NULL, "NAME=VALUE,...", "what to change: compat, refcount_bits, "
+    { 'o', "options", "NAME=VALUE,...",
+      "what to change: compat, refcount_bits, "
       "lazy_refcounts, size" },
-    OPTION_CACHE('t', "cache mode"),
+    OPTION_CACHE('t', "cache", "cache mode"),
     { KEY_FORCE, "force", NULL, "write zeroes even if they are many; "
       "let the disk become smaller" },
     OPTION_PROGRESS,

@@ -11,23 +11,23 @@
 enum { MAX_DEPTH = 256, MAX_BUFFER = 1 << 30 };
 
 static const struct tool_option options[] = {
-    { 'c', NULL, "N", "requests to make [75000]" },
-    { 'd', NULL, "N", "requests in flight at once [64]" },
+    { 'c', "count", "N", "requests to make [75000]" },
+    { 'd', "depth", "N", "requests in flight at once [64]" },
     OPTION_FORMAT,
     OPTION_IMAGE_OPTS,
     { KEY_FLUSH_INTERVAL, "flush-interval", "N", "with -w: flush after every "
       "N requests" },
-    { 'i', NULL, "AIO", "threads, native or io_uring: accepted, but requests "
+    { 'i', "aio", "AIO", "threads, native or io_uring: accepted, but requests "
       "are made by threads" },
-    { 'n', NULL, NULL, "accepted, as -i native" },
+    { 'n', "native", NULL, "accepted, as -i native" },
     { KEY_NO_DRAIN, "no-drain", NULL, "do not wait for requests in flight "
       "before a flush" },
-    { 'o', NULL, "OFFSET", "first guest offset [0]" },
+    { 'o', "offset", "OFFSET", "first guest offset [0]" },
     { KEY_PATTERN, "pattern", "BYTE", "with -w: what to write [0]" },
-    { 's', NULL, "BYTES", "size of a request [4k]" },
-    { 'S', NULL, "BYTES", "from one request to the next [its size]" },
-    { 'w', NULL, NULL, "write: the disk's content is lost" },
-    OPTION_CACHE('t', "cache mode"),
+    { 's', "buffer-size", "BYTES", "size of a request [4k]" },
+    { 'S', "step-size", "BYTES", "from one request to the next [its size]" },
+    { 'w', "write", NULL, "write: the disk's content is lost" },
+    OPTION_CACHE('t', "cache", "cache mode"),
     OPTION_ALLOW,
     OPTION_BACKING,
     OPTION_FORCE_SHARE,

@@ -28,7 +28,7 @@ static const struct tool_option options[] = {
       "new file" },
     { KEY_RESTORE, "restore", "UNDO", "put back what --undo kept, if nothing "
       "was changed since" },
-    OPTION_CACHE('T', "cache mode"),
+    OPTION_CACHE('T', "cache", "cache mode"),
     OPTION_PROGRESS,
     OPTION_FORCE_SHARE,
     OPTION_QUIET,

@@ -7,11 +7,11 @@
 static const struct tool_option options[] = {
     OPTION_FORMAT,
     OPTION_IMAGE_OPTS,
-    { 'b', NULL, "BASE", "commit into this file of the chain, not into the "
+    { 'b', "base", "BASE", "commit into this file of the chain, not into the "
       "image's own backing file; implies -d" },
-    { 'd', NULL, NULL, "do not empty the image afterwards" },
-    { 'r', NULL, "RATE", "bytes a second, at most" },
-    OPTION_CACHE('t', "cache mode"),
+    { 'd', "drop", NULL, "do not empty the image afterwards" },
+    { 'r', "rate-limit", "RATE", "bytes a second, at most" },
+    OPTION_CACHE('t', "cache", "cache mode"),
     OPTION_SNAPSHOTS,
     OPTION_PROGRESS,
     OPTION_ALLOW,

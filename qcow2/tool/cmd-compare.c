@@ -10,14 +10,16 @@ enum { IDENTICAL = 0, DIFFERENT = 1, CANNOT_OPEN = 2, CANNOT_READ = 4 };
 
 static const struct tool_option options[] = {
     { 'f', "format", "FMT", "format of the first image: qcow2 or raw" },
-    { 'F', NULL, "FMT", "format of the second image" },
+    { 'F', "b-format", "FMT", "format of the second image" },
     OPTION_IMAGE_OPTS,
-    { 's', NULL, NULL, "strict: sizes and allocation must be the same, too" },
-    OPTION_CACHE('T', "cache mode"),
+    { 's', "strict", NULL,
+      "strict: sizes and allocation must be the same, too" },
+    OPTION_CACHE('T', "cache", "cache mode"),
     OPTION_PROGRESS,
     OPTION_ALLOW,
     OPTION_FORCE_SHARE,
     OPTION_QUIET,
+    { 'f', "a-format", "FMT", NULL },
     OPTION_END,
 };
 

@@ -9,35 +9,41 @@
 static const struct tool_option options[] = {
     { 'f', "format", "FMT", "format of the sources: qcow2 or raw" },
     OPTION_IMAGE_OPTS,
-    { 'O', NULL, "FMT", "format of the target: qcow2 or raw [raw]" },
+    { 'O', "target-format", "FMT", "format of the target: qcow2 or raw [raw]" },
     OPTION_IMAGE,
     { 'B', NULL, "FILE", "backing file of the target, which has the rest: "
       "only what the sources' own layers hold is copied" },
     { 'F', NULL, "FMT", "format of that backing file" },
-    { 'l', NULL, "SNAPSHOT", "copy this internal snapshot: a name or id, or "
+    { 'l', "snapshot", "SNAPSHOT",
+      "copy this internal snapshot: a name or id, or "
       "snapshot.id=ID,snapshot.name=NAME" },
-    { 'c', NULL, NULL, "compress" },
-    { 'C', NULL, NULL, "accepted: asks for copies by the file system, but "
+    { 'c', "compress", NULL, "compress" },
+    { 'C', "copy-range-offloading", NULL,
+      "accepted: asks for copies by the file system, but "
       "all is read and written" },
-    { 'S', NULL, "BYTES", "shortest run of zeroes in data that becomes a "
+    { 'S', "sparse-size", "BYTES",
+      "shortest run of zeroes in data that becomes a "
       "hole [4k]; 0: zeroes take space, too" },
-    { 'm', NULL, "N", "threads, 1 to 64 [4; more with -c or over NBD]" },
-    { 'W', NULL, NULL, "write in any order: faster" },
-    { 'n', NULL, NULL, "the target is there: do not create it" },
+    { 'm', "parallel", "N", "threads, 1 to 64 [4; more with -c or over NBD]" },
+    { 'W', "oob-writes", NULL, "write in any order: faster" },
+    { 'n', "no-create", NULL, "the target is there: do not create it" },
     { KEY_TARGET_IMAGE_OPTS, "target-image-opts", NULL,
       "the target is named as with --image-opts (with -n)" },
     { KEY_TARGET_IS_ZERO, "target-is-zero", NULL,
       "it reads as zeroes (with -n)" },
     { KEY_SALVAGE, "salvage", NULL, "what cannot be read becomes zeroes" },
-    { 'r', NULL, "RATE", "bytes a second, at most" },
-    OPTION_CACHE('t', "cache mode of the target"),
-    OPTION_CACHE('T', "cache mode of the sources"),
+    { 'r', "rate-limit", "RATE", "bytes a second, at most" },
+    OPTION_CACHE('t', "target-cache", "cache mode of the target"),
+    OPTION_CACHE('T', "source-cache", "cache mode of the sources"),
     OPTION_NO_CLOBBER,
     OPTION_PROGRESS,
     OPTION_ALLOW,
     OPTION_BACKING,
     OPTION_FORCE_SHARE,
     OPTION_QUIET,
+    { 'f', "source-format", "FMT", NULL },
+    { KEY_IMAGE_OPTS, "source-image-opts", NULL, NULL },
+    { 'o', "target-format-options", "NAME=VALUE,...", NULL },
     OPTION_END,
 };
 

@@ -8,10 +8,11 @@
 
 static const struct tool_option options[] = {
     { 'f', "format", "FMT", "format of the new image: qcow2 or raw [raw]" },
-    { 'b', NULL, "FILE", "backing file, relative to the new image's "
+    { 'b', "backing", "FILE", "backing file, relative to the new image's "
       "directory; the size is taken from it if none is given" },
-    { 'F', NULL, "FMT", "format of the backing file" },
-    { 'u', NULL, NULL, "do not open the backing file: it need not be there" },
+    { 'F', "backing-format", "FMT", "format of the backing file" },
+    { 'u', "backing-unsafe", NULL,
+      "do not open the backing file: it need not be there" },
     OPTION_IMAGE,
     OPTION_NO_CLOBBER,
     OPTION_ALLOW,

@@ -10,15 +10,19 @@
 static const struct tool_option options[] = {
     OPTION_FORMAT,
     OPTION_IMAGE_OPTS,
-    { 'O', NULL, "FMT", "format of the new image: qcow2 or raw [raw]" },
+    { 'O', "target-format", "FMT",
+      "format of the new image: qcow2 or raw [raw]" },
     OPTION_IMAGE,
     { KEY_SIZE, "size", "BYTES", "an empty image of this size, not the "
       "content of FILE" },
-    { 'l', NULL, "SNAPSHOT", "the content of this internal snapshot" },
+    { 'l', "snapshot", "SNAPSHOT", "the content of this internal snapshot" },
     OPTION_OUTPUT,
     OPTION_ALLOW,
     OPTION_BACKING,
     OPTION_FORCE_SHARE,
+    { 'f', "source-format", "FMT", NULL },
+    { KEY_IMAGE_OPTS, "source-image-opts", NULL, NULL },
+    { 'o', "target-format-options", "NAME=VALUE,...", NULL },
     OPTION_END,
 };
 

@@ -10,11 +10,12 @@ static const struct tool_option options[] = {
     { 'b', NULL, "FILE", "the new backing file, relative to the image's "
       "directory; '': none, all is copied into the image" },
     { 'F', NULL, "FMT", "format of the new backing file" },
-    { 'u', NULL, NULL, "change the name alone: right if both files have the "
+    { 'u', "backing-unsafe", NULL,
+      "change the name alone: right if both files have the "
       "same content; without -b: name none" },
     OPTION_SNAPSHOTS,
-    OPTION_CACHE('t', "cache mode of the image"),
-    OPTION_CACHE('T', "cache mode of backing files"),
+    OPTION_CACHE('t', "cache", "cache mode of the image"),
+    OPTION_CACHE('T', "backing-cache", "cache mode of backing files"),
     { 'U', "force-share", NULL, "take no locks on backing files, for those "
       "that are in use; what is read may be inconsistent" },
     OPTION_PROGRESS,

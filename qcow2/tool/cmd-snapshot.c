@@ -17,10 +17,10 @@
 #include "verbs.h"
 
 static const struct tool_option options[] = {
-    { 'l', NULL, NULL, "list all snapshots" },
-    { 'c', NULL, "NAME", "create a snapshot" },
-    { 'a', NULL, "NAME", "apply a snapshot: the disk becomes what it was" },
-    { 'd', NULL, "NAME", "delete a snapshot" },
+    { 'l', "list", NULL, "list all snapshots" },
+    { 'c', "create", "NAME", "create a snapshot" },
+    { 'a', "apply", "NAME", "apply a snapshot: the disk becomes what it was" },
+    { 'd', "delete", "NAME", "delete a snapshot" },
     OPTION_FORMAT,
     OPTION_IMAGE_OPTS,
     { KEY_OUTPUT, "output", "human|json", "how to print the list" },

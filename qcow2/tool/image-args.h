@@ -17,8 +17,8 @@ struct image_args {
 };
 
 #define OPTION_IMAGE \
-    { 'o', NULL, "NAME=VALUE,...", "options of the new image; -o help lists " \
-      "them" }
+    { 'o', "options", "NAME=VALUE,...", "options of the new image; -o help " \
+      "lists them" }
 
 /* Takes the argument of one -o; may be called again. "help" prints the list
  * and ends the program.

@@ -19,15 +19,14 @@ _qcow2_img_snapshots ()
 _qcow2_img_values ()
 {
     case "$1 $2" in
-        *" -f" | *" -F" | *" -O" | *" --format" \
-            | *" --source-backing-format")
+        *" -f" | *" -F" | *" -O" | *"-format")
             echo "qcow2 raw" ;;
         *" --output") echo "human json" ;;
         "bench -i") echo "threads native io_uring" ;;
         "check -r" | "check --repair") echo "leaks all" ;;
         *" --preallocation" | *" preallocation")
             echo "off metadata falloc full" ;;
-        *" -t" | *" -T" | *" --cache")
+        *" -t" | *" -T" | *" --cache" | *"-cache")
             echo "writeback none writethrough directsync unsafe" ;;
         "snapshot -a" | "snapshot -d" | *" -l" | "snapshot apply" \
             | "snapshot delete") _qcow2_img_snapshots ;;

@@ -106,8 +106,8 @@ enum {
       "its snapshots would read differently" }, \
     { KEY_CHANGE_SNAPSHOTS, "change-snapshots", NULL, "let snapshots of the " \
       "image read differently" }
-#define OPTION_CACHE(letter, what) \
-    { letter, NULL, "CACHE", what ": writeback, none, writethrough, " \
+#define OPTION_CACHE(letter, name, what) \
+    { letter, name, "CACHE", what ": writeback, none, writethrough, " \
       "directsync or unsafe; all are done the same way, and what is " \
       "finished is always flushed" }
 #define OPTION_NO_CLOBBER \

@@ -43,7 +43,7 @@ for verb in $verbs; do
                   -e 's/^      (--[a-z-]+).*/\1/p' \
         | grep -vxE -e '-h|--help' >"$tmp/all"
     # What has two forms in common options counts as the first one.
-    grep -vxE -e '--format|--quiet|--progress|--force-share' "$tmp/all" \
+    grep -vxE -e '--(format|quiet|progress|force-share|cache)' "$tmp/all" \
         | LC_ALL=C sort -u >"$tmp/program"
     verb_section "$verb" \
         | grep '^=item B<-' | grep -oE 'B<-[^> =]+' | sed 's/B<//' \

@@ -102,6 +102,61 @@ alike over.qcow2 rebase -u -F raw over.qcow2
 alike '' rebase over.qcow2
 alike '' rebase -F qcow2 over.qcow2
 
+# Long names, as version 10.1 has them: the same as the letters.
+# same_as "ARG..." ARG...
+same_as ()
+{
+    local words
+    read -ra words <<<"${1//$'\n'/ }"
+    shift
+    fresh
+    (cd theirs; qcow2_img "${words[@]}") >theirs.out
+    (cd ours; qcow2_img "$@") >ours.out
+    sed -E 's/completed in [0-9.]+/completed/' -i theirs.out ours.out
+    diff -u theirs.out ours.out || fail "'$*' printed something else"
+    for image in x base.qcow2 over.qcow2; do
+        [ ! -e "theirs/$image" ] || cmp "theirs/$image" "ours/$image" \
+            || fail "'$*' made another image"
+    done
+}
+same_as "convert -f qcow2 -O qcow2 -o cluster_size=4k -c -T none -t none -m 1
+         base.qcow2 x" \
+    convert --source-format=qcow2 --target-format=qcow2 --compress \
+    --target-format-options=cluster_size=4k --source-cache=none \
+    --target-cache=none --parallel=1 base.qcow2 x
+same_as "convert -f qcow2 -O raw -C -W -r 1G base.qcow2 x" \
+    convert --format=qcow2 --target-format raw --copy-range-offloading \
+    --oob-writes --rate-limit=1G base.qcow2 x
+same_as "convert --image-opts -S 64k driver=qcow2,file.filename=base.qcow2 x" \
+    convert --source-image-opts --sparse-size=64k \
+    driver=qcow2,file.filename=base.qcow2 x
+same_as "create -f qcow2 -u -b base.qcow2 -F qcow2 -o compat=0.10 x 1M" \
+    create --format=qcow2 --backing-unsafe --backing=base.qcow2 \
+    --backing-format=qcow2 --options=compat=0.10 x 1M
+same_as "amend -t none -o compat=0.10 base.qcow2" \
+    amend --cache=none --options=compat=0.10 base.qcow2
+same_as "bench -c 8 -d 2 -o 64k -s 8k -S 4k -i native -n base.qcow2" \
+    bench --count=8 --depth=2 --offset=64k --buffer-size=8k --step-size=4k \
+    --aio=native --native base.qcow2
+same_as "commit -d -r 1G -b base.qcow2 over.qcow2" \
+    commit --drop --rate-limit=1G --base=base.qcow2 over.qcow2
+same_as "compare -s -f qcow2 -F qcow2 -T none base.qcow2 base.qcow2" \
+    compare --strict --a-format=qcow2 --b-format=qcow2 --cache=none \
+    base.qcow2 base.qcow2
+same_as "measure -f qcow2 -O qcow2 -o cluster_size=4k base.qcow2" \
+    measure --source-format=qcow2 --target-format=qcow2 \
+    --options=cluster_size=4k base.qcow2
+same_as "rebase -u over.qcow2" \
+    rebase --backing-unsafe --backing-cache=none over.qcow2
+same_as "snapshot -l base.qcow2" snapshot --list base.qcow2
+fresh
+qcow2_img snapshot --create=one ours/base.qcow2
+qcow2_img convert --snapshot=one ours/base.qcow2 ours/x
+qcow2_img snapshot --apply=one ours/base.qcow2
+qcow2_img snapshot --delete=one ours/base.qcow2
+qemu-img compare -q ours/base.qcow2 ours/x
+[ -z "$(qemu-img snapshot -l ours/base.qcow2)" ] || fail "a snapshot is left"
+
 # All of a disk that is compressed with -S 0 takes space.
 expect_output '64/64 = 100.00% allocated, 100.00% fragmented, 100.00% compr' \
     qemu-img check "$(fresh; cd ours; qcow2_img convert -c -S 0 -O qcow2 \

@@ -28,6 +28,8 @@ completes "--undo" check --u
 completes "-c" convert -c
 completes "qcow2" convert -O q
 completes "raw" create -f r
+completes "qcow2" convert --target-format q
+completes "none" convert --target-cache n
 completes "human json" info --output ""
 completes "leaks all" check -r ""
 completes "native" bench -i n
