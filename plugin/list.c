@@ -8,9 +8,12 @@
 #include <config.h>
 
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "plugin.h"
 
@@ -200,28 +203,91 @@ list_image(struct list *l, const char *name, const struct export *export)
     qcow2_info_free(info);
 }
 
+/* The names in a directory. */
+struct entries {
+    char **names;
+    size_t nr;
+};
+
+static void
+entries_free(struct entries *e)
+{
+    for (size_t i = 0; i < e->nr; i++)
+        free(e->names[i]);
+    free(e->names);
+}
+
+static bool
+entries_add(struct entries *e, const char *name)
+{
+    char *copy;
+
+    if ((e->nr & (e->nr - 1)) == 0) { /* 0 or a power of 2: it is full */
+        char **more = realloc(e->names,
+                              (e->nr ? 2 * e->nr : 1) * sizeof *more);
+
+        if (!more)
+            return false;
+        e->names = more;
+    }
+    copy = strdup(name);
+    if (copy)
+        e->names[e->nr++] = copy;
+    return copy != NULL;
+}
+
+static int
+compare_entries(const void *a, const void *b)
+{
+    return strcoll(*(char *const *)a, *(char *const *)b);
+}
+
+/* Not by scandirat, which not every C library has. */
+static int
+entries_read(struct entries *e)
+{
+    int fd = openat(config.dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd == -1 ? NULL : fdopendir(fd);
+    const struct dirent *next;
+    int saved;
+
+    if (!dir) {
+        saved = errno;
+        if (fd != -1)
+            close(fd);
+        errno = saved;
+        return -1;
+    }
+    errno = 0;
+    while ((next = readdir(dir)) && entries_add(e, next->d_name))
+        errno = 0;
+    saved = errno;
+    closedir(dir);
+    if (e->nr)
+        qsort(e->names, e->nr, sizeof *e->names, compare_entries);
+    errno = saved;
+    return saved ? -1 : 0;
+}
+
 static int
 list_dir(struct list *l)
 {
-    struct dirent **entries;
-    int nr = scandirat(config.dir_fd, ".", &entries, NULL, alphasort);
+    struct entries all = { NULL, 0 };
+    int r = entries_read(&all);
 
-    if (nr == -1) {
+    if (r == -1)
         nbdkit_error("%s: cannot list the directory: %m", config.dir);
-        return -1;
-    }
-    for (int i = 0; i < nr; i++) {
-        const char *name = entries[i]->d_name;
+    for (size_t i = 0; r == 0 && i < all.nr; i++) {
+        const char *name = all.names[i];
         struct export export = { .path = NULL };
 
         if (l->nr_names < MAX_NAMES && exports_is_printable(name)
             && exports_find_file(name, strlen(name), &export))
             list_image(l, name, &export);
         exports_free(&export);
-        free(entries[i]);
     }
-    free(entries);
-    return 0;
+    entries_free(&all);
+    return r;
 }
 
 int
