@@ -6,6 +6,8 @@
 #   i386    32 bits, and 64-bit numbers aligned to 4 bytes; natively where the
 #           kernel runs such programs; with ASan and UBSan
 #   s390x   big-endian; by qemu-user
+#   musl    another C library, of which there are the headers alone: all of
+#           the engine, the plugin and qcow2-img compiles with them
 #
 # FOREIGN_MACHINES names some of these, FOREIGN_TESTS other tests than unit/*.
 #
@@ -114,6 +116,32 @@ s390x ()
     run_tests "$@"
 }
 
+# Debian has no libraries for musl, but those for glibc have the same headers.
+musl ()
+{
+    local include="$dir/root/usr/include" triplet file failed=0
+
+    need gcc gcc
+    triplet="$(gcc -dumpmachine)"
+    machine="$(dpkg --print-architecture)"
+    libraries=(
+        libdeflate-dev libjansson-dev libnbd-dev libseccomp-dev libzstd-dev
+        linux-libc-dev musl-dev nbdkit-plugin-dev zlib1g-dev
+    )
+    unpack_libraries
+    sed '/HAVE_ISAL/d' ../config.h >"$dir/config.h"
+    for file in "$source"/qcow2/*/*.c "$source"/plugin/*.c; do
+        gcc -fsyntax-only -Wall -Wextra -Werror -std=gnu11 -D_GNU_SOURCE \
+            -DHAVE_CONFIG_H -I"$dir" -I"$source/qcow2" -nostdinc \
+            -isystem "$include/${triplet/gnu/musl}" \
+            -isystem "$(gcc -print-file-name=include)" \
+            -isystem "$include" -isystem "$include/$triplet" "$file" \
+            || failed=$((failed + 1))
+    done
+    echo "musl: $failed files do not compile"
+    [ "$failed" -eq 0 ]
+}
+
 need apt-get apt
 need dpkg-deb dpkg
 read -ra tests <<<"${FOREIGN_TESTS:-}"
@@ -123,10 +151,10 @@ if [ ${#tests[@]} -eq 0 ]; then
         tests+=("${test%.c}")
     done
 fi
-read -ra machines <<<"${FOREIGN_MACHINES:-i386 s390x}"
+read -ra machines <<<"${FOREIGN_MACHINES:-musl i386 s390x}"
 for machine in "${machines[@]}"; do
     case "$machine" in
-        i386 | s390x) ;;
+        i386 | musl | s390x) ;;
         *) echo "foreign/run.sh: no machine '$machine'" >&2; exit 1 ;;
     esac
     dir="$PWD/foreign-$machine"
