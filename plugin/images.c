@@ -261,7 +261,7 @@ get_id(const struct export *export, struct qcow2_file_id *id)
     }
     if (fstat(config.fd, &st) == -1)
         return -1;
-    *id = (struct qcow2_file_id){ .dev = st.st_dev, .ino = st.st_ino };
+    *id = qcow2_stat_get_id(&st);
     return 0;
 }
 

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -100,6 +101,17 @@ allow_dir_of(const char *path, unsigned access)
     return r;
 }
 
+/* The system's own node of a device, for the locks that it has. */
+static int
+allow_node(dev_t device)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "/dev/block/%u:%u", major(device),
+             minor(device));
+    return allow(path, SANDBOX_READ);
+}
+
 /* The directory of an image, as the backing files of an image lie there, and
  * a new image may take the place of an old one while the server runs. A
  * device is allowed alone: nothing else in /dev is any image's.
@@ -114,7 +126,7 @@ allow_image(const char *path, unsigned access)
     if (!real)
         return 0; /* opening it says why */
     if (stat(real, &st) == 0 && S_ISBLK(st.st_mode))
-        r = allow(real, access);
+        r = allow(real, access) == -1 ? -1 : allow_node(st.st_rdev);
     else
         r = allow_dir_of(real, access);
     free(real);

@@ -121,11 +121,17 @@ QCOW2_PUBLIC struct qcow2_file *
 qcow2_find_file_in(int dir_fd, const char *name, struct qcow2_error *err);
 QCOW2_PUBLIC void qcow2_file_free(struct qcow2_file *file); /* NULL is fine */
 struct qcow2_file_id {
-    uint64_t dev, ino; /* as stat(2) has them; both 0 for a URI */
+    uint64_t dev, ino; /* as stat(2) has them, but of a block device the same
+                        * for all of its nodes; both 0 for a URI */
     const char *name;  /* in its directory, not of a link; held as long */
 };
 QCOW2_PUBLIC struct qcow2_file_id
 qcow2_file_get_id(const struct qcow2_file *file);
+
+/* The same of a file that the caller looked at; name is NULL. */
+struct stat;
+QCOW2_PUBLIC struct qcow2_file_id
+qcow2_stat_get_id(const struct stat *st);
 
 /* The files of which a flush has failed: one for a process, given to every
  * call that takes it. After a failed flush the kernel may count as written

@@ -26,6 +26,7 @@
 #include "base/error.h"
 #include "base/escape.h"
 #include "storage/io-behind.h"
+#include "storage/io-device.h"
 #include "storage/io-layout.h"
 #include "storage/io-lock.h"
 #include "storage/io.h"
@@ -33,6 +34,7 @@
 struct file {
     struct io io;
     int fd;
+    int node_fd;  /* another node of the device, for its locks; or -1 */
     bool is_block;
     struct io_behind behind;
     atomic_int behind_error; /* errno of a failure to write behind, or 0 */
@@ -506,6 +508,8 @@ file_close(struct io *io)
 
     if (f->fd >= 0)
         close(f->fd); /* and with it its locks */
+    if (f->node_fd >= 0)
+        close(f->node_fd);
     io_behind_destroy(&f->behind);
     free(io->name);
     free(f);
@@ -517,7 +521,7 @@ file_new(const char *path, bool readonly, struct qcow2_error *err)
     struct file *f = calloc(1, sizeof *f);
 
     if (f) {
-        f->fd = -1;
+        f->fd = f->node_fd = -1;
         io_behind_init(&f->behind);
         f->io.ops = &file_ops;
         f->io.readonly = readonly;
@@ -642,10 +646,24 @@ birth_time(int fd)
     return 0;
 }
 
+/* Locks belong to a node. Those of a device are taken on its own node as well,
+ * by every program, or this one, that opens it by another. */
+static int
+lock_node(struct file *f, const struct stat *st, enum io_lock lock,
+          struct qcow2_error *err)
+{
+    if (!f->is_block || lock == IO_LOCK_NONE)
+        return 0;
+    f->node_fd = io_device_open_node(st);
+    return f->node_fd == -1 ? 0
+           : io_lock_take(f->node_fd, f->io.name, lock, err);
+}
+
 /* Everything between having a descriptor and reading the first byte. */
 static int
 file_set_up(struct file *f, enum io_lock lock, struct qcow2_error *err)
 {
+    struct qcow2_file_id id;
     struct stat st;
     int r;
 
@@ -653,17 +671,18 @@ file_set_up(struct file *f, enum io_lock lock, struct qcow2_error *err)
         return error_set_errno(err, errno, "%s", f->io.name);
     if (check_kind(f->io.name, &st, err) < 0)
         return -1;
+    id = qcow2_stat_get_id(&st);
     f->is_block = S_ISBLK(st.st_mode);
     f->io.can_grow = f->io.reads_zero_past_end = !f->is_block;
     f->io.is_local = true;
-    f->io.dev = st.st_dev;
-    f->io.ino = st.st_ino;
+    f->io.dev = id.dev;
+    f->io.ino = id.ino;
     f->io.mode = f->is_block ? 0 : st.st_mode & 0666;
     f->io.device = f->is_block ? st.st_rdev : 0;
     f->io.born = birth_time(f->fd);
     r = io_lock_take(f->fd, f->io.name, lock, err);
     f->io.keeps_no_locks = r == 1;
-    return r == -1 ? -1 : 0;
+    return r == -1 || lock_node(f, &st, lock, err) == -1 ? -1 : 0;
 }
 
 /* A device may have several nodes, each with locks of its own; the kernel's

@@ -104,7 +104,7 @@ struct io {
                                * true of files, not of block devices */
     bool is_local;     /* a file or device of this host: it costs no network
                         * to reach it */
-    uint64_t dev, ino; /* identity; both 0 when there is none */
+    uint64_t dev, ino; /* as in struct qcow2_file_id */
     bool lost;         /* atomic, see io_is_lost */
     const struct io *below; /* the backend that this one is made of, if it
                              * is */

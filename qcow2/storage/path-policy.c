@@ -286,12 +286,14 @@ static int
 take_found(struct path_walk *w, const char *path, struct policy_file *file,
            struct qcow2_error *err)
 {
+    struct qcow2_file_id id = qcow2_stat_get_id(&w->st);
+
     place_found(w, &file->place);
     file->dir = dir_get(w->dir);
     file->path = strdup(path);
     file->name = strdup(w->name);
-    file->dev = w->st.st_dev;
-    file->ino = w->st.st_ino;
+    file->dev = id.dev;
+    file->ino = id.ino;
     if (!file->path || !file->name) {
         policy_file_free(file);
         return error_nomem(err);

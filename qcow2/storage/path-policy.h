@@ -63,7 +63,7 @@ struct policy_file {
     struct dir *dir;    /* where it is; NULL: it has no name */
     char *name;         /* in dir */
     struct policy_place place;
-    uint64_t dev, ino;  /* 0: it is a URI */
+    uint64_t dev, ino;  /* as in struct qcow2_file_id */
 };
 #define POLICY_FILE_INIT { .fd = -1 }
 

@@ -160,9 +160,10 @@ create(struct qcow2_disk *disk, const char *name, const int *state_fd,
 static bool
 is_image(const struct request *q, const struct stat *st)
 {
-    struct qcow2_file_id id = qcow2_file_get_id(q->file);
+    struct qcow2_file_id image = qcow2_file_get_id(q->file);
+    struct qcow2_file_id state = qcow2_stat_get_id(st);
 
-    return id.dev == st->st_dev && id.ino == st->st_ino;
+    return image.dev == state.dev && image.ino == state.ino;
 }
 
 /* Opens the file; "-" is a standard stream. A new one is for its owner alone:

@@ -20,9 +20,9 @@
 
 enum { DEVICE_BYTES = 1 << 20 };
 
-static char device[64], other[512];
+static char device[64], other[512], third[512];
 
-/* Two nodes of one loop device. */
+/* Three nodes of one loop device, the first of which is the system's. */
 static int
 set_up(void **state)
 {
@@ -44,8 +44,10 @@ set_up(void **state)
         fclose(fp);
     device[strcspn(device, "\n")] = '\0';
     snprintf(other, sizeof other, "%s", tmpdir_path("node"));
+    snprintf(third, sizeof third, "%s", tmpdir_path("third"));
     if (stat(device, &st) == -1
         || mknod(other, S_IFBLK | 0600, st.st_rdev) == -1
+        || mknod(third, S_IFBLK | 0600, st.st_rdev) == -1
         || (fd = open(other, O_RDONLY | O_CLOEXEC)) == -1)
         return 0;
     close(fd);
@@ -194,6 +196,76 @@ test_a_device_ends_at_its_end(void **state)
     io_close(io);
 }
 
+/* Each node has locks of its own: only the system's has them all. */
+static void
+test_reader_and_writer_see_each_other_by_any_node(void **state)
+{
+    const char *nodes[] = { device, other, third };
+
+    if (!*state)
+        skip();
+    for (unsigned i = 0; i < 9; i++) {
+        const char *first = nodes[i / 3], *second = nodes[i % 3];
+        struct qcow2_error err;
+        struct io *io;
+
+        expect_case("%s, then %s", first, second);
+        io = open_node(first, true, IO_LOCK_READ, &err);
+        EXPECT(io, "%s", err.text);
+        assert_null(open_node(second, false, IO_LOCK_WRITE, &err));
+        EXPECT(err.errnum == EBUSY && strstr(err.text, "this process"), "%s",
+               err.text);
+        io_close(io);
+        io = open_node(first, false, IO_LOCK_WRITE, &err);
+        EXPECT(io, "%s", err.text);
+        assert_null(open_node(second, true, IO_LOCK_READ, &err));
+        EXPECT(err.errnum == EBUSY && strstr(err.text, "this process"), "%s",
+               err.text);
+        io_close(io);
+    }
+}
+
+/* QEMU has it open by the system's node, we have another. */
+static void
+test_qemu_is_seen_by_another_node(void **state)
+{
+    struct qcow2_error err;
+    struct io *io;
+
+    oracle_or_skip();
+    if (!*state)
+        skip();
+    io = open_node(other, true, IO_LOCK_READ, &err);
+    EXPECT(io, "%s", err.text);
+    EXPECT(oracle_run("qemu-io -f raw -c 'write 0 512' '%s' 2>&1"
+                      " | grep -q 'write. lock'", device) == 0,
+           "qemu-io did not see it");
+    io_close(io);
+}
+
+static void
+test_a_device_is_one_file_by_all_nodes(void **state)
+{
+    struct policy_file a, b;
+    struct qcow2_error err;
+    struct io *io;
+    struct stat st;
+
+    if (!*state)
+        skip();
+    EXPECT_OK(policy_trust(device, &a, &err), &err);
+    EXPECT_OK(policy_trust(other, &b, &err), &err);
+    EXPECT(policy_is_same(&a, &b), "not the same");
+    assert_int_equal(stat(third, &st), 0);
+    EXPECT(qcow2_stat_get_id(&st).ino == a.ino
+           && qcow2_stat_get_id(&st).dev == a.dev, "not the same");
+    io = open_node(third, true, IO_LOCK_READ, &err);
+    EXPECT(io && io->dev == a.dev && io->ino == a.ino, "not the same");
+    io_close(io);
+    policy_file_free(&a);
+    policy_file_free(&b);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int
@@ -203,6 +275,9 @@ main(void)
         TEST(test_two_nodes_of_a_device_have_one_writer),
         TEST(test_readers_share_a_device),
         TEST(test_a_device_ends_at_its_end),
+        TEST(test_reader_and_writer_see_each_other_by_any_node),
+        TEST(test_qemu_is_seen_by_another_node),
+        TEST(test_a_device_is_one_file_by_all_nodes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
