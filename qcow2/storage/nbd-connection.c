@@ -92,8 +92,10 @@ read_sizes(const struct nbd_address *a, struct nbd_handle *h,
 {
     int64_t size = a->lib.get_size(h), block, most;
 
-    if (size < 0)
-        return nbd_library_error(&a->lib, err, a->name);
+    if (size < 0) /* libnbd has no words for what it cannot represent */
+        return error_set(err, EIO, "%s: the server says that the export has "
+                         "a size of 2^63 bytes or more, which cannot be",
+                         a->name);
     block = a->lib.get_block_size(h, LIBNBD_SIZE_MINIMUM);
     most = a->lib.get_block_size(h, LIBNBD_SIZE_MAXIMUM);
     if (block <= 0)

@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "base/cleanup.h"
 #include "expect.h"
 #include "tmpdir.h"
@@ -43,6 +44,8 @@ struct connection {
 struct nbd_server {
     struct io *io;
     unsigned can;           /* atomic */
+    uint64_t claimed_size;  /* atomic; if claims_size, which is, too */
+    bool claims_size;
     int listener;
     pthread_t acceptor;
 
@@ -106,6 +109,8 @@ answer_go(const struct connection *c, uint32_t option)
 
     if (io_get_size(c->server->io, &size, NULL) == -1)
         return false;
+    if (__atomic_load_n(&c->server->claims_size, __ATOMIC_SEQ_CST))
+        size = __atomic_load_n(&c->server->claimed_size, __ATOMIC_SEQ_CST);
     export.size = htobe64(size);
     export.flags = htobe16(
         HAS_FLAGS | SEND_TRIM
@@ -156,8 +161,16 @@ do_request(struct nbd_server *s, const struct request *q, void *buf,
 {
     uint64_t nr_bytes = be32toh(q->nr_bytes), off = be64toh(q->off);
     unsigned flags = be16toh(q->flags);
+    uint64_t size;
 
     if (what_it_can(s) & NBD_SERVER_BLOCKS && (nr_bytes | off) % BLOCK) {
+        err->errnum = EINVAL;
+        return -1;
+    }
+    if (__atomic_load_n(&s->claims_size, __ATOMIC_SEQ_CST)
+        && (io_get_size(s->io, &size, err) == -1
+            || (be16toh(q->type) != NBD_FLUSH
+                && !range_inside(off, nr_bytes, size)))) {
         err->errnum = EINVAL;
         return -1;
     }
@@ -392,6 +405,13 @@ nbd_server_answer_held(struct nbd_server *s)
 
     s->let_go = s->to_answer = true;
     pthread_cond_broadcast(&s->changed);
+}
+
+void
+nbd_server_claim_size(struct nbd_server *s, uint64_t size)
+{
+    __atomic_store_n(&s->claimed_size, size, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&s->claims_size, true, __ATOMIC_SEQ_CST);
 }
 
 void

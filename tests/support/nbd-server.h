@@ -43,6 +43,10 @@ const char *nbd_server_uri(void);
 unsigned nbd_server_count(struct nbd_server *s, enum nbd_command command);
 unsigned nbd_server_connections(struct nbd_server *s);
 
+/* What it says its size is, to connections that come from now on. Requests
+ * past the end of what it exports fail. */
+void nbd_server_claim_size(struct nbd_server *s, uint64_t size);
+
 /* Connections that come from now on get no word. */
 void nbd_server_fall_silent(struct nbd_server *s);
 void nbd_server_wait_connections(struct nbd_server *s, unsigned nr);
