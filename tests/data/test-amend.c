@@ -291,6 +291,99 @@ more_zeroes_than_one_expects_are_not_written(void **state)
     rig_free(&r);
 }
 
+/* A file in which what is written as zeroes becomes a hole. */
+static const struct io_ops *file_ops;
+
+static int
+write_sparsely(struct io *io, const struct iovec *iov, int nr_iov,
+               uint64_t host_off, struct qcow2_error *err)
+{
+    uint64_t nr_bytes = 0;
+    bool zero = true;
+
+    for (int i = 0; i < nr_iov; i++) {
+        const char *bytes = iov[i].iov_base;
+        size_t n = iov[i].iov_len;
+
+        nr_bytes += n;
+        zero = zero && n > 0 && bytes[0] == 0
+               && memcmp(bytes, bytes + 1, n - 1) == 0;
+    }
+    return zero ? file_ops->zero(io, host_off, nr_bytes, IO_ZERO_PUNCH, err)
+                : file_ops->pwritev(io, iov, nr_iov, host_off, err);
+}
+
+static struct qcow2_disk *
+open_sparsely(const char *path)
+{
+    struct qcow2_options o = QCOW2_OPTIONS_INIT;
+    static struct io_ops ops;
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+    struct io *io = io_file_open(path, -1, false, IO_LOCK_WRITE, &err);
+
+    EXPECT(io, "%s", err.text);
+    file_ops = io->ops;
+    ops = *file_ops;
+    ops.pwritev = write_sparsely;
+    io->ops = &ops;
+    disk = disk_open_io(io, path, &o, &err);
+    EXPECT(disk, "%s", err.text);
+    return disk;
+}
+
+static void
+expect_zeroes(struct qcow2_disk *disk, uint64_t size)
+{
+    enum { PIECE = 2 << 20 };
+    char *got = malloc(PIECE);
+    struct qcow2_error err;
+
+    EXPECT(got && qcow2_get_size(disk) == size, "size");
+    for (uint64_t off = 0; off < size; off += PIECE) {
+        EXPECT_OK(qcow2_pread(disk, got, PIECE, off, &err), &err);
+        EXPECT(got[0] == 0 && memcmp(got, got + 1, PIECE - 1) == 0,
+               "not zero in the piece at %llu", (unsigned long long)off);
+    }
+    free(got);
+}
+
+/* As much as the bound allows, and a cluster more. */
+static void
+the_bound_of_zeroes_is_passed_by_force_alone(void **state)
+{
+    enum { C = 2 << 20, MOST = QCOW2_AMEND_MAX_ZEROES / C };
+
+    (void)state;
+    for (unsigned more = 0; more < 2; more++) {
+        struct qcow2_amend_options o = { .version = 2 };
+        uint64_t size = (uint64_t)(MOST + more) * C;
+        struct qcow2_error err;
+        struct qcow2_disk *disk;
+        char recipe[100];
+
+        tmpdir_clear();
+        tmpdir_write_file(tmpdir_path("base.raw"), "base", 4);
+        snprintf(recipe, sizeof recipe, "backing base.raw raw; cluster 2M;"
+                 "size %llu; zero 0-%u", (unsigned long long)size,
+                 MOST + more - 1);
+        builder_make(tmpdir_path("i"), recipe);
+        disk = open_sparsely(tmpdir_path("i"));
+        if (more) {
+            EXPECT(qcow2_amend(disk, &o, &err) == -1 && err.errnum == EFBIG,
+                   "amended");
+            EXPECT(disk_image(disk)->hdr.version == 3, "version 2");
+        }
+        o.may_write_much = more > 0;
+        EXPECT_OK(qcow2_amend(disk, &o, &err), &err);
+        EXPECT(disk_image(disk)->hdr.version == 2, "version 3");
+        expect_zeroes(disk, size);
+        EXPECT_OK(qcow2_close(disk, &err), &err);
+        oracle_expect_clean(tmpdir_path("i"));
+    }
+    tmpdir_clear();
+}
+
 /* New refcounts are written behind all that is in use; when that fails, what
  * is there is not taken for zeroes when the clusters are used again. */
 static void
@@ -371,6 +464,7 @@ main(void)
         cmocka_unit_test(snapshots_survive_wider_refcounts),
         cmocka_unit_test(refusals_change_nothing),
         cmocka_unit_test(more_zeroes_than_one_expects_are_not_written),
+        cmocka_unit_test(the_bound_of_zeroes_is_passed_by_force_alone),
         cmocka_unit_test(a_failure_leaves_nothing_behind_that_shows),
         cmocka_unit_test(a_switch_keeps_the_image_marked_corrupt),
     };
