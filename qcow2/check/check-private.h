@@ -69,6 +69,7 @@ struct check {
     struct counters moved;      /* of these, how many references from L2
                                  * entries go to a copy */
     struct counters copies;     /* the cluster of the copy, once there is one */
+    bool *l1_moves;             /* of l1: it gets another place; or NULL */
     uint64_t *new_reftable;     /* of refcounts just rebuilt, or NULL */
     unsigned char *table;       /* buffer of cluster_size */
     struct decompressor *decompressor; /* of check-data.c, or NULL */
@@ -261,6 +262,18 @@ uint64_t repair_unshare_nr(struct check *c);
  * only metadata, corrects entries in these. */
 int repair_entries_unshare(struct check *c, struct qcow2_error *err);
 int repair_entries_unshared(struct check *c, struct qcow2_error *err);
+
+/* What becomes of an entry of a snapshot's L1 table. */
+uint64_t repair_snapshot_l1_entry(struct check *c, uint64_t entry);
+
+/* repair-l1.c: copies of L1 tables for snapshots that share theirs. plan, after
+ * repair_unshare_plan, decides which, and takes their references from the old
+ * places. write makes them from cluster *first on, which it moves past them,
+ * and has the snapshot table, which is yet to be written, point to them.
+ */
+int repair_l1_plan(struct check *c, struct qcow2_error *err);
+int repair_l1_write(struct check *c, uint64_t *first,
+                    struct qcow2_error *err);
 
 /* repair-rebuild.c: first, the old refcount table and refblocks count as
  * references no more. Then, writes a new table with new refblocks behind the

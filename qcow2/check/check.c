@@ -251,6 +251,7 @@ check_end(struct check *c)
     counters_free(&c->shared);
     counters_free(&c->moved);
     counters_free(&c->copies);
+    free(c->l1_moves);
     free(c->new_reftable);
     repair_drop_pending(c);
     check_free_decompressor(c);

@@ -171,8 +171,8 @@ problem_remedy(enum remedy remedy)
     case REMEDY_ENTRY:
         return "put the entry right; it reads as before";
     case REMEDY_COPY:
-        return "copy guest data that lie there to a place of their own, "
-               "where only their entries point to them";
+        return "copy guest data, or a snapshot's L1 table, that lie there to "
+               "a place of their own";
     case REMEDY_BITMAPS:
         return "drop all bitmaps, by clearing their feature bit";
     case REMEDY_SNAPSHOTS:

@@ -60,7 +60,7 @@ enum remedy {
     REMEDY_COPIED,   /* COPIED is set or cleared */
     REMEDY_REBUILD,  /* refcounts are written anew, elsewhere */
     REMEDY_ENTRY,    /* the entry is put right; it reads as before */
-    REMEDY_COPY,     /* guest data get another place, where they can */
+    REMEDY_COPY,     /* what can moves to another place */
     REMEDY_BITMAPS,  /* bitmaps are made invalid */
     REMEDY_SNAPSHOTS, /* a new snapshot table without what makes no sense */
     REMEDY_FEATURE,  /* the bit is cleared when nothing else is left */

@@ -49,6 +49,14 @@ fix_l1_entry(struct check *c, const struct fix *f, uint64_t entry)
     return fix_copied(c, f, entry, e.host_off);
 }
 
+uint64_t
+repair_snapshot_l1_entry(struct check *c, uint64_t entry)
+{
+    const struct fix f = { .is_l1 = true };
+
+    return fix_l1_entry(c, &f, entry);
+}
+
 /* COPIED comes later, with that of all others. */
 static uint64_t
 unshare_entry(struct check *c, uint64_t entry, const struct l2_entry *e)

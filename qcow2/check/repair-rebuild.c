@@ -285,7 +285,9 @@ repair_rebuild(struct check *c, struct qcow2_error *err)
     if (c->io->can_grow)
         r.first = max_u64(r.first, div_round_up(c->file_size,
                                                 c->cluster_size));
-    ret = prepare_snapshots(c, &r, err);
+    ret = repair_l1_write(c, &r.first, err);
+    if (ret == 0)
+        ret = prepare_snapshots(c, &r, err);
     if (ret == 0 && need_blocks_in_use(c, &r, err) == -1)
         ret = -1;
     if (ret == 0 && lay_out(c, &r, err) == -1)

@@ -151,7 +151,8 @@ static int
 repair_all(struct check *c, struct qcow2_error *err)
 {
     if (drop_bitmaps(c, err) == -1
-        || repair_unshare_plan(c, err) == -1)
+        || repair_unshare_plan(c, err) == -1
+        || repair_l1_plan(c, err) == -1)
         return -1;
     if (c->rebuild
         && (repair_drop_refcounts(c, err) == -1
@@ -162,7 +163,8 @@ repair_all(struct check *c, struct qcow2_error *err)
         return -1;
     if (c->rebuild)
         return repair_rebuild(c, err) == -1
-               || move_to_copies(c, err) == -1 ? -1 : 0;
+               || move_to_copies(c, err) == -1
+               || check_recount_lasting(c, err) == -1 ? -1 : 0;
     if (repair_refcounts(c, true, err) == -1)
         return -1;
     return repair_refcounts(c, false, err);
