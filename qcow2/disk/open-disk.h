@@ -66,6 +66,12 @@ disk_io(const struct qcow2_disk *disk)
                              : disk->file->raw->source->io;
 }
 
+/* populate_range with all that a request needs, at any time beside others: for
+ * the active disk of an image.
+ */
+int disk_populate(struct qcow2_disk *disk, uint64_t nr_bytes,
+                  uint64_t guest_off, struct qcow2_error *err);
+
 /* As image_check_own_view; a raw disk has no other view. */
 int disk_check_own_view(const struct qcow2_disk *disk,
                         struct qcow2_error *err);

@@ -248,6 +248,29 @@ qcow2_trim(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
 }
 
 int
+disk_populate(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
+              struct qcow2_error *err)
+{
+    struct image *img = disk_image_to_edit(disk, err);
+    struct open_file *file = disk->file;
+    struct qcow2_error error;
+    int r;
+
+    if (!img)
+        return -1;
+    if (!err)
+        err = &error;
+    RDLOCK_SCOPE(file->requests);
+    if (check_range(disk, nr_bytes, guest_off, err) == -1
+        || file->ops->begin_write(file, err) == -1)
+        return -1;
+    r = populate_range(img, nr_bytes, guest_off, err);
+    if (r == -1 && file->ops->make_space(file, err))
+        r = populate_range(img, nr_bytes, guest_off, err);
+    return r;
+}
+
+int
 qcow2_flush(struct qcow2_disk *disk, struct qcow2_error *err)
 {
     if (disk->readonly)

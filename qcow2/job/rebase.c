@@ -25,7 +25,6 @@
 #include "meta/flush.h"
 #include "meta/map.h"
 #include "meta/txn.h"
-#include "request/change.h"
 #include "request/request.h"
 #include "storage/path-policy.h"
 
@@ -169,60 +168,32 @@ read_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
                ? -1 : 0;
 }
 
-/* What a cluster needs. */
-enum need { NEED_NOTHING, NEED_ZERO, NEED_DATA };
-
-static enum need
-need_of(const struct rebase *r, const unsigned char *old,
-        const unsigned char *new, size_t nr_bytes)
-{
-    if (memcmp(old, new, nr_bytes) == 0)
-        return NEED_NOTHING;
-    if (r->img->hdr.version >= 3 && old[0] == 0
-        && memcmp(old, old + 1, nr_bytes - 1) == 0)
-        return NEED_ZERO;
-    return NEED_DATA; /* version 2 has no zero clusters */
-}
-
-/* Zeroes become zero clusters, although they read as zeroes already: the new
- * backing file may not. */
-static int
-write_run(struct rebase *r, enum need need, const unsigned char *buf,
-          uint64_t from, uint64_t to, struct qcow2_error *err)
-{
-    const struct guest_change c = {
-        .kind = need == NEED_ZERO ? CHANGE_ZERO : CHANGE_WRITE,
-        .flags = QCOW2_MAY_TRIM | ZERO_RECORD_ALL,
-        .buf = buf, .nr_bytes = to - from, .guest_off = from,
-    };
-
-    return need == NEED_NOTHING ? 0 : change_guest(r->img, &c, err);
-}
-
-/* Every cluster in a data chunk is left to the backing file by top. */
+/* Every cluster in a data chunk was left to the backing file by top when the
+ * chunk was planned. Those that will read differently get the old content,
+ * also where that is zeroes, unless somebody wrote to them since. */
 static int
 write_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
 {
     struct rebase *r = opaque;
     uint64_t run = 0, pos = 0, next;
-    enum need need = NEED_NOTHING;
+    bool needed = false;
 
     RDLOCK_SCOPE(&r->img->rwlock);
     for (; pos < c->nr_bytes; pos = next) {
-        enum need n;
+        bool differs;
 
         next = min_u64(c->nr_bytes, pos + r->img->cluster_size);
-        n = need_of(r, c->buf + pos, c->space + pos, next - pos);
-        if (n == need)
+        differs = memcmp(c->buf + pos, c->space + pos, next - pos) != 0;
+        if (differs == needed)
             continue;
-        if (write_run(r, need, c->buf + run, c->guest_off + run,
-                      c->guest_off + pos, err) == -1)
+        if (needed && populate_shown(r->img, c->buf + run, pos - run,
+                                     c->guest_off + run, err) == -1)
             return -1;
         run = pos;
-        need = n;
+        needed = differs;
     }
-    return write_run(r, need, c->buf + run, c->guest_off + run,
-                     c->guest_off + pos, err);
+    return needed ? populate_shown(r->img, c->buf + run, pos - run,
+                                   c->guest_off + run, err) : 0;
 }
 
 static const struct copy_ops copy_ops = {

@@ -203,8 +203,8 @@ cow_run(struct image *img, struct cow *c, struct qcow2_error *err)
 }
 
 int
-cow_write(struct image *img, const void *buf, size_t nr_bytes,
-          uint64_t guest_off, size_t *done, struct qcow2_error *err)
+cow_write_held(struct image *img, const void *buf, size_t nr_bytes,
+               uint64_t guest_off, size_t *done, struct qcow2_error *err)
 {
     struct cow c = {
         .start = round_down(guest_off, img->cluster_size),
@@ -214,15 +214,26 @@ cow_write(struct image *img, const void *buf, size_t nr_bytes,
         .buf = buf,
         .cursor = map_cursor(&img->active),
     };
+    int r = cow_run(img, &c, err);
+
+    map_done(&c.cursor);
+    *done = c.to - c.from;
+    return r;
+}
+
+int
+cow_write(struct image *img, const void *buf, size_t nr_bytes,
+          uint64_t guest_off, size_t *done, struct qcow2_error *err)
+{
+    uint64_t start = round_down(guest_off, img->cluster_size);
+    uint64_t end = round_up(guest_off + nr_bytes, img->cluster_size);
     struct range r;
     int ret;
 
     if (flush_make_room(img, err) == -1)
         return -1;
-    range_lock_exclusive(&img->ranges, &r, c.start, c.end);
-    ret = cow_run(img, &c, err);
-    map_done(&c.cursor);
+    range_lock_exclusive(&img->ranges, &r, start, end);
+    ret = cow_write_held(img, buf, nr_bytes, guest_off, done, err);
     range_unlock(&img->ranges, &r);
-    *done = c.to - c.from;
     return ret;
 }

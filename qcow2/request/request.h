@@ -39,11 +39,26 @@ int write_compressed(struct image *img, const void *packed,
 int cow_write(struct image *img, const void *buf, size_t nr_bytes,
               uint64_t guest_off, size_t *done, struct qcow2_error *err);
 
-/* Of zero_range: makes zero clusters also of what reads as zeroes because
- * nothing is below: something will be. (Version 3.) */
-enum { ZERO_RECORD_ALL = 1 << 16 };
+/* The same with the range of whole clusters held exclusively, and room made
+ * (flush_make_room). */
+int cow_write_held(struct image *img, const void *buf, size_t nr_bytes,
+                   uint64_t guest_off, size_t *done, struct qcow2_error *err);
 
-/* flags: QCOW2_MAY_TRIM, QCOW2_FAST, ZERO_RECORD_ALL. */
+/* Gives the disk clusters of its own wherever it leaves a part of the range to
+ * the layers below: copies of what these show, or zero clusters (version 3)
+ * where that is zero. What it reads as stays the same, and from then on depends
+ * on no layer below. What other requests write meanwhile stays. (populate.c)
+ */
+int populate_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
+                   struct qcow2_error *err);
+
+/* The same where the caller has read what the layers below show: the range
+ * begins with a cluster, and ends with one or with the disk.
+ */
+int populate_shown(struct image *img, const void *shown, uint64_t nr_bytes,
+                   uint64_t guest_off, struct qcow2_error *err);
+
+/* flags: QCOW2_MAY_TRIM, QCOW2_FAST. */
 int zero_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
                unsigned flags, struct qcow2_error *err);
 int zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,

@@ -51,7 +51,6 @@ struct zeroing {
     bool free_space;
     bool record; /* also where they read as zeroes through the chain: it may
                   * come to hold something else there */
-    bool record_all; /* also where there is no chain yet */
 };
 
 /* Do the clusters of m, at guest_off, need no change? Shortens m to what the
@@ -65,8 +64,7 @@ is_done(struct image *img, uint64_t guest_off, const struct zeroing *z,
     *done = false;
     if (m->kind == MAP_ZERO)
         *done = !(z->free_space && m->has_host);
-    if (m->kind != MAP_UNALLOCATED || z->record_all
-        || (z->record && has_backing(img)))
+    if (m->kind != MAP_UNALLOCATED || (z->record && has_backing(img)))
         return 0;
     if (source_chain_lookup(img->chain, 1, guest_off, m->nr_bytes, &below,
                             NULL, err) == -1)
@@ -119,7 +117,7 @@ zero_clusters(struct image *img, uint64_t from, uint64_t to,
         struct range r;
         int ret;
 
-        if (!z->record_all && !has_backing(img)
+        if (!has_backing(img)
             && map_table_absent(&img->active, from, &reach)) {
             from += min_u64(to - from, reach);
             continue;
@@ -351,7 +349,6 @@ zero_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
     struct zeroing z = {
         .free_space = flags & QCOW2_MAY_TRIM && !img->no_discard,
         .record = true,
-        .record_all = flags & ZERO_RECORD_ALL,
     };
     bool by_metadata = metadata_change(img, z.free_space, &z.change);
 
