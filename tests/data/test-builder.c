@@ -177,7 +177,7 @@ defects_are_found(void **state)
         builder_free(b);
         if (oracle_present() && !d->corrupt) {
             oracle_check(path, &c);
-            EXPECT(c.corruptions == 0 && c.leaks == d->nr_leaks,
+            EXPECT(c.corruptions == 0 && c.leaks == (long)d->nr_leaks,
                    "qemu-img: %ld corruptions, %ld leaks", c.corruptions,
                    c.leaks);
         }
