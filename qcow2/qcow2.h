@@ -206,6 +206,8 @@ struct qcow2_options {
 
     struct qcow2_pool *pool;  /* or NULL: a pool of its own */
     struct qcow2_failures *failures; /* the process's, or NULL */
+    const struct io_driver *driver; /* for tests of the engine
+                               * (storage/io-open.h); or NULL */
 
     qcow2_warn_fn *warn;      /* or NULL */
     void *warn_opaque;

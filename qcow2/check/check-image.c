@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "check/check-private.h"
 #include "format/first-read.h"
+#include "storage/io-open.h"
 #include "storage/path-policy.h"
 
 static bool
@@ -162,8 +163,9 @@ open_file(const struct policy_file *file, bool readonly,
     enum io_lock lock = options->no_lock ? IO_LOCK_NONE
                         : readonly ? IO_LOCK_READ : IO_LOCK_WRITE;
 
-    return readonly ? policy_open(file, lock, err)
-                    : policy_open_writable(file, lock, err);
+    const struct io_open_options o = { .readonly = readonly, .lock = lock };
+
+    return io_open(file, &o, err);
 }
 
 int

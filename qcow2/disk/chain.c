@@ -13,8 +13,10 @@
 #include "base/escape.h"
 #include "format/backing-json.h"
 #include "format/first-read.h"
+#include "format/probe.h"
 #include "layer/resolve.h"
 #include "storage/io-nbd.h"
+#include "storage/io-open.h"
 #include "storage/path-policy.h"
 
 enum {
@@ -22,7 +24,6 @@ enum {
      * on. Larger granules than these save little memory. */
     RESOLVER_MIN_LAYERS = 4,
     RESOLVER_GRANULE_BITS = 16,
-    PROBE_BYTES = 512,
     /* A chain may take so many times as long as a connection to a server,
      * before another connection is begun for it: an image that comes from a
      * slow server could name thousands of others. */
@@ -64,17 +65,10 @@ int
 chain_declared_format(const char *declared, enum qcow2_format *format,
                       struct qcow2_error *err)
 {
-    if (!declared)
+    if (!declared || format_find(declared, format))
         return 0;
-    if (strcmp(declared, "qcow2") == 0)
-        *format = QCOW2_FORMAT_QCOW2;
-    else if (strcmp(declared, "raw") == 0)
-        *format = QCOW2_FORMAT_RAW;
-    else
-        return error_set(err, ENOTSUP, "its declared format '%s' is not "
-                         "supported, only qcow2 and raw are",
-                         ESCAPED(declared));
-    return 0;
+    return error_set(err, ENOTSUP, "its declared format '%s' is not "
+                     "supported, only qcow2 and raw are", ESCAPED(declared));
 }
 
 static int
@@ -105,7 +99,7 @@ take_json(struct naming *n, const char **declared, struct qcow2_error *err)
     if (n->trusted || !backing_json_parse(n->name, n->plain, &format))
         return 0;
     n->name = n->plain;
-    says = format == QCOW2_FORMAT_RAW ? "raw" : "qcow2";
+    says = format_name(format);
     if (*declared && strcmp(*declared, says) != 0)
         return error_set(err, EIO, "its json: name says %s, but its declared "
                          "format is '%s'", says, ESCAPED(*declared));
@@ -147,18 +141,14 @@ static int
 settle_format(const struct walk *w, const struct naming *n, struct io *io,
               enum qcow2_format *format, struct qcow2_error *err)
 {
-    unsigned char start[PROBE_BYTES];
     const char *looks_like;
-    uint64_t size;
 
     *format = n->format;
     if (n->format == QCOW2_FORMAT_QCOW2 || n->format_trusted)
         return 0;
     *format = QCOW2_FORMAT_RAW;
-    if (io_get_size(io, &size, err) == -1
-        || io_pread(io, start, sizeof start, 0, err) == -1)
+    if (probe_io(io, &looks_like, err) == -1)
         return -1;
-    looks_like = qcow2_probe(start, min_u64(size, sizeof start));
     if (!looks_like)
         return 0;
     error_set(err, EPERM, "refused: it looks like %s, but nothing says that "
@@ -205,10 +195,13 @@ open_file(const struct walk *w, const struct policy_file *file,
     unsigned timeout_ms = w->options->nbd_timeout_ms;
     uint64_t limit_ms = io_nbd_timeout(timeout_ms) * TIMEOUTS_A_CHAIN;
 
-    if (file->ino != 0)
-        return policy_open(file, lock, err);
-    if (now_ms() - w->started_ms <= limit_ms)
-        return io_nbd_open_within(file->path, true, timeout_ms, err);
+    const struct io_open_options o = {
+        .readonly = true, .lock = lock, .nbd_timeout_ms = timeout_ms,
+        .driver = w->options->driver,
+    };
+
+    if (!policy_is_remote(file) || now_ms() - w->started_ms <= limit_ms)
+        return io_open(file, &o, err);
     error_set(err, ETIMEDOUT, "to open the layers above it took longer than "
               "%g seconds", limit_ms / 1000.0);
     return NULL;
@@ -225,7 +218,7 @@ find_export(const struct walk *w, const struct naming *n,
     enum qcow2_format format = n->format;
     struct layer *l;
 
-    if (file->ino != 0 || format == QCOW2_FORMAT_AUTO)
+    if (!policy_is_remote(file) || format == QCOW2_FORMAT_AUTO)
         return NULL;
     l = pool_find(w->pool, file, format, locked);
     if (l && settle_format(w, n, l->source->io, &format, NULL) == -1) {

@@ -7,11 +7,10 @@
 #include "base/error.h"
 #include "disk/create.h"
 #include "disk/open.h"
+#include "format/probe.h"
 #include "qcow2.h"
 #include "storage/failures.h"
 #include "storage/io.h"
-
-enum { START_BYTES = 512 };
 
 int
 create_preallocate(struct io *io, const struct policy_target *target,
@@ -49,7 +48,7 @@ set_size(struct io *io, uint64_t size, struct qcow2_error *err)
     if (has < size)
         return error_set(err, ENOSPC, "%s: it has %" PRIu64 " bytes, of which "
                          "there must be %" PRIu64, io->name, has, size);
-    if (io_zero(io, 0, min_u64(has, START_BYTES), 0, err) == -1)
+    if (io_zero(io, 0, min_u64(has, PROBE_BYTES), 0, err) == -1)
         return -1;
     return io_flush(io, err);
 }

@@ -14,6 +14,7 @@
 #include "disk/open-disk.h"
 #include "disk/open.h"
 #include "format/header.h"
+#include "format/probe.h"
 #include "format/refcount-growth.h"
 #include "meta/refcount.h"
 #include "storage/failures.h"
@@ -165,8 +166,7 @@ make_plan(const struct qcow2_create_options *o, uint64_t size,
         return -1;
     hn->backing_file = o->backing;
     if (o->backing)
-        hn->backing_format = o->backing_format == QCOW2_FORMAT_RAW
-                             ? "raw" : "qcow2";
+        hn->backing_format = format_name(o->backing_format);
     p->cluster_size = UINT32_C(1) << hn->cluster_bits;
     plan_layout(p);
     return build_tables(p, err);

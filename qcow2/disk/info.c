@@ -20,13 +20,13 @@
 #include "format/bitmap-directory.h"
 #include "format/first-read.h"
 #include "format/header.h"
+#include "format/probe.h"
 #include "format/snaptab.h"
 #include "qcow2.h"
-#include "storage/io-nbd.h"
-#include "storage/io.h"
+#include "storage/io-open.h"
 #include "storage/path-policy.h"
 
-enum { PROBE_BYTES = 512, MAX_FEATURES = 3 * 64 };
+enum { MAX_FEATURES = 3 * 64 };
 
 /* The public part, and what its pointers point to. */
 struct info {
@@ -378,17 +378,14 @@ static int
 settle_format(struct io *io, enum qcow2_format *format,
               struct qcow2_error *err)
 {
-    unsigned char start[PROBE_BYTES];
-    uint64_t size;
+    const char *looks_like;
 
     if (*format != QCOW2_FORMAT_AUTO)
         return 0;
-    if (io_get_size(io, &size, err) == -1
-        || io_pread(io, start, sizeof start, 0, err) == -1)
+    if (probe_io(io, &looks_like, err) == -1)
         return -1;
     /* As qcow2 any other format is refused, with its name. */
-    *format = qcow2_probe(start, min_u64(size, sizeof start))
-              ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_RAW;
+    *format = looks_like ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_RAW;
     return 0;
 }
 
@@ -470,10 +467,12 @@ static struct io *
 open_io(const struct policy_file *file,
         const struct qcow2_info_options *options, struct qcow2_error *err)
 {
-    if (file->fd == -1)
-        return io_nbd_open_within(file->path, true, options->nbd_timeout_ms,
-                                  err);
-    return policy_open(file, lock_of(options), err);
+    const struct io_open_options o = {
+        .readonly = true, .lock = lock_of(options),
+        .nbd_timeout_ms = options->nbd_timeout_ms,
+    };
+
+    return io_open(file, &o, err);
 }
 
 /* Nobody serves what is read here, so a format that nothing declares may be

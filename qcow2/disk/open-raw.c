@@ -12,10 +12,10 @@
 #include "base/error.h"
 #include "base/rwlock.h"
 #include "disk/open-disk.h"
+#include "format/probe.h"
 #include "request/request.h"
 
 enum {
-    START_BYTES = 512, /* what qcow2_probe looks at */
     /* A raw file has no clusters: what its file system likely has for
      * blocks. */
     BLOCK_BYTES = 4096,
@@ -74,8 +74,8 @@ static int
 check_start(struct raw_disk *raw, const struct guest_change *c,
             struct qcow2_error *err)
 {
-    unsigned char start[START_BYTES];
-    uint64_t end = min_u64(c->guest_off + c->nr_bytes, START_BYTES);
+    unsigned char start[PROBE_BYTES];
+    uint64_t end = min_u64(c->guest_off + c->nr_bytes, PROBE_BYTES);
     const char *format;
 
     if (io_pread(raw->source->io, start, sizeof start, 0, err) == -1)
@@ -143,7 +143,7 @@ static int
 change(struct raw_disk *raw, const struct guest_change *c,
        struct qcow2_error *err)
 {
-    bool guarded = raw->guarded && c->guest_off < START_BYTES;
+    bool guarded = raw->guarded && c->guest_off < PROBE_BYTES;
     int r;
 
     if (check_not_failed(raw, err) == -1)

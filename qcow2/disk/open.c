@@ -13,29 +13,24 @@
 #include "check/check.h"
 #include "disk/open-disk.h"
 #include "format/first-read.h"
+#include "format/probe.h"
 #include "meta/flush.h"
 #include "meta/txn.h"
-#include "storage/io-nbd.h"
+#include "storage/io-open.h"
 #include "storage/path-policy.h"
-
-enum { PROBE_BYTES = 512 };
 
 /* Settles the format of an open file. */
 static int
 find_format(struct io *io, const struct qcow2_options *options,
             enum qcow2_format *format, struct qcow2_error *err)
 {
-    unsigned char start[PROBE_BYTES];
     const char *looks_like;
-    uint64_t size;
 
     *format = options->format;
     if (*format != QCOW2_FORMAT_AUTO)
         return 0;
-    if (io_get_size(io, &size, err) == -1
-        || io_pread(io, start, sizeof start, 0, err) == -1)
+    if (probe_io(io, &looks_like, err) == -1)
         return -1;
-    looks_like = qcow2_probe(start, min_u64(size, sizeof start));
     *format = QCOW2_FORMAT_QCOW2; /* which says what is wrong if it is not */
     if (options->probe_raw && !looks_like)
         *format = QCOW2_FORMAT_RAW;
@@ -88,9 +83,7 @@ is_overridden(const struct header *h, const struct policy_place *place,
         return true;
     return h->backing_file && h->backing_format
            && o->backing_format != QCOW2_FORMAT_AUTO
-           && strcmp(h->backing_format,
-                     o->backing_format == QCOW2_FORMAT_RAW ? "raw" : "qcow2")
-                  != 0;
+           && strcmp(h->backing_format, format_name(o->backing_format)) != 0;
 }
 
 int
@@ -337,15 +330,12 @@ disk_open_file(const struct policy_file *file,
                const struct qcow2_options *options, struct chain_stop *stop,
                struct qcow2_error *err)
 {
-    struct io *io;
+    const struct io_open_options o = {
+        .readonly = options->readonly, .lock = lock_of(options),
+        .nbd_timeout_ms = options->nbd_timeout_ms, .driver = options->driver,
+    };
+    struct io *io = io_open(file, &o, err);
 
-    if (file->fd == -1)
-        io = io_nbd_open_within(file->path, options->readonly,
-                                options->nbd_timeout_ms, err);
-    else if (options->readonly)
-        io = policy_open(file, lock_of(options), err);
-    else
-        io = policy_open_writable(file, lock_of(options), err);
     return io ? disk_open_at(io, file->path, &file->place, options, stop, err)
               : NULL;
 }

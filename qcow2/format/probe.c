@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* probe.c: tells disk formats by the first bytes of a file. */
+#include "format/probe.h"
+
 #include <string.h>
 
+#include "base/checked.h"
 #include "format/format.h"
 #include "qcow2.h"
 
@@ -61,4 +64,37 @@ qcow2_probe(const void *start, size_t nr_bytes)
             return m->format;
     }
     return probe_qcow(bytes, nr_bytes);
+}
+
+int
+probe_io(struct io *io, const char **format, struct qcow2_error *err)
+{
+    unsigned char start[PROBE_BYTES];
+    uint64_t size;
+
+    if (io_get_size(io, &size, err) == -1
+        || io_pread(io, start, sizeof start, 0, err) == -1)
+        return -1;
+    *format = qcow2_probe(start, min_u64(size, sizeof start));
+    return 0;
+}
+
+const char *
+format_name(enum qcow2_format format)
+{
+    return format == QCOW2_FORMAT_RAW ? "raw" : "qcow2";
+}
+
+bool
+format_find(const char *name, enum qcow2_format *format)
+{
+    static const enum qcow2_format known[] = { QCOW2_FORMAT_QCOW2,
+                                               QCOW2_FORMAT_RAW };
+
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(name, format_name(known[i])) == 0) {
+            *format = known[i];
+            return true;
+        }
+    return false;
 }

@@ -410,7 +410,6 @@ open_base(struct qcow2_disk *top, const struct chain_stop *above,
     struct chain_stop loop = { .dev = top_io->dev, .ino = top_io->ino };
     struct qcow2_options o = QCOW2_OPTIONS_INIT;
     struct qcow2_disk *base;
-    struct io *io;
 
     /* What is only guessed to be raw is guarded: it must not come to look
      * like anything else. */
@@ -420,16 +419,15 @@ open_base(struct qcow2_disk *top, const struct chain_stop *above,
     o.allow = options->allow;
     o.nr_allow = options->nr_allow;
     o.no_discard = options->no_discard;
+    o.nbd_timeout_ms = options->nbd_timeout_ms;
+    o.driver = options->driver;
     o.failures = options->failures;
     o.warn = options->warn;
     o.warn_opaque = options->warn_opaque;
     o.debug = options->debug;
     o.debug_topics = options->debug_topics;
     o.debug_opaque = options->debug_opaque;
-    io = policy_open_writable(&above->file,
-                            o.no_lock ? IO_LOCK_NONE : IO_LOCK_WRITE, err);
-    base = io ? disk_open_at(io, above->file.path, &above->file.place, &o,
-                             loop.ino ? &loop : NULL, err) : NULL;
+    base = disk_open_file(&above->file, &o, loop.ino ? &loop : NULL, err);
     if (loop.reached) {
         policy_file_free(&loop.file);
         qcow2_close(base, NULL);

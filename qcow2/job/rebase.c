@@ -20,6 +20,7 @@
 #include "disk/open.h"
 #include "edit/keep.h"
 #include "format/header.h"
+#include "format/probe.h"
 #include "job/copy.h"
 #include "job/job.h"
 #include "meta/flush.h"
@@ -329,8 +330,7 @@ rebase_new(struct qcow2_disk *top, struct qcow2_disk *below,
     r->img = top->file->image;
     r->chain = disk_get_chain(top);
     if (r->name)
-        r->format = rebase->backing_format == QCOW2_FORMAT_RAW ? "raw"
-                                                               : "qcow2";
+        r->format = format_name(rebase->backing_format);
     r->header_only = rebase->header_only;
     r->snapshots = rebase->snapshots;
     r->keep.ops = &keep_ops;

@@ -425,9 +425,3 @@ io_nbd_open_within(const char *uri, bool readonly, unsigned timeout_ms,
 }
 
 #endif /* HAVE_LIBNBD */
-
-struct io *
-io_nbd_open(const char *uri, bool readonly, struct qcow2_error *err)
-{
-    return io_nbd_open_within(uri, readonly, 0, err);
-}

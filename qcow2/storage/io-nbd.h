@@ -23,8 +23,4 @@ struct io *io_nbd_open_within(const char *uri, bool readonly,
 /* A timeout in milliseconds, or the default one for 0. */
 uint64_t io_nbd_timeout(unsigned timeout_ms);
 
-/* With the default timeout. */
-struct io *io_nbd_open(const char *uri, bool readonly,
-                       struct qcow2_error *err);
-
 #endif /* QCOW2_IO_NBD_H */

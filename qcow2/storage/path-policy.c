@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/escape.h"
 #include "storage/io-nbd.h"
+#include "storage/io-open.h"
 
 /* Does QEMU take this name for something else than a path ("nbd:…",
  * "json:…")? A colon after a slash is part of a path.
@@ -445,36 +446,18 @@ policy_trust_name(const struct policy_place *from, const char *name,
     return resolve(from, name, NULL, true, file, err);
 }
 
-static struct io *
-open_file(const struct policy_file *file, bool readonly, enum io_lock lock,
-          struct qcow2_error *err)
+bool
+policy_is_remote(const struct policy_file *file)
 {
-    if (file->fd == -1)
-        return io_nbd_open(file->path, readonly, err);
-    return io_file_open_held(file->path, file->fd,
-                             file->dir ? file->dir->fd : -1, file->name,
-                             readonly, lock, err);
-}
-
-struct io *
-policy_open(const struct policy_file *file, enum io_lock lock,
-          struct qcow2_error *err)
-{
-    return open_file(file, true, lock, err);
-}
-
-struct io *
-policy_open_writable(const struct policy_file *file, enum io_lock lock,
-                   struct qcow2_error *err)
-{
-    return open_file(file, false, lock, err);
+    return file->fd == -1;
 }
 
 bool
 policy_is_same(const struct policy_file *a, const struct policy_file *b)
 {
-    if (a->fd == -1 || b->fd == -1)
-        return a->fd == b->fd && strcmp(a->path, b->path) == 0;
+    if (policy_is_remote(a) || policy_is_remote(b))
+        return policy_is_remote(a) == policy_is_remote(b)
+               && strcmp(a->path, b->path) == 0;
     return a->dev == b->dev && a->ino == b->ino;
 }
 
@@ -569,7 +552,8 @@ make_file(struct policy_target *t, mode_t mode, struct qcow2_error *err)
 static struct io *
 empty_file(struct policy_target *t, struct qcow2_error *err)
 {
-    struct io *io = policy_open_writable(&t->file, IO_LOCK_WRITE, err);
+    const struct io_open_options o = { .lock = IO_LOCK_WRITE };
+    struct io *io = io_open(&t->file, &o, err);
 
     if (io && io->can_grow
         && (io_truncate(io, 0, err) == -1 || io_flush(io, err) == -1)) {

@@ -93,11 +93,9 @@ int policy_trust_name(const struct policy_place *from, const char *name,
 int policy_find_in(struct dir *dir, const char *name, struct policy_file *file,
                  struct qcow2_error *err);
 
-/* Opens the file, read-only or for writing. */
-struct io *policy_open(const struct policy_file *file, enum io_lock lock,
-                     struct qcow2_error *err);
-struct io *policy_open_writable(const struct policy_file *file,
-                              enum io_lock lock, struct qcow2_error *err);
+/* Is it what a server has, and not a local file? io_open (io-open.h) opens
+ * either. */
+bool policy_is_remote(const struct policy_file *file);
 
 /* Are both the same file, or named by the same URI? */
 bool policy_is_same(const struct policy_file *a, const struct policy_file *b);

@@ -65,6 +65,8 @@ only_in '# *include *<(zlib|zstd|libdeflate|isa-l.*)\.h>' base/compress.c
 only_in '\b(F_(OFD_)?(SET|GET)LKW?|flock|lockf)\b' storage/io-file.c storage/io-lock.c
 only_in '\bf(data)?sync *\(' storage/io-file.c storage/io-lock.c
 only_in '# *include *<libnbd\.h>' storage/io-nbd.c storage/nbd-library.h
+only_in '\bio_(nbd_open_within|file_open_held) *\(' \
+    storage/{io.h,io-file.c,io-nbd.h,io-nbd.c,io-open.c}
 only_in '\b(write_data|write_compressed|zero_range|zero_trim) *\(' \
     request/{request.h,change.c,write.c,write-compressed.c,zero.c}
 only_in '# *include *[<"]nbdkit-' ../plugin/*.[ch]

@@ -15,6 +15,7 @@
 #include "expect.h"
 #include "oracle.h"
 #include "rng.h"
+#include "storage/io-open.h"
 #include "storage/path-policy.h"
 #include "tmpdir.h"
 
@@ -74,8 +75,9 @@ open_node(const char *node, bool readonly, enum io_lock lock,
 
     if (policy_trust(node, &file, err) == -1)
         return NULL;
-    io = readonly ? policy_open(&file, lock, err)
-                  : policy_open_writable(&file, lock, err);
+    io = io_open(&file,
+                 &(struct io_open_options){ .readonly = readonly,
+                                            .lock = lock }, err);
     policy_file_free(&file);
     return io;
 }

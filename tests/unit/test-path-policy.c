@@ -15,6 +15,7 @@
 
 #include "expect.h"
 #include "oracle.h"
+#include "storage/io-open.h"
 #include "tmpdir.h"
 
 /* Files stand in directories, which tear_down removes. */
@@ -32,6 +33,15 @@ tear_down(void **state)
 {
     (void)state;
     return oracle_run("rm -rf '%s'/*", tmpdir());
+}
+
+static struct io *
+open_locked(const struct policy_file *file, enum io_lock lock,
+            struct qcow2_error *err)
+{
+    const struct io_open_options o = { .readonly = true, .lock = lock };
+
+    return io_open(file, &o, err);
 }
 
 static void
@@ -296,7 +306,7 @@ opens_right_after(const char *image, const char *command,
     if (find(image, "base", NULL, 0, &file, err) == -1)
         return false;
     if (oracle_run("cd '%s' && %s", tmpdir(), command) == 0)
-        io = policy_open(&file, IO_LOCK_NONE, err);
+        io = open_locked(&file, IO_LOCK_NONE, err);
     policy_file_free(&file);
     if (!io)
         return false;
@@ -378,7 +388,7 @@ test_file_replaced_after_the_decision_is_not_opened(void **state)
             make_text("a/base", "wrong");
         if (i == 2)
             assert_int_equal(mkfifo(tmpdir_path("a/base"), 0644), 0);
-        io = policy_open(&file, IO_LOCK_READ, &err);
+        io = open_locked(&file, IO_LOCK_READ, &err);
         EXPECT(io, "%s", err.text);
         EXPECT_OK(io_pread(io, &byte, 1, 0, &err), &err);
         assert_int_equal(byte, 'r');

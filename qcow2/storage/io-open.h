@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-open.h: opens what the path policy found, by the driver that has it. */
+#ifndef QCOW2_IO_OPEN_H
+#define QCOW2_IO_OPEN_H
+
+#include <stdbool.h>
+
+#include "storage/io.h"
+#include "storage/path-policy.h"
+
+struct io_open_options {
+    bool readonly;
+    enum io_lock lock;          /* of what has locks */
+    unsigned nbd_timeout_ms;    /* as in struct qcow2_options */
+    const struct io_driver *driver; /* asked before those of the engine; NULL:
+                                 * there is none */
+};
+
+/* One way to store the bytes of files. */
+struct io_driver {
+    /* Does it open this file? */
+    bool (*matches)(const struct policy_file *file);
+
+    struct io *(*open)(const struct policy_file *file,
+                       const struct io_open_options *o,
+                       struct qcow2_error *err);
+};
+
+struct io *io_open(const struct policy_file *file,
+                   const struct io_open_options *o, struct qcow2_error *err);
+
+#endif /* QCOW2_IO_OPEN_H */
