@@ -15,12 +15,6 @@ add_overflows(uint64_t a, uint64_t b, uint64_t *r)
     return __builtin_add_overflow(a, b, r);
 }
 
-static inline bool
-mul_overflows(uint64_t a, uint64_t b, uint64_t *r)
-{
-    return __builtin_mul_overflow(a, b, r);
-}
-
 /* n << bits, bits < 64; UINT64_MAX where that overflows, which is past the
  * end of every file. For cluster indexes and counts that come from a file. */
 static inline uint64_t
