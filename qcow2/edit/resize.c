@@ -144,7 +144,7 @@ drop_rest(struct image *img, uint64_t guest_off, struct qcow2_error *err)
             continue;
         /* Change first, free after: a flush may come between (I3). */
         l1_set(v, i, 0);
-        if (tree_free(img, &entry, 1, err) == -1)
+        if (tree_free(img, &entry, i, 1, err) == -1)
             return -1;
     }
     return overlap_fill(img, err);

@@ -317,6 +317,16 @@ create(struct txn *t, struct creation *c, const char *name,
                ? -1 : 0;
 }
 
+static int
+check_counted(const struct image *img, struct qcow2_error *err)
+{
+    if (img->data->counted)
+        return 0;
+    return error_set(err, ENOTSUP, "%s: guest data in a file of their own "
+                     "have no reference counts, so there can be no internal "
+                     "snapshots", img->name);
+}
+
 int
 qcow2_snapshot_create(struct qcow2_disk *disk, const char *name,
                       const struct qcow2_snapshot_create_options *options,
@@ -331,7 +341,8 @@ qcow2_snapshot_create(struct qcow2_disk *disk, const char *name,
         return error_set(err, EINVAL, "a snapshot's name has 1 to %d bytes",
                          (int)MAX_NAME_BYTES);
     img = disk_image_to_edit(disk, err);
-    if (!img || txn_begin(&t, img, SNAPSHOT_FLAGS, err) == -1)
+    if (!img || check_counted(img, err) == -1
+        || txn_begin(&t, img, SNAPSHOT_FLAGS, err) == -1)
         return -1;
     r = create(&t, &c, name, options, err);
     if (r == -1) {
@@ -384,7 +395,7 @@ static int
 drop_old_disk(struct image *img, const uint64_t *l1, uint32_t nr,
               uint64_t l1_off, struct qcow2_error *err)
 {
-    if (tree_free(img, l1, nr, err) == -1)
+    if (tree_free(img, l1, 0, nr, err) == -1)
         return -1;
     alloc_free(img, l1_off, div_round_up((uint64_t)nr * sizeof(be64),
                                          img->cluster_size));
@@ -505,7 +516,7 @@ delete(struct txn *t, uint32_t i, struct qcow2_error *err)
         return -1;
     t->unsettled = true;
     snaptab_free_entry(&s);
-    if (tree_free(img, l1, s.l1_size, err) == -1)
+    if (tree_free(img, l1, 0, s.l1_size, err) == -1)
         return -1;
     alloc_free(img, s.l1_offset, div_round_up((uint64_t)s.l1_size
                                                   * sizeof(be64),

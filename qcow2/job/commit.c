@@ -224,7 +224,7 @@ empty_tables(struct commit *c, struct image *img, struct qcow2_error *err)
             return 1;
         /* Change first, free after: a flush may come between (I3). */
         l1_set(v, c->next_l1, 0);
-        if (tree_free(img, &entry, 1, err) == -1)
+        if (tree_free(img, &entry, c->next_l1, 1, err) == -1)
             return -1;
     }
     if (overlap_fill(img, err) == -1 || flush_all(img, err) == -1

@@ -5,6 +5,7 @@
 #ifndef QCOW2_DATA_H
 #define QCOW2_DATA_H
 
+#include "format/entry.h"
 #include "meta/alloc.h"
 #include "meta/image.h"
 #include "meta/overlap.h"
@@ -24,6 +25,16 @@ void data_use_store(struct image *img, struct store *s);
 /* In memory no table points to this place any more (I3). */
 void data_release(struct image *img, uint64_t guest_off, uint64_t host_off,
                   uint64_t nr_clusters);
+
+/* Does an entry give data the place at host offset 0? Such an entry of a store
+ * that has no place there is of no data.
+ */
+static inline bool
+data_is_at_0(const struct image *img, const struct l2_entry *e)
+{
+    return e->kind == MAP_UNALLOCATED && e->copied && e->host_off == 0
+           && img->data->place_0;
+}
 
 /* May a table say that guest data have this place? EIO, and image_damaged,
  * otherwise.

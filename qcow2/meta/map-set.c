@@ -4,7 +4,7 @@
 
 #include "base/checked.h"
 #include "format/entry.h"
-#include "meta/alloc.h"
+#include "meta/data.h"
 #include "meta/l2-slice.h"
 #include "meta/overlap.h"
 
@@ -13,6 +13,8 @@ enum { MAX_SLICE_ENTRIES = 512 };
 /* Host clusters that entries pointed to, in a row. */
 struct old_run {
     uint64_t first, nr;
+    uint64_t guest_off;         /* of data */
+    bool is_data;               /* else they are of compressed data */
 };
 
 struct old_runs {
@@ -26,8 +28,11 @@ static void
 free_run(struct image *img, const struct old_run *run)
 {
     uint64_t host_off = run->first << img->cluster_bits;
+    uint64_t nr_bytes = run->nr << img->cluster_bits;
 
-    if (overlap_check(img, host_off, run->nr << img->cluster_bits, NULL) == 0)
+    if (run->is_data && data_check_write(img, host_off, nr_bytes, NULL) == 0)
+        data_release(img, run->guest_off, host_off, run->nr);
+    if (!run->is_data && overlap_check(img, host_off, nr_bytes, NULL) == 0)
         alloc_free(img, host_off, run->nr);
 }
 
@@ -40,24 +45,48 @@ free_runs(struct image *img, const struct old_runs *old)
         free_run(img, &old->runs[i]);
 }
 
-/* Adds what an old entry pointed to, but for what stays in use. */
-static void
-add_old(const struct image *img, struct old_runs *old,
-        const struct l2_entry *e, uint64_t kept_host_off)
+static bool
+has_place(const struct image *img, const struct l2_entry *e)
 {
-    uint64_t first = e->host_off >> img->cluster_bits, last = first;
-    struct old_run *run = &old->runs[old->nr];
+    return e->host_off != 0 || e->kind == MAP_DATA || data_is_at_0(img, e);
+}
 
-    if (e->host_off == 0 || e->host_off == kept_host_off
-        || (e->flaws & ~ENTRY_COPIED_COMPRESSED))
+/* Does what continues the run on the host do so in the guest, too? Where data
+ * are counted it does not matter. */
+static bool
+continues(const struct image *img, const struct old_run *run,
+          const struct old_run *next)
+{
+    return run->first + run->nr == next->first
+           && (img->data->counted
+               || (run->is_data && next->is_data
+                   && run->guest_off + (run->nr << img->cluster_bits)
+                      == next->guest_off));
+}
+
+/* Adds what the old entry of guest_off pointed to, but for what stays in use.
+ */
+static void
+add_old(const struct image *img, struct old_runs *old, uint64_t guest_off,
+        const struct l2_entry *e, const struct l2_entry *new)
+{
+    struct old_run *run = &old->runs[old->nr];
+    struct old_run next = {
+        .first = e->host_off >> img->cluster_bits, .nr = 1,
+        .guest_off = guest_off, .is_data = e->kind != MAP_COMPRESSED,
+    };
+
+    if (!has_place(img, e) || (e->flaws & ~ENTRY_COPIED_COMPRESSED)
+        || (has_place(img, new) && e->host_off == new->host_off))
         return;
     if (e->kind == MAP_COMPRESSED)
-        last = (e->host_off + e->compressed_len - 1) >> img->cluster_bits;
-    if (old->nr > 0 && run[-1].first + run[-1].nr == first) {
-        run[-1].nr += last - first + 1;
+        next.nr = ((e->host_off + e->compressed_len - 1) >> img->cluster_bits)
+                  - next.first + 1;
+    if (old->nr > 0 && continues(img, &run[-1], &next)) {
+        run[-1].nr += next.nr;
         return;
     }
-    *run = (struct old_run){ first, last - first + 1 };
+    *run = next;
     old->nr++;
 }
 
@@ -90,6 +119,7 @@ map_set_compressed(struct map_cursor *c, uint64_t guest_off,
     struct l2_slice s = l2_slice_of(c->slice, &img->geo, c->view->version);
     uint64_t idx = geometry_slice_entry(&img->geo, guest_off);
     struct l2_entry e = l2_compressed(host_off, nr_bytes), before;
+    const struct l2_entry nothing = { .kind = MAP_UNALLOCATED };
     struct old_runs old;
 
     old.nr = 0;
@@ -98,7 +128,7 @@ map_set_compressed(struct map_cursor *c, uint64_t guest_off,
     l2_set(&s, idx, &e);
     dirty_add(&img->l2_dirty, c->slice);
     pthread_mutex_unlock(&c->slice->lock);
-    add_old(img, &old, &before, 0);
+    add_old(img, &old, guest_off, &before, &nothing);
     free_runs(img, &old);
 }
 
@@ -120,7 +150,7 @@ map_set(struct map_cursor *c, uint64_t guest_off, uint64_t nr_clusters,
                                       host_off + i * img->cluster_size);
 
         changed |= l2_set(&s, idx + i, &e);
-        add_old(img, &old, &before, e.host_off);
+        add_old(img, &old, guest_off + i * img->cluster_size, &before, &e);
     }
     if (changed)
         dirty_add(&img->l2_dirty, c->slice);

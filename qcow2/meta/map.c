@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "format/entry.h"
+#include "meta/data.h"
 #include "meta/l1.h"
 #include "meta/l2-cache.h"
 #include "meta/l2-linear.h"
@@ -68,6 +69,13 @@ find_entry(struct map_cursor *c, uint64_t table_off, uint64_t guest_off,
     return 0;
 }
 
+static int
+check_place(uint64_t guest_off, int r, struct qcow2_error *err)
+{
+    return r == 0 ? 0 : error_prefix(err, "guest offset 0x%llx",
+                                     (unsigned long long)guest_off);
+}
+
 /* What an entry says of nr_bytes from guest_off on. own_table: its table is
  * not shared. What a shared one points to is shared as well, whatever its
  * COPIED flags say (I4). */
@@ -85,21 +93,27 @@ fill_mapping(struct view *v, const struct l2_entry *e, bool own_table,
     *m = (struct mapping){
         .kind = e->kind, .nr_bytes = nr_bytes, .source = &v->src,
     };
+    if (data_is_at_0(img, e)) {
+        m->kind = MAP_DATA;
+        m->has_host = true;
+        m->nr_bytes = min_u64(nr_bytes, img->cluster_size - in_cluster);
+    }
     if (e->kind == MAP_COMPRESSED) {
         m->host_off = e->host_off;
         m->compressed_len = e->compressed_len;
         m->skip = in_cluster;
-        nr_bytes = 1; /* the rest may end past the file's end */
-    } else {
-        m->has_host = e->host_off != 0;
-        m->copied = e->copied && m->has_host && own_table;
-        m->host_off = m->has_host ? e->host_off + in_cluster : 0;
+        /* The rest may end past the file's end. */
+        return check_place(guest_off,
+                           image_check_inside(img, m->host_off, 1, err), err);
     }
-    if (e->host_off != 0
-        && image_check_inside(img, m->host_off, nr_bytes, err) == -1)
-        return error_prefix(err, "guest offset 0x%llx",
-                            (unsigned long long)guest_off);
-    return 0;
+    m->has_host |= e->host_off != 0;
+    if (!m->has_host)
+        return 0;
+    m->copied = e->copied && own_table;
+    m->host_off = e->host_off + in_cluster;
+    return check_place(guest_off,
+                       data_check_place(img, guest_off, m->host_off,
+                                        m->nr_bytes, err), err);
 }
 
 int

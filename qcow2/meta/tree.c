@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "cache/counters.h"
 #include "format/entry.h"
-#include "meta/alloc.h"
+#include "meta/data.h"
 #include "meta/flush.h"
 #include "meta/l1.h"
 #include "meta/l2-slice.h"
@@ -60,6 +60,8 @@ struct run {
     struct image *img;
     run_fn *fn;
     void *opaque;
+    bool clear;                     /* also clear the flags in L2 tables */
+    bool release;                   /* give up data that are not counted */
     uint64_t host_off, nr_clusters; /* 0: none */
 };
 
@@ -89,14 +91,27 @@ run_add(struct run *r, uint64_t host_off, uint64_t nr_clusters,
     return 0;
 }
 
-/* An entry, and n - 1 more in a row with it (l2_row). */
+/* Data that no refcount counts. */
+static void
+walk_uncounted(const struct run *r, const struct l2_entry *e,
+               uint64_t guest_off, uint64_t n)
+{
+    if (r->release && (e->host_off != 0 || data_is_at_0(r->img, e)))
+        data_release(r->img, guest_off, e->host_off, e->host_off ? n : 1);
+}
+
+/* The entry of guest_off, and n - 1 more in a row with it (l2_row). */
 static int
-walk_entries(struct run *r, const struct l2_entry *e, uint64_t n,
-             struct qcow2_error *err)
+walk_entries(struct run *r, const struct l2_entry *e, uint64_t guest_off,
+             uint64_t n, struct qcow2_error *err)
 {
     struct image *img = r->img;
     uint64_t first, end;
 
+    if (!img->data->counted && e->kind != MAP_COMPRESSED) {
+        walk_uncounted(r, e, guest_off, n);
+        return 0;
+    }
     if (e->host_off == 0)
         return 0;
     first = round_down(e->host_off, img->cluster_size);
@@ -137,7 +152,7 @@ entries_of(const struct image *img, be64 *table)
 
 static int
 walk_table(struct run *r, be64 *table, uint64_t table_off,
-           struct qcow2_error *err)
+           uint64_t guest_off, struct qcow2_error *err)
 {
     struct image *img = r->img;
     struct l2_slice s = entries_of(img, table);
@@ -151,7 +166,9 @@ walk_table(struct run *r, be64 *table, uint64_t table_off,
             return image_damaged(img, err, "entry %u of the L2 table at "
                                  "0x%llx is invalid", i,
                                  (unsigned long long)table_off);
-        ret = walk_entries(r, &e, n, err);
+        ret = walk_entries(r, &e,
+                           guest_off + (uint64_t)i * img->cluster_size, n,
+                           err);
     }
     return ret;
 }
@@ -207,12 +224,13 @@ begin_walk(struct image *img, be64 **table, struct qcow2_error *err)
     return dirty_bytes(&img->l2_dirty) > 0 ? flush_run(img, err) : 0;
 }
 
-/* With clear, also clears the flags in L2 tables that were walked. */
+/* l1[0] is entry `first` of a table. */
 static int
-walk(struct image *img, const uint64_t *l1, uint32_t nr, run_fn *fn,
-     void *opaque, bool clear, struct qcow2_error *err)
+walk(struct run *r, const uint64_t *l1, uint32_t first, uint32_t nr,
+     struct qcow2_error *err)
 {
-    struct run r = { .img = img, .fn = fn, .opaque = opaque };
+    struct image *img = r->img;
+    unsigned reach_bits = geometry_l1_reach_bits(&img->geo);
     CLEANUP_FREE be64 *table = NULL;
 
     if (begin_walk(img, &table, err) == -1)
@@ -225,13 +243,14 @@ walk(struct image *img, const uint64_t *l1, uint32_t nr, run_fn *fn,
         if (table_off == 0)
             continue;
         if (l2_table_read(img, table_off, table, err) == -1
-            || walk_table(&r, table, table_off, err) == -1
-            || (clear && clear_flags(img, table)
+            || walk_table(r, table, table_off,
+                          (uint64_t)(first + i) << reach_bits, err) == -1
+            || (r->clear && clear_flags(img, table)
                 && write_flags(img, table, table_off, err) == -1)
             || flush_make_room(img, err) == -1)
             return -1;
     }
-    return run_end(&r, err);
+    return run_end(r, err);
 }
 
 static int
@@ -246,7 +265,9 @@ int
 tree_share(struct image *img, uint64_t *l1, uint32_t nr,
            struct qcow2_error *err)
 {
-    if (walk(img, l1, nr, raise_run, NULL, true, err) == -1)
+    struct run r = { .img = img, .fn = raise_run, .clear = true };
+
+    if (walk(&r, l1, 0, nr, err) == -1)
         return -1;
     for (uint32_t i = 0; i < nr; i++)
         l1[i] = entry_with_copied(l1[i], false);
@@ -288,6 +309,7 @@ tree_can_raise(struct image *img, const uint64_t *l1, uint32_t nr,
                struct qcow2_error *err)
 {
     struct counters more = { .nr_slots = 0 };
+    struct run run = { .img = img, .fn = count_run, .opaque = &more };
     bool can = false;
     int r = 0;
 
@@ -295,7 +317,7 @@ tree_can_raise(struct image *img, const uint64_t *l1, uint32_t nr,
     if (alloc_nr_refblocks(img) <= nr_tables(l1, nr))
         r = alloc_can_raise_all(img, &can, err);
     if (r == 0 && !can)
-        r = walk(img, l1, nr, count_run, &more, false, err);
+        r = walk(&run, l1, 0, nr, err);
     counters_free(&more);
     return r;
 }
@@ -310,10 +332,12 @@ free_run(struct image *img, uint64_t host_off, uint64_t nr_clusters,
 }
 
 int
-tree_free(struct image *img, const uint64_t *l1, uint32_t nr,
-          struct qcow2_error *err)
+tree_free(struct image *img, const uint64_t *l1, uint32_t first,
+          uint32_t nr, struct qcow2_error *err)
 {
-    return walk(img, l1, nr, free_run, NULL, false, err);
+    struct run r = { .img = img, .fn = free_run, .release = true };
+
+    return walk(&r, l1, first, nr, err);
 }
 
 /* The refblock slice looked at last: neighbours are mostly in it too. */

@@ -12,13 +12,15 @@
  * tables, data, preallocated and compressed clusters: one more is counted,
  * and the COPIED flags in the tables and in l1 are cleared; would it be
  * possible to count one more (ENOTSUP if not); it is given up (alloc_free).
+ * Data that are not counted, which snapshots cannot have, are only given up
+ * (data_release); l1[0] is entry `first` of a table.
  */
 int tree_share(struct image *img, uint64_t *l1, uint32_t nr,
                struct qcow2_error *err);
 int tree_can_raise(struct image *img, const uint64_t *l1, uint32_t nr,
                    struct qcow2_error *err);
-int tree_free(struct image *img, const uint64_t *l1, uint32_t nr,
-              struct qcow2_error *err);
+int tree_free(struct image *img, const uint64_t *l1, uint32_t first,
+              uint32_t nr, struct qcow2_error *err);
 
 /* Clears the flags of the first nr entries of the active L1 table. */
 int tree_clear_l1_flags(struct image *img, uint32_t nr,

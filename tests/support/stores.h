@@ -14,4 +14,17 @@
  */
 struct store *store_scrambled_new(struct store *below, uint32_t align);
 
+/* As a data file: in a file of its own, which it takes over, each cluster at
+ * its guest offset, without refcounts; what is new holds garbage. The state
+ * outlives the store.
+ */
+enum { MAX_BESIDE_CLUSTERS = 512 };
+struct beside_state {
+    bool placed[MAX_BESIDE_CLUSTERS];    /* clusters that have a place */
+    bool unflushed[MAX_BESIDE_CLUSTERS]; /* changed; the test clears it */
+};
+struct store *store_beside_new(struct io *io, uint32_t align,
+                               uint32_t cluster_size,
+                               struct beside_state *state);
+
 #endif /* STORES_H */
