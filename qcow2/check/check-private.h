@@ -70,6 +70,9 @@ struct check {
                                  * entries go to a copy */
     struct counters copies;     /* the cluster of the copy, once there is one */
     bool *l1_moves;             /* of l1: it gets another place; or NULL */
+    struct counters l2_moves;   /* L2 tables: the cluster of the copy; 1 while
+                                 * that is not known yet */
+    struct counters l2_origins; /* of the copies: the cluster of the table */
     uint64_t *new_reftable;     /* of refcounts just rebuilt, or NULL */
     unsigned char *table;       /* buffer of cluster_size */
     struct decompressor *decompressor; /* of check-data.c, or NULL */
@@ -274,6 +277,40 @@ uint64_t repair_snapshot_l1_entry(struct check *c, uint64_t entry);
 int repair_l1_plan(struct check *c, struct qcow2_error *err);
 int repair_l1_write(struct check *c, uint64_t *first,
                     struct qcow2_error *err);
+
+/* repair-l2.c: copies of L2 tables that share their cluster with what cannot
+ * move. plan, after repair_l1_plan, decides which; reserve places them from
+ * cluster *first on, which it moves past them; write makes them; forget, once
+ * L1 entries point to them, takes the references of these from the old
+ * places. cluster: where the copy of a table is, 0: there is none; origin: of
+ * which table a cluster is the copy, or 0. sweep_l1: calls fn for all L1
+ * tables that stay where they are.
+ */
+int repair_l2_plan(struct check *c, struct qcow2_error *err);
+int repair_l2_reserve(struct check *c, uint64_t *first,
+                      struct qcow2_error *err);
+int repair_l2_write(struct check *c, struct qcow2_error *err);
+int repair_l2_forget(struct check *c, struct qcow2_error *err);
+uint64_t repair_l2_cluster(struct check *c, uint64_t table);
+uint64_t repair_l2_origin(struct check *c, uint64_t cluster);
+bool repair_l2_any(struct check *c);
+int repair_l2_sweep_l1(struct check *c, check_sweep_fn *fn,
+                       struct qcow2_error *err);
+
+/* What a table's copy holds in place of what the table has. */
+void repair_moved_l2_table(struct check *c, be64 *table);
+
+/* repair-entries.c: points L1 entries to copies of L2 tables. */
+int repair_entries_relocate(struct check *c, struct qcow2_error *err);
+
+/* repair-unshare.c: counts the entries of an L2 table that go to copies. */
+int repair_unshare_count(struct check *c, uint64_t table,
+                         struct qcow2_error *err);
+
+/* repair-rebuild.c: writes a refcount, among those just rebuilt, as it is
+ * now. */
+int repair_rebuild_write_refcount(struct check *c, uint64_t cluster,
+                                  struct qcow2_error *err);
 
 /* repair-rebuild.c: first, the old refcount table and refblocks count as
  * references no more. Then, writes a new table with new refblocks behind the

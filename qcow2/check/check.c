@@ -252,6 +252,8 @@ check_end(struct check *c)
     counters_free(&c->moved);
     counters_free(&c->copies);
     free(c->l1_moves);
+    counters_free(&c->l2_moves);
+    counters_free(&c->l2_origins);
     free(c->new_reftable);
     repair_drop_pending(c);
     check_free_decompressor(c);

@@ -171,8 +171,8 @@ problem_remedy(enum remedy remedy)
     case REMEDY_ENTRY:
         return "put the entry right; it reads as before";
     case REMEDY_COPY:
-        return "copy guest data, or a snapshot's L1 table, that lie there to "
-               "a place of their own";
+        return "move what can be moved to a place of its own: guest data, the "
+               "L1 table of a snapshot, or an L2 table";
     case REMEDY_BITMAPS:
         return "drop all bitmaps, by clearing their feature bit";
     case REMEDY_SNAPSHOTS:

@@ -13,6 +13,7 @@ struct fix {
     bool is_active;     /* COPIED means something */
     bool set_copied;    /* or clear it, and remove flaws */
     bool unshare;       /* or point entries to copies, and nothing else */
+    bool relocate;      /* or L1 entries to copies of L2 tables */
 };
 
 static uint64_t
@@ -47,14 +48,6 @@ fix_l1_entry(struct check *c, const struct fix *f, uint64_t entry)
     if (e.host_off == 0 && !f->set_copied)
         entry = entry_with_copied(entry, false);
     return fix_copied(c, f, entry, e.host_off);
-}
-
-uint64_t
-repair_snapshot_l1_entry(struct check *c, uint64_t entry)
-{
-    const struct fix f = { .is_l1 = true };
-
-    return fix_l1_entry(c, &f, entry);
 }
 
 /* COPIED comes later, with that of all others. */
@@ -92,12 +85,52 @@ fix_l2_entry(struct check *c, const struct fix *f, uint64_t entry)
     return fix_copied(c, f, entry, e.host_off);
 }
 
+/* COPIED comes later here, too. */
+static uint64_t
+relocate_entry(struct check *c, uint64_t entry)
+{
+    struct l1_entry e = entry_decode_l1(entry, c->cluster_bits);
+    uint64_t copy = e.flaws & ENTRY_MISALIGNED ? 0
+                    : repair_l2_cluster(c, e.host_off >> c->cluster_bits);
+
+    if (e.host_off == 0 || copy == 0)
+        return entry;
+    entry &= ~(L1_OFFSET_MASK | ENTRY_COPIED);
+    return entry | scale_up(copy, c->cluster_bits);
+}
+
+uint64_t
+repair_snapshot_l1_entry(struct check *c, uint64_t entry)
+{
+    const struct fix f = { .is_l1 = true };
+
+    entry = relocate_entry(c, fix_l1_entry(c, &f, entry));
+    return entry_with_copied(entry, false);
+}
+
 static uint64_t
 fix_entry(struct check *c, const struct fix *f, uint64_t entry)
 {
+    if (f->relocate)
+        return relocate_entry(c, entry);
     if (f->is_l1)
         return f->unshare ? entry : fix_l1_entry(c, f, entry);
     return fix_l2_entry(c, f, entry);
+}
+
+void
+repair_moved_l2_table(struct check *c, be64 *table)
+{
+    const struct fix correct = { .is_l1 = false }, unshare = {
+        .unshare = true,
+    };
+
+    for (size_t i = 0; i < c->cluster_size / sizeof *table; i++) {
+        uint64_t entry = fix_entry(c, &correct, be64_get(table[i]));
+
+        entry = fix_entry(c, &unshare, entry);
+        table[i] = be64_make(entry_with_copied(entry, false));
+    }
 }
 
 /* What the table holds when this pass comes to it: a plan has not written
@@ -108,13 +141,15 @@ plan_earlier_passes(struct check *c, const struct fix *f, be64 *table,
 {
     struct fix clear = *f, unshare = *f;
 
-    clear.set_copied = clear.unshare = false;
+    clear.set_copied = clear.unshare = clear.relocate = false;
     unshare.set_copied = false;
     unshare.unshare = true;
     for (size_t i = 0; i < nr; i++) {
         uint64_t entry = fix_entry(c, &clear, be64_get(table[i]));
 
-        if (f->set_copied)
+        if (f->set_copied && f->is_l1)
+            entry = relocate_entry(c, entry);
+        else if (f->set_copied)
             entry = fix_entry(c, &unshare, entry);
         table[i] = be64_make(entry);
     }
@@ -126,13 +161,37 @@ write_entries(struct check *c, const struct fix *f, uint64_t start,
               uint64_t from, uint64_t to, struct qcow2_error *err)
 {
     const char *why = f->set_copied ? "set COPIED"
-                      : f->unshare ? "point L2 entries to copies" : f->is_l1
+                      : f->unshare ? "point L2 entries to copies"
+                      : f->relocate ? "point L1 entries to copies" : f->is_l1
                       ? "correct L1 entries" : "correct L2 entries";
 
     if (from >= to)
         return 0;
     return repair_write(c, why, c->table + from * 8, (to - from) * 8,
                         start + from * 8, err);
+}
+
+/* Reads a part of a table as it is when this pass comes to it. */
+static int
+read_table(struct check *c, const struct fix *f, uint64_t start,
+           uint64_t end, bool *is_hole, struct qcow2_error *err)
+{
+    be64 *table = (be64 *)c->table;
+    bool planned = (f->set_copied || f->unshare || f->relocate)
+                   && c->options.plan
+                   && c->options.repair == QCOW2_REPAIR_ALL;
+    uint64_t origin = planned && !f->is_l1
+                      ? repair_l2_origin(c, start >> c->cluster_bits) : 0;
+
+    if (check_read(c, table, end - start,
+                   origin ? scale_up(origin, c->cluster_bits) : start,
+                   is_hole, err) == -1)
+        return -1;
+    if (origin)
+        repair_moved_l2_table(c, table);
+    else if (planned)
+        plan_earlier_passes(c, f, table, (end - start) / sizeof *table);
+    return 0;
 }
 
 /* Mends [start, end), which lies in one cluster. */
@@ -144,18 +203,18 @@ fix_cluster(struct check *c, const struct fix *f, uint64_t start,
     uint64_t owners = f->is_l1 ? 1 : counters_get(&c->l2, cluster);
     be64 *table = (be64 *)c->table;
     uint64_t from = 0, to = 0; /* changed and not written */
+    uint64_t others = counters_get(&c->refs, cluster);
     bool is_hole;
 
+    if (f->relocate) /* data have switched, and are counted still */
+        others -= counters_get(&c->moved, cluster);
     /* Not in a cluster that is not only a table. */
-    if (counters_get(&c->refs, cluster) > owners)
+    if (others > owners)
         return 0;
-    if (check_read(c, table, end - start, start, &is_hole, err) == -1)
+    if (read_table(c, f, start, end, &is_hole, err) == -1)
         return -1;
     if (is_hole)
         return 0;
-    if ((f->set_copied || f->unshare) && c->options.plan
-        && c->options.repair == QCOW2_REPAIR_ALL)
-        plan_earlier_passes(c, f, table, (end - start) / sizeof *table);
     for (uint64_t i = 0; i < (end - start) / sizeof *table; i++) {
         uint64_t old = be64_get(table[i]);
         uint64_t entry = fix_entry(c, f, old);
@@ -296,4 +355,22 @@ repair_entries_unshared(struct check *c, struct qcow2_error *err)
             return -1;
     }
     return 0;
+}
+
+static int
+relocate_in_l1(struct check *c, uint64_t start, uint64_t end,
+               uint64_t weight, struct qcow2_error *err)
+{
+    const struct fix f = {
+        .is_l1 = true, .is_active = start == c->l1[0].start, .relocate = true,
+    };
+
+    (void)weight;
+    return fix_l1(c, &f, start, end, err);
+}
+
+int
+repair_entries_relocate(struct check *c, struct qcow2_error *err)
+{
+    return repair_l2_any(c) ? repair_l2_sweep_l1(c, relocate_in_l1, err) : 0;
 }

@@ -96,8 +96,8 @@ write_copy(struct check *c, const struct span *l1, uint64_t to,
         if (check_read(c, table, n, at, NULL, err) == -1)
             return -1;
         for (uint64_t i = 0; i < n / sizeof *table; i++)
-            table[i] = be64_make(entry_with_copied(
-                repair_snapshot_l1_entry(c, be64_get(table[i])), false));
+            table[i] = be64_make(repair_snapshot_l1_entry(
+                                     c, be64_get(table[i])));
         if (repair_write(c, "copy the L1 table of a snapshot", table, n, to,
                          err) == -1)
             return -1;

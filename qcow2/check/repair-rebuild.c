@@ -232,6 +232,8 @@ write_new(struct check *c, const struct rebuild *r, struct qcow2_error *err)
                                                     c->cluster_bits), err)
            == -1)
         return -1;
+    if (repair_l2_write(c, err) == -1)
+        return -1;
     if (repair_unshare_write(c, err) == -1
         || write_blocks(c, r, table, err) == -1
         || repair_write(c, "new refcount table", table, nr_bytes, host_off,
@@ -285,7 +287,9 @@ repair_rebuild(struct check *c, struct qcow2_error *err)
     if (c->io->can_grow)
         r.first = max_u64(r.first, div_round_up(c->file_size,
                                                 c->cluster_size));
-    ret = repair_l1_write(c, &r.first, err);
+    ret = repair_l2_reserve(c, &r.first, err);
+    if (ret == 0)
+        ret = repair_l1_write(c, &r.first, err);
     if (ret == 0)
         ret = prepare_snapshots(c, &r, err);
     if (ret == 0 && need_blocks_in_use(c, &r, err) == -1)
@@ -299,23 +303,29 @@ repair_rebuild(struct check *c, struct qcow2_error *err)
 }
 
 int
-repair_rebuild_lower(struct check *c, struct qcow2_error *err)
+repair_rebuild_write_refcount(struct check *c, uint64_t cluster,
+                              struct qcow2_error *err)
 {
     unsigned order = c->hdr->refcount_order;
+    uint64_t first = round_down(cluster, UINT64_C(1) << c->refblock_bits);
+    uint64_t from = ((cluster - first) << order) / 8;
+    uint64_t to = div_round_up((cluster - first + 1) << order, 8);
 
+    fill_block(c, first);
+    return repair_write(c, "lower refcounts", c->table + from, to - from,
+                        c->new_reftable[cluster >> c->refblock_bits] + from,
+                        err);
+}
+
+int
+repair_rebuild_lower(struct check *c, struct qcow2_error *err)
+{
     for (uint64_t i = 0; counters_next(&c->moved, &i, UINT64_MAX); i++) {
-        uint64_t first = round_down(i, UINT64_C(1) << c->refblock_bits);
-        uint64_t from = ((i - first) << order) / 8;
-        uint64_t to = div_round_up((i - first + 1) << order, 8);
+        uint64_t refs = counters_get(&c->refs, i);
 
-        if (counters_set(&c->refs, i,
-                       counters_get(&c->refs, i) - counters_get(&c->moved, i),
-                       err) == -1)
-            return -1;
-        fill_block(c, first);
-        if (repair_write(c, "lower refcounts", c->table + from, to - from,
-                         c->new_reftable[i >> c->refblock_bits] + from, err)
-            == -1)
+        if (counters_set(&c->refs, i, refs - counters_get(&c->moved, i), err)
+                == -1
+            || repair_rebuild_write_refcount(c, i, err) == -1)
             return -1;
     }
     return repair_barrier(c, err);

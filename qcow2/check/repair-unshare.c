@@ -37,21 +37,26 @@ count_moving(struct check *c, const be64 *piece, uint64_t nr, uint64_t at,
 }
 
 int
+repair_unshare_count(struct check *c, uint64_t table, struct qcow2_error *err)
+{
+    uint64_t at = scale_up(table, c->cluster_bits);
+    uint64_t weight = counters_get(&c->l2, table);
+
+    return check_pieces(c, at, at + c->cluster_size, count_moving, &weight,
+                        err);
+}
+
+int
 repair_unshare_plan(struct check *c, struct qcow2_error *err)
 {
     /* Copies need room at the end, and other refcounts. */
     if (c->nr[PROBLEM_METADATA_SHARED] == 0 || !c->io->can_grow
         || c->first_past_end != UINT64_MAX)
         return 0;
-    for (uint64_t i = 0; counters_next(&c->l2, &i, UINT64_MAX); i++) {
-        uint64_t at = scale_up(i, c->cluster_bits);
-        uint64_t weight = counters_get(&c->l2, i);
-
-        if (counters_get(&c->refs, i) <= weight
-            && check_pieces(c, at, at + c->cluster_size, count_moving,
-                            &weight, err) == -1)
+    for (uint64_t i = 0; counters_next(&c->l2, &i, UINT64_MAX); i++)
+        if (counters_get(&c->refs, i) <= counters_get(&c->l2, i)
+            && repair_unshare_count(c, i, err) == -1)
             return -1;
-    }
     if (counters_sort(&c->moved, err) == -1)
         return -1;
     c->rebuild |= repair_unshare_nr(c) > 0;

@@ -136,10 +136,13 @@ drop_bitmaps(struct check *c, struct qcow2_error *err)
 static int
 move_to_copies(struct check *c, struct qcow2_error *err)
 {
-    if (repair_unshare_nr(c) == 0)
+    if (repair_unshare_nr(c) == 0 && !repair_l2_any(c))
         return 0;
     if (repair_entries_unshare(c, err) == -1
         || repair_barrier(c, err) == -1
+        || repair_entries_relocate(c, err) == -1
+        || repair_barrier(c, err) == -1
+        || repair_l2_forget(c, err) == -1
         || repair_rebuild_lower(c, err) == -1
         || check_recount_lasting(c, err) == -1
         || repair_entries_unshared(c, err) == -1)
@@ -152,7 +155,8 @@ repair_all(struct check *c, struct qcow2_error *err)
 {
     if (drop_bitmaps(c, err) == -1
         || repair_unshare_plan(c, err) == -1
-        || repair_l1_plan(c, err) == -1)
+        || repair_l1_plan(c, err) == -1
+        || repair_l2_plan(c, err) == -1)
         return -1;
     if (c->rebuild
         && (repair_drop_refcounts(c, err) == -1

@@ -179,6 +179,9 @@ enum {
      * for it, and each may cost 16 bytes. Enough for a bitmap of 1 TiB with a
      * bit for each 512 bytes, in clusters of 512 bytes. */
     MAX_FREED_BITMAP_CLUSTERS = 1 << 20,
+    /* Of L2 tables that a repair gives another place, as theirs is shared: a
+     * small file may claim any number of them. */
+    MAX_MOVED_TABLE_BYTES = 256 << 20,
     /* Of L1 and L2 tables that are read to see that nothing else refers to
      * these: those of 2 TiB in clusters of 64 KiB. A writer waits for it. */
     MAX_SEARCHED_BYTES = 256 << 20,
