@@ -447,14 +447,54 @@ QCOW2_PUBLIC int qcow2_create(const char *path,
 /* --- Whole images ------------------------------------------------------ */
 
 /* A long operation, done in short steps so that it can be watched, paced
- * and canceled. A job is used by one thread at a time. Giving it up between
- * steps (qcow2_job_free) leaves every image valid, and doing the operation
- * again later (after a failed flush, in another process) completes it.
+ * and canceled. One thread at a time makes the steps (qcow2_job_step, _run)
+ * and frees it; all other functions may be called by any thread meanwhile.
+ * Giving it up between steps (qcow2_job_free) leaves every image valid, and
+ * doing the operation again later (after a failed flush, in another process)
+ * completes it.
  */
 struct qcow2_job;
 
+/* The states of a job's life, named as QEMU names them. A job that fails, or is
+ * canceled, is concluded from any of them.
+ */
+enum qcow2_job_status {
+    QCOW2_JOB_CREATED,   /* no step was made */
+    QCOW2_JOB_RUNNING,
+    QCOW2_JOB_PAUSED,    /* steps do nothing until it is resumed */
+    QCOW2_JOB_READY,     /* could end, and goes on until qcow2_job_complete */
+    QCOW2_JOB_WAITING,   /* all is done but the end */
+    QCOW2_JOB_PENDING,   /* the same: nothing but qcow2_job_finalize is missing,
+                          * if it is manual */
+    QCOW2_JOB_CONCLUDED, /* ended: it can only be freed */
+};
+QCOW2_PUBLIC enum qcow2_job_status qcow2_job_get_status(struct qcow2_job *job);
+
+/* The word for it in QEMU's protocol, such as "created". */
+QCOW2_PUBLIC const char *qcow2_job_status_name(enum qcow2_job_status status);
+
+/* Requests, which the next step sees; asking twice is fine. Pausing takes
+ * effect before the next step, canceling too: that step fails with ECANCELED.
+ */
+QCOW2_PUBLIC void qcow2_job_pause(struct qcow2_job *job);
+QCOW2_PUBLIC void qcow2_job_resume(struct qcow2_job *job);
+QCOW2_PUBLIC void qcow2_job_cancel(struct qcow2_job *job);
+
+/* Has a job that is ready end (EINVAL in any other state). */
+QCOW2_PUBLIC int qcow2_job_complete(struct qcow2_job *job,
+                                    struct qcow2_error *err);
+
+/* manual: a job whose work is done stays pending until qcow2_job_finalize
+ * (EINVAL in any other state). To be set before it can be so far.
+ */
+QCOW2_PUBLIC void qcow2_job_set_manual_finalize(struct qcow2_job *job,
+                                                bool manual);
+QCOW2_PUBLIC int qcow2_job_finalize(struct qcow2_job *job,
+                                    struct qcow2_error *err);
+
 /* One step: 1 if there is more to do, 0 when all is done and durable, -1 on
- * failure. Not to be called after 0 or -1.
+ * failure. 1 too where nothing was done, as the job is paused or pending.
+ * EINVAL after 0 or -1.
  */
 QCOW2_PUBLIC int qcow2_job_step(struct qcow2_job *job,
                                 struct qcow2_error *err);
@@ -464,7 +504,8 @@ QCOW2_PUBLIC void qcow2_job_get_progress(const struct qcow2_job *job,
                                          uint64_t *done, uint64_t *total);
 
 /* All steps. progress (or NULL) is called between them; when it returns not
- * 0 the job fails with ECANCELED.
+ * 0 the job fails with ECANCELED. While the job is paused or pending it waits
+ * for another thread's request.
  */
 typedef int qcow2_progress_fn(void *opaque, uint64_t done, uint64_t total);
 QCOW2_PUBLIC int qcow2_job_run(struct qcow2_job *job,

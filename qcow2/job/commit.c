@@ -18,8 +18,7 @@
 #include "disk/open-disk.h"
 #include "disk/open.h"
 #include "edit/keep.h"
-#include "job/copy.h"
-#include "job/job.h"
+#include "job/copy-job.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
 #include "meta/l1.h"
@@ -36,19 +35,18 @@ enum {
 };
 
 enum phase {
-    PHASE_SNAPSHOTS, PHASE_GROW, PHASE_COPY, PHASE_EMPTY, PHASE_END
+    PHASE_SNAPSHOTS, PHASE_GROW, PHASE_COPY, PHASE_EMPTY, PHASE_END,
+    NR_PHASES
 };
 
 struct commit {
-    struct qcow2_job job; /* first */
+    struct copy_job j; /* first */
     struct qcow2_disk *top, *base;
     struct source_chain *chain; /* of top, which ends above the base, */
     struct source_chain *base_chain; /* and of the base */
     bool empty;
     enum qcow2_left_to_backing snapshots;
-    enum phase phase;
     struct keep keep;
-    struct copy copy;
     uint32_t next_l1;     /* of top, to be emptied */
 };
 
@@ -89,12 +87,6 @@ write_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
                           err);
     return qcow2_pwrite(base, c->buf, c->nr_bytes, c->guest_off, 0, err);
 }
-
-static const struct copy_ops copy_ops = {
-    .plan = plan,
-    .read = read_chunk,
-    .write = write_chunk,
-};
 
 /* Does the base decide what top's snapshots read where they, at guest_off,
  * leave it to what is below? Shortens *nr_bytes to what that is true of. */
@@ -265,56 +257,45 @@ close_disks(struct commit *c, struct qcow2_error *err)
 }
 
 static int
-run_phase(struct commit *c, struct qcow2_error *err)
+run_phase(struct copy_job *j, unsigned phase, struct qcow2_error *err)
 {
+    struct commit *c = (struct commit *)j;
     int r;
 
-    switch (c->phase) {
+    switch ((enum phase)phase) {
     case PHASE_SNAPSHOTS:
         return c->snapshots == QCOW2_SNAPSHOTS_CHANGE
                    ? 0 : keep_step(&c->keep, err);
     case PHASE_GROW:
         return grow_base(c, err);
     case PHASE_COPY:
-        r = copy_step(&c->copy, err);
+        r = copy_step(&j->copy, err);
         return r == 0 ? qcow2_flush(c->base, err) : r;
     case PHASE_EMPTY:
         return c->empty ? empty_top(c, err) : 0;
     case PHASE_END:
         return close_disks(c, err);
+    case NR_PHASES:
+        break;
     }
     __builtin_unreachable();
 }
 
-static int
-commit_step(struct qcow2_job *job, struct qcow2_error *err)
-{
-    struct commit *c = (struct commit *)job;
-    int r = run_phase(c, err);
-
-    job->total = c->copy.nr_data;
-    job->done = c->copy.nr_done;
-    if (r == -1)
-        return error_prefix(err, "commit");
-    if (r == 1)
-        return 1;
-    return c->phase++ == PHASE_END ? 0 : 1;
-}
-
 static void
-commit_free(struct qcow2_job *job)
+commit_free(struct copy_job *j)
 {
-    struct commit *c = (struct commit *)job;
+    struct commit *c = (struct commit *)j;
 
     keep_end(&c->keep);
     close_disks(c, NULL);
-    copy_end(&c->copy);
-    free(c);
 }
 
-static const struct job_ops job_ops = {
-    .step = commit_step,
+static const struct copy_job_ops commit_ops = {
+    .name = "commit",
+    .nr_phases = NR_PHASES,
+    .run_phase = run_phase,
     .free = commit_free,
+    .copy = { .plan = plan, .read = read_chunk, .write = write_chunk },
 };
 
 struct qcow2_job *
@@ -329,7 +310,7 @@ commit_new(struct qcow2_disk *top, struct qcow2_disk *base, bool empty,
         error_nomem(err);
         return NULL;
     }
-    c->job.ops = &job_ops;
+    copy_job_init(&c->j, &commit_ops);
     c->top = top;
     c->base = base;
     c->chain = disk_get_chain(top);
@@ -340,12 +321,10 @@ commit_new(struct qcow2_disk *top, struct qcow2_disk *base, bool empty,
     c->keep.opaque = c;
     c->keep.disk = top;
     c->keep.check_only = snapshots == QCOW2_SNAPSHOTS_REFUSE;
-    c->copy.ops = &copy_ops;
-    c->copy.opaque = c;
-    c->copy.end = qcow2_get_size(top);
-    c->copy.align = 1;
-    c->copy.nr_threads = NR_THREADS;
-    return &c->job;
+    c->j.copy.end = qcow2_get_size(top);
+    c->j.copy.align = 1;
+    c->j.copy.nr_threads = NR_THREADS;
+    return &c->j.job;
 }
 
 /* Finds the file that the user means by base: as a name from the image's

@@ -9,17 +9,15 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/open-disk.h"
-#include "job/copy.h"
-#include "job/job.h"
+#include "job/copy-job.h"
 
 enum { NR_THREADS = 4, SECTOR_BYTES = 512 };
 
 struct compare {
-    struct qcow2_job job; /* first */
+    struct copy_job j; /* first */
     struct qcow2_disk *disks[2];
     bool strict;
     struct qcow2_compare_result *result;
-    struct copy copy;     /* without a target */
     uint64_t differs_at;  /* allocation (strict): what is before has still
                            * to be read */
 
@@ -149,12 +147,6 @@ write_chunk(void *opaque, struct copy_chunk *chunk, struct qcow2_error *err)
     return 0;
 }
 
-static const struct copy_ops copy_ops = {
-    .plan = plan,
-    .read = read_chunk,
-    .write = write_chunk,
-};
-
 static int
 found(struct compare *c, enum qcow2_difference difference,
       uint64_t guest_off)
@@ -165,20 +157,19 @@ found(struct compare *c, enum qcow2_difference difference,
 }
 
 static int
-compare_step(struct qcow2_job *job, struct qcow2_error *err)
+run_phase(struct copy_job *j, unsigned phase, struct qcow2_error *err)
 {
-    struct compare *c = (struct compare *)job;
+    struct compare *c = (struct compare *)j;
     int r;
 
+    (void)phase; /* the only one */
     *c->result = (struct qcow2_compare_result){
         .sizes_differ = qcow2_get_size(c->disks[0])
                         != qcow2_get_size(c->disks[1]),
     };
     if (c->strict && c->result->sizes_differ)
         return found(c, QCOW2_DIFFERENT_SIZE, 0);
-    r = copy_step(&c->copy, err);
-    job->total = c->copy.nr_data;
-    job->done = c->copy.nr_done;
+    r = copy_step(&j->copy, err);
     if (r == -1)
         return -1;
     /* A step's chunks all lie before those of the next. */
@@ -190,18 +181,16 @@ compare_step(struct qcow2_job *job, struct qcow2_error *err)
 }
 
 static void
-compare_free(struct qcow2_job *job)
+compare_free(struct copy_job *j)
 {
-    struct compare *c = (struct compare *)job;
-
-    copy_end(&c->copy);
-    pthread_mutex_destroy(&c->lock);
-    free(c);
+    pthread_mutex_destroy(&((struct compare *)j)->lock);
 }
 
-static const struct job_ops job_ops = {
-    .step = compare_step,
+static const struct copy_job_ops compare_ops = {
+    .nr_phases = 1,
+    .run_phase = run_phase,
     .free = compare_free,
+    .copy = { .plan = plan, .read = read_chunk, .write = write_chunk },
 };
 
 struct qcow2_job *
@@ -214,19 +203,17 @@ qcow2_compare(struct qcow2_disk *a, struct qcow2_disk *b, bool strict,
         error_nomem(err);
         return NULL;
     }
-    c->job.ops = &job_ops;
+    copy_job_init(&c->j, &compare_ops);
     c->disks[0] = a;
     c->disks[1] = b;
     c->strict = strict;
     c->result = result;
     c->differs_at = c->content_at = UINT64_MAX;
     pthread_mutex_init(&c->lock, NULL);
-    c->copy.ops = &copy_ops;
-    c->copy.opaque = c;
-    c->copy.end = max_u64(qcow2_get_size(a), qcow2_get_size(b));
-    c->copy.align = 1;
-    c->copy.nr_threads = NR_THREADS;
-    c->copy.out_of_order = true;
-    c->copy.needs_space = true;
-    return &c->job;
+    c->j.copy.end = max_u64(qcow2_get_size(a), qcow2_get_size(b));
+    c->j.copy.align = 1;
+    c->j.copy.nr_threads = NR_THREADS;
+    c->j.copy.out_of_order = true;
+    c->j.copy.needs_space = true;
+    return &c->j.job;
 }

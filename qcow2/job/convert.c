@@ -8,7 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "job/job.h"
+#include "job/copy-job.h"
 
 /* Writing to one file, the kernel does one at a time: more threads than this
  * are in each other's way. Compressing wants all CPUs, and latency many. */
@@ -19,14 +19,13 @@ enum phase {
     PHASE_COPY,
     PHASE_PREALLOCATE_AGAIN, /* what copying gave back */
     PHASE_END,
+    NR_PHASES,
 };
 
 struct convert {
-    struct qcow2_job job; /* first */
+    struct copy_job j; /* first */
     struct convert_source source;
     struct convert_target target;
-    struct copy copy;
-    enum phase phase;
 };
 
 static int
@@ -62,56 +61,43 @@ write_chunk(void *opaque, struct copy_chunk *chunk, struct qcow2_error *err)
                                 err);
 }
 
-static const struct copy_ops copy_ops = {
-    .plan = plan,
-    .read = read_chunk,
-    .write = write_chunk,
-};
-
 static int
-run_phase(struct convert *c, struct qcow2_error *err)
+run_phase(struct copy_job *j, unsigned phase, struct qcow2_error *err)
 {
-    switch (c->phase) {
+    struct convert *c = (struct convert *)j;
+    int r;
+
+    switch ((enum phase)phase) {
     case PHASE_PREALLOCATE:
     case PHASE_PREALLOCATE_AGAIN:
         return convert_target_preallocate(&c->target, err);
     case PHASE_COPY:
-        return copy_step(&c->copy, err);
+        r = copy_step(&j->copy, err);
+        if (r == 0)
+            convert_target_restart_preallocation(&c->target);
+        return r;
     case PHASE_END:
         return convert_target_close(&c->target, true, err);
+    case NR_PHASES:
+        break;
     }
     __builtin_unreachable();
 }
 
-static int
-convert_step(struct qcow2_job *job, struct qcow2_error *err)
-{
-    struct convert *c = (struct convert *)job;
-    int r = run_phase(c, err);
-
-    job->total = c->copy.nr_data;
-    job->done = c->copy.nr_done;
-    if (r != 0)
-        return r;
-    if (c->phase == PHASE_COPY)
-        convert_target_restart_preallocation(&c->target);
-    return c->phase++ == PHASE_END ? 0 : 1;
-}
-
 static void
-convert_free(struct qcow2_job *job)
+convert_free(struct copy_job *j)
 {
-    struct convert *c = (struct convert *)job;
+    struct convert *c = (struct convert *)j;
 
     convert_target_close(&c->target, false, NULL);
     convert_source_free(&c->source);
-    copy_end(&c->copy);
-    free(c);
 }
 
-static const struct job_ops job_ops = {
-    .step = convert_step,
+static const struct copy_job_ops convert_ops = {
+    .nr_phases = NR_PHASES,
+    .run_phase = run_phase,
     .free = convert_free,
+    .copy = { .plan = plan, .read = read_chunk, .write = write_chunk },
 };
 
 static unsigned
@@ -129,16 +115,14 @@ default_threads(const struct convert *c)
 static void
 set_up_copy(struct convert *c, const struct qcow2_convert_options *o)
 {
-    c->copy.ops = &copy_ops;
-    c->copy.opaque = c;
-    c->copy.end = c->source.size;
-    c->copy.align = convert_target_align(&c->target);
-    c->copy.nr_threads = min_u64(o->nr_threads ? o->nr_threads
+    c->j.copy.end = c->source.size;
+    c->j.copy.align = convert_target_align(&c->target);
+    c->j.copy.nr_threads = min_u64(o->nr_threads ? o->nr_threads
                                                : default_threads(c),
                                  COPY_MAX_THREADS);
-    c->copy.out_of_order = o->out_of_order;
-    c->copy.one_writer = convert_target_is_file(&c->target);
-    c->copy.needs_space = o->compress;
+    c->j.copy.out_of_order = o->out_of_order;
+    c->j.copy.one_writer = convert_target_is_file(&c->target);
+    c->j.copy.needs_space = o->compress;
 }
 
 static struct convert *
@@ -147,7 +131,7 @@ new_convert(struct qcow2_error *err)
     struct convert *c = calloc(1, sizeof *c);
 
     if (c)
-        c->job.ops = &job_ops;
+        copy_job_init(&c->j, &convert_ops);
     else
         error_nomem(err);
     return c;
@@ -170,11 +154,11 @@ convert_new(struct qcow2_disk *const *sources, size_t nr_sources,
         == -1
         || convert_target_take(&c->target, target, "target", &c->source,
                                options, err) == -1) {
-        convert_free(&c->job);
+        qcow2_job_free(&c->j.job);
         return NULL;
     }
     set_up_copy(c, options);
-    return &c->job;
+    return &c->j.job;
 }
 
 struct qcow2_job *
@@ -191,9 +175,9 @@ qcow2_convert(struct qcow2_disk *const *sources, size_t nr_sources,
         == -1
         || convert_target_open(&c->target, target, &c->source, options, err)
            == -1) {
-        convert_free(&c->job);
+        qcow2_job_free(&c->j.job);
         return NULL;
     }
     set_up_copy(c, options);
-    return &c->job;
+    return &c->j.job;
 }

@@ -21,8 +21,7 @@
 #include "edit/keep.h"
 #include "format/header.h"
 #include "format/probe.h"
-#include "job/copy.h"
-#include "job/job.h"
+#include "job/copy-job.h"
 #include "meta/flush.h"
 #include "meta/map.h"
 #include "meta/txn.h"
@@ -32,11 +31,11 @@
 enum { NR_THREADS = 4 };
 
 enum phase {
-    PHASE_SNAPSHOTS, PHASE_BEGIN, PHASE_COPY, PHASE_HEADER, PHASE_END
+    PHASE_SNAPSHOTS, PHASE_BEGIN, PHASE_COPY, NR_PHASES
 };
 
 struct rebase {
-    struct qcow2_job job; /* first */
+    struct copy_job j; /* first */
     struct qcow2_disk *top, *below;
     struct image *img;    /* of top, */
     struct source_chain *chain; /* and its chain */
@@ -44,9 +43,7 @@ struct rebase {
     const char *format;
     bool header_only;
     enum qcow2_left_to_backing snapshots;
-    enum phase phase;
     struct keep keep;
-    struct copy copy;
 };
 
 /* What a backing chain holds somewhere. */
@@ -197,12 +194,6 @@ write_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
                                    c->guest_off + run, err) : 0;
 }
 
-static const struct copy_ops copy_ops = {
-    .plan = plan,
-    .read = read_chunk,
-    .write = write_chunk,
-};
-
 static int
 begin(struct rebase *r, struct qcow2_error *err)
 {
@@ -242,54 +233,49 @@ close_disks(struct rebase *r, struct qcow2_error *err)
 }
 
 static int
-run_phase(struct rebase *r, struct qcow2_error *err)
+run_phase(struct copy_job *j, unsigned phase, struct qcow2_error *err)
 {
-    switch (r->phase) {
+    struct rebase *r = (struct rebase *)j;
+
+    switch ((enum phase)phase) {
     case PHASE_SNAPSHOTS:
         return r->header_only || r->snapshots == QCOW2_SNAPSHOTS_CHANGE
                    ? 0 : keep_step(&r->keep, err);
     case PHASE_BEGIN:
         return begin(r, err);
     case PHASE_COPY:
-        return r->header_only ? 0 : copy_step(&r->copy, err);
-    case PHASE_HEADER:
-        return write_header(r, err);
-    case PHASE_END:
-        return close_disks(r, err);
+        return r->header_only ? 0 : copy_step(&j->copy, err);
+    case NR_PHASES:
+        break;
     }
     __builtin_unreachable();
 }
 
 static int
-rebase_step(struct qcow2_job *job, struct qcow2_error *err)
+finish(struct copy_job *j, struct qcow2_error *err)
 {
-    struct rebase *r = (struct rebase *)job;
-    int ret = run_phase(r, err);
+    struct rebase *r = (struct rebase *)j;
 
-    job->total = r->copy.nr_data;
-    job->done = r->copy.nr_done;
-    if (ret == -1)
-        return error_prefix(err, "rebase");
-    if (ret == 1)
-        return 1;
-    return r->phase++ == PHASE_END ? 0 : 1;
+    return write_header(r, err) == -1 ? -1 : close_disks(r, err);
 }
 
 static void
-rebase_free(struct qcow2_job *job)
+rebase_free(struct copy_job *j)
 {
-    struct rebase *r = (struct rebase *)job;
+    struct rebase *r = (struct rebase *)j;
 
     keep_end(&r->keep);
     close_disks(r, NULL);
-    copy_end(&r->copy);
     free(r->name);
-    free(r);
 }
 
-static const struct job_ops job_ops = {
-    .step = rebase_step,
+static const struct copy_job_ops rebase_ops = {
+    .name = "rebase",
+    .nr_phases = NR_PHASES,
+    .run_phase = run_phase,
+    .finish = finish,
     .free = rebase_free,
+    .copy = { .plan = plan, .read = read_chunk, .write = write_chunk },
 };
 
 static int
@@ -324,7 +310,7 @@ rebase_new(struct qcow2_disk *top, struct qcow2_disk *below,
         error_nomem(err);
         return NULL;
     }
-    r->job.ops = &job_ops;
+    copy_job_init(&r->j, &rebase_ops);
     r->top = top;
     r->below = below;
     r->img = top->file->image;
@@ -337,13 +323,11 @@ rebase_new(struct qcow2_disk *top, struct qcow2_disk *below,
     r->keep.opaque = r;
     r->keep.disk = top;
     r->keep.check_only = r->snapshots == QCOW2_SNAPSHOTS_REFUSE;
-    r->copy.ops = &copy_ops;
-    r->copy.opaque = r;
-    r->copy.end = qcow2_get_size(top);
-    r->copy.align = r->img->cluster_size;
-    r->copy.nr_threads = NR_THREADS;
-    r->copy.needs_space = true;
-    return &r->job;
+    r->j.copy.end = qcow2_get_size(top);
+    r->j.copy.align = r->img->cluster_size;
+    r->j.copy.nr_threads = NR_THREADS;
+    r->j.copy.needs_space = true;
+    return &r->j.job;
 }
 
 /* Opens the new backing file, which the user has named, as a disk. */
