@@ -164,9 +164,10 @@ cluster_set_has(const struct cluster_set *set, uint64_t host_cluster,
 {
     const struct cluster_table *t = __atomic_load_n(&set->table,
                                                     __ATOMIC_ACQUIRE);
-
     uint64_t i = host_cluster, end = host_cluster + nr;
 
+    if (nr == 1) /* as most requests have it */
+        return table_has(t, i + 1);
     while (i < end) {
         uint64_t next = min_u64(end, (i | ((1 << REGION_BITS) - 1)) + 1);
 

@@ -82,10 +82,10 @@ qcow2_has_feature(const char *name)
 
 /* With disk_request_lock held. */
 static int
-check_range(const struct qcow2_disk *disk, uint64_t nr_bytes,
+check_range(const struct source_chain *chain, uint64_t nr_bytes,
             uint64_t guest_off, struct qcow2_error *err)
 {
-    uint64_t size = disk_chain(disk)->layers[0]->size;
+    uint64_t size = chain->layers[0]->size;
 
     if (range_inside(guest_off, nr_bytes, size))
         return 0;
@@ -98,12 +98,14 @@ int
 qcow2_pread(struct qcow2_disk *disk, void *buf, size_t nr_bytes,
             uint64_t guest_off, struct qcow2_error *err)
 {
+    const struct source_chain *chain;
     RDLOCK_SCOPE_IF(disk_request_lock(disk));
 
-    if (check_range(disk, nr_bytes, guest_off, err) == -1)
+    chain = disk_chain(disk);
+    if (check_range(chain, nr_bytes, guest_off, err) == -1)
         return -1;
     if (disk->readonly)
-        return read_chain(disk_chain(disk), 0, buf, nr_bytes, guest_off, err);
+        return read_chain(chain, 0, buf, nr_bytes, guest_off, err);
     return disk->file->ops->read(disk, buf, nr_bytes, guest_off, err);
 }
 
@@ -205,7 +207,7 @@ change(struct qcow2_disk *disk, const struct guest_change *c,
     if (disk->readonly)
         return error_set(err, EROFS, "the disk is read-only");
     RDLOCK_SCOPE(file->requests);
-    if (check_range(disk, c->nr_bytes, c->guest_off, err) == -1
+    if (check_range(disk_chain(disk), c->nr_bytes, c->guest_off, err) == -1
         || file->ops->begin_write(file, err) == -1)
         return -1;
     return change_and_flush(disk, c, err);
@@ -261,7 +263,7 @@ disk_populate(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
     if (!err)
         err = &error;
     RDLOCK_SCOPE(file->requests);
-    if (check_range(disk, nr_bytes, guest_off, err) == -1
+    if (check_range(disk_chain(disk), nr_bytes, guest_off, err) == -1
         || file->ops->begin_write(file, err) == -1)
         return -1;
     r = populate_range(img, nr_bytes, guest_off, err);
@@ -286,7 +288,7 @@ qcow2_map(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
     struct image *changes = disk->readonly ? NULL : disk->file->image;
     RDLOCK_SCOPE_IF(disk_request_lock(disk));
 
-    if (check_range(disk, nr_bytes, guest_off, err) == -1)
+    if (check_range(disk_chain(disk), nr_bytes, guest_off, err) == -1)
         return -1;
     return extents_walk(disk_chain(disk), changes, nr_bytes, guest_off, fn,
                         opaque, err);

@@ -20,6 +20,8 @@ struct geometry {
     unsigned slice_bytes_bits; /* bytes of a cached slice of a table */
     unsigned slice_bits;      /* entries of an L2 slice */
     unsigned refblock_bits;   /* refcounts of a refcount block */
+    unsigned l1_reach_bits;   /* guest bytes that an L1 entry maps */
+    unsigned window_bits;     /* guest bytes that an L2 slice maps */
 };
 
 enum {
@@ -44,6 +46,8 @@ geometry_make(unsigned cluster_bits, unsigned refcount_order,
 
     g.l2_bits = cluster_bits - g.l2_entry_bits;
     g.slice_bits = g.slice_bytes_bits - g.l2_entry_bits;
+    g.l1_reach_bits = g.l2_bits + cluster_bits;
+    g.window_bits = g.slice_bits + cluster_bits;
     return g;
 }
 
@@ -51,7 +55,7 @@ geometry_make(unsigned cluster_bits, unsigned refcount_order,
 static inline unsigned
 geometry_l1_reach_bits(const struct geometry *g)
 {
-    return g->l2_bits + g->cluster_bits;
+    return g->l1_reach_bits;
 }
 
 /* Slices of an L2 table. */
@@ -65,7 +69,7 @@ geometry_table_slices(const struct geometry *g)
 static inline unsigned
 geometry_window_bits(const struct geometry *g)
 {
-    return g->slice_bits + g->cluster_bits;
+    return g->window_bits;
 }
 
 /* The window of guest_off; windows are numbered from guest offset 0 on. */

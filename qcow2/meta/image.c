@@ -116,14 +116,11 @@ image_file_was_cut(struct image *img, uint64_t end)
 }
 
 int
-image_check_inside(struct image *img, uint64_t host_off, uint64_t nr_bytes,
-                   struct qcow2_error *err)
+image_check_grown(struct image *img, uint64_t host_off, uint64_t nr_bytes,
+                  struct qcow2_error *err)
 {
-    uint64_t end = __atomic_load_n(&img->known_end, __ATOMIC_RELAXED);
+    uint64_t end;
 
-    if (range_inside(host_off, nr_bytes, end))
-        return 0;
-    /* It may have grown since. */
     if (learn_end(img, &end, err) == -1)
         return -1;
     if (range_inside(host_off, nr_bytes, end))

@@ -40,6 +40,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/checked.h"
 #include "base/cluster-set.h"
 #include "base/range.h"
 #include "base/shared.h"
@@ -268,12 +269,26 @@ int image_damaged(struct image *img, struct qcow2_error *err,
                   const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The rest of image_check_inside: the file may have grown since its end was
+ * last looked at.
+ */
+int image_check_grown(struct image *img, uint64_t host_off, uint64_t nr_bytes,
+                      struct qcow2_error *err);
+
 /* What a table points to must lie inside the file: a file that lost its end
  * must not read as zeroes there. Its last cluster may be cut short. EIO, and
  * image_damaged, otherwise.
  */
-int image_check_inside(struct image *img, uint64_t host_off,
-                       uint64_t nr_bytes, struct qcow2_error *err);
+static inline int
+image_check_inside(struct image *img, uint64_t host_off, uint64_t nr_bytes,
+                   struct qcow2_error *err)
+{
+    uint64_t end = __atomic_load_n(&img->known_end, __ATOMIC_RELAXED);
+
+    if (__builtin_expect(range_inside(host_off, nr_bytes, end), 1))
+        return 0;
+    return image_check_grown(img, host_off, nr_bytes, err);
+}
 
 /* The file was cut to end, or may have been. */
 void image_file_was_cut(struct image *img, uint64_t end);

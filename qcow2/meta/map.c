@@ -12,14 +12,6 @@
 #include "meta/l2-slice.h"
 #include "meta/l2-table.h"
 
-uint64_t
-map_piece(const struct view *v, uint64_t guest_off)
-{
-    uint64_t window = UINT64_C(1) << geometry_window_bits(&v->img->geo);
-
-    return window - (guest_off & (window - 1));
-}
-
 void
 map_done(struct map_cursor *c)
 {

@@ -52,7 +52,13 @@ void map_done(struct map_cursor *c);
 /* How many bytes from guest_off on lie in the same slice: requests are
  * processed, and ranges locked, in pieces of at most that.
  */
-uint64_t map_piece(const struct view *v, uint64_t guest_off);
+static inline uint64_t
+map_piece(const struct view *v, uint64_t guest_off)
+{
+    uint64_t window = UINT64_C(1) << geometry_window_bits(&v->img->geo);
+
+    return window - (guest_off & (window - 1));
+}
 
 /* What map_set makes of clusters. (map-set.c) */
 enum map_change {

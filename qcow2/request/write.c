@@ -44,9 +44,10 @@ write_in_place(struct image *img, const void *buf, size_t nr_bytes,
         ret = data_check_write(img, m.host_off, m.nr_bytes, err);
         if (ret == -1)
             break;
-        ret = (whole ? store_write : store_merge)(
-            s, (const char *)buf + *done, m.nr_bytes, guest_off + *done,
-            m.host_off, err);
+        ret = whole ? store_write(s, (const char *)buf + *done, m.nr_bytes,
+                                  guest_off + *done, m.host_off, err)
+                    : store_merge(s, (const char *)buf + *done, m.nr_bytes,
+                                  guest_off + *done, m.host_off, err);
         if (ret == -1)
             break;
         *done += m.nr_bytes;
