@@ -184,13 +184,14 @@ qcow2_get_layer_usage(struct qcow2_disk *disk, unsigned layer,
                       struct qcow2_layer_usage *out,
                       struct qcow2_error *err)
 {
+    struct qcow2_layer_usage usage = { .own = 0 };
     uint64_t off = 0, n;
 
-    *out = (struct qcow2_layer_usage){ .own = 0 };
     do {
-        if (add_next_run(disk, layer, off, &n, out, err) == -1)
+        if (add_next_run(disk, layer, off, &n, &usage, err) == -1)
             return -1;
         off += n;
     } while (n > 0);
+    *out = usage;
     return 0;
 }
