@@ -119,15 +119,15 @@ s390x ()
 # Debian has no libraries for musl, but those for glibc have the same headers.
 musl ()
 {
-    local include="$dir/root/usr/include" triplet file failed=0
+    local include="$dir/root/usr/include" triplet file failed=0 machine
+    local libraries=(
+        libdeflate-dev libjansson-dev libnbd-dev libseccomp-dev libzstd-dev
+        linux-libc-dev musl-dev nbdkit-plugin-dev zlib1g-dev
+    )
 
     need gcc gcc
     triplet="$(gcc -dumpmachine)"
     machine="$(dpkg --print-architecture)"
-    libraries=(
-        libdeflate-dev libjansson-dev libnbd-dev libseccomp-dev libzstd-dev
-        linux-libc-dev musl-dev nbdkit-plugin-dev zlib1g-dev
-    )
     unpack_libraries
     sed '/HAVE_ISAL/d' ../config.h >"$dir/config.h"
     for file in "$source"/qcow2/*/*.c "$source"/plugin/*.c; do
