@@ -23,6 +23,10 @@ static struct {
 
 int __wrap_ioctl(int fd, unsigned long request, ...);
 
+/* What ioctl is on 32-bit machines whose time_t has 64 bits. */
+int __wrap___ioctl_time64(int fd, unsigned long request, ...)
+    __attribute__((alias("__wrap_ioctl")));
+
 int
 __wrap_ioctl(int fd, unsigned long request, ...)
 {
