@@ -465,7 +465,7 @@ chain_new(struct qcow2_pool *pool, struct source *top, struct layer *below,
           struct qcow2_error *err)
 {
     struct pooled_chain *p = calloc(1, sizeof *p);
-    struct source_chain *chain = &p->chain;
+    struct source_chain *chain;
 
     if (!p) {
         pool_put(pool, below);
@@ -474,6 +474,7 @@ chain_new(struct qcow2_pool *pool, struct source *top, struct layer *below,
     }
     p->pool = pool;
     p->below = below;
+    chain = &p->chain;
     chain->free = free_pooled;
     chain->nr_refs = 1;
     chain->layers = list_layers(top, below, &chain->nr_layers);
