@@ -40,24 +40,16 @@ open_faulty(const struct policy_file *file, const struct io_open_options *o,
 static const struct io_driver faulty = { matches_local, open_faulty };
 
 static void
-make_file(const char *recipe, const char *name)
-{
-    struct builder *b = builder_new();
-
-    builder_add(b, "%s", recipe);
-    builder_write(b, tmpdir_path(name));
-    builder_free(b);
-}
-
-static void
 make_chain(void)
 {
     tmpdir_clear();
-    make_file("cluster 512; size 41000; data 0-9 1; data 20-50 2", "bottom");
-    make_file("cluster 1K; size 41000; backing bottom qcow2; data 3-8 4",
-              "base");
-    make_file("cluster 1K; size 41000; backing base qcow2; data 2-4 5; zero 7",
-              "top");
+    builder_make(tmpdir_path("bottom"),
+                 "cluster 512; size 41000; data 0-9 1; data 20-50 2");
+    builder_make(tmpdir_path("base"),
+                 "cluster 1K; size 41000; backing bottom qcow2; data 3-8 4");
+    builder_make(tmpdir_path("top"),
+                 "cluster 1K; size 41000; backing base qcow2; data 2-4 5;"
+                 "zero 7");
     nr_opened = nr_writable = 0;
     fault_arm(&plan, 0, 0, 0, 0);
 }

@@ -41,21 +41,6 @@ new_mem(void)
     return mem;
 }
 
-static struct mem *
-new_image(const char *recipe)
-{
-    struct builder *b = builder_new();
-    const unsigned char *bytes;
-    struct mem *mem;
-    size_t nr_bytes;
-
-    builder_add(b, "%s", recipe);
-    bytes = builder_bytes(b, &nr_bytes);
-    mem = mem_new(bytes, nr_bytes);
-    builder_free(b);
-    return mem;
-}
-
 static struct nbd_server *
 serve(struct mem *mem, unsigned can, uint64_t size)
 {
@@ -265,7 +250,7 @@ images_in_exports_of_any_size(void **state)
     begin();
     for (unsigned i = 0; i < sizeof odd / sizeof odd[0]; i++) {
         struct qcow2_options o = options_of(QCOW2_FORMAT_QCOW2, false);
-        struct mem *mem = new_image("size 512K; data 0-3 1; gap 4");
+        struct mem *mem = mem_from_recipe("size 512K; data 0-3 1; gap 4");
         struct nbd_server *s = serve(mem, NBD_SERVER_ALL, odd[i]);
         struct qcow2_disk *disk;
         struct qcow2_error err;

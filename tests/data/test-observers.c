@@ -106,31 +106,6 @@ read_all(struct qcow2_disk *disk, uint64_t *size)
     return bytes;
 }
 
-static struct mem *
-image_in_memory(const char *recipe)
-{
-    struct builder *b = builder_new();
-    const unsigned char *bytes;
-    struct mem *m;
-    size_t n;
-
-    builder_add(b, "%s", recipe);
-    bytes = builder_bytes(b, &n);
-    m = mem_new(bytes, n);
-    builder_free(b);
-    return m;
-}
-
-static void
-make_file(const char *recipe, const char *name)
-{
-    struct builder *b = builder_new();
-
-    builder_add(b, "%s", recipe);
-    builder_write(b, tmpdir_path(name));
-    builder_free(b);
-}
-
 /* recipe NULL: a raw disk. */
 static void
 begin(struct scene *s, const char *recipe, struct qcow2_options options)
@@ -138,7 +113,7 @@ begin(struct scene *s, const char *recipe, struct qcow2_options options)
     struct qcow2_error err;
 
     *s = (struct scene){ .plan = FAULT_PLAN_INIT };
-    s->mem = recipe ? image_in_memory(recipe) : mem_new(NULL, 100000);
+    s->mem = recipe ? mem_from_recipe(recipe) : mem_new(NULL, 100000);
     options.format = recipe ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_RAW;
     s->disk = disk_open_io(io_fault_new(io_mem_open(s->mem, false), &s->plan),
                            tmpdir_path("image"), &options, &err);
@@ -248,7 +223,8 @@ static void
 changes_by_requests_and_operations_are_seen(void **state)
 {
     (void)state;
-    make_file("cluster 512; size 60000; data 0-9 1; data 70-99 2", "below");
+    builder_make(tmpdir_path("below"),
+                 "cluster 512; size 60000; data 0-9 1; data 70-99 2");
     for (int i = 0; i < 2 * NR_RECIPES; i++) {
         struct qcow2_options options = QCOW2_OPTIONS_INIT;
         struct scene s;
@@ -302,7 +278,7 @@ static void
 what_a_commit_writes_to_its_base_is_seen(void **state)
 {
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
-    struct mem *m = image_in_memory(
+    struct mem *m = mem_from_recipe(
         "cluster 512; size 41000; data 2-4 5; zero 5-6; compressed 8-9 6");
     struct qcow2_error err = { .errnum = 0 };
     struct qcow2_disk *top;
@@ -334,7 +310,8 @@ what_a_rebase_writes_is_seen(void **state)
     struct scene s;
 
     (void)state;
-    make_file("cluster 512; size 60000; data 0-9 1; data 70-99 2", "below");
+    builder_make(tmpdir_path("below"),
+                 "cluster 512; size 60000; data 0-9 1; data 70-99 2");
     begin(&s, "cluster 1K; size 41000; data 2-4 5", options);
     options.readonly = true;
     below = qcow2_open(tmpdir_path("below"), &options, &err);
@@ -357,7 +334,8 @@ compressed_clusters_of_a_convert_are_seen(void **state)
     struct scene s;
 
     (void)state;
-    make_file("cluster 1K; size 41000; data 2-12 1; data 20-30 3", "source");
+    builder_make(tmpdir_path("source"),
+                 "cluster 1K; size 41000; data 2-12 1; data 20-30 3");
     begin(&s, "cluster 1K; size 41000; data 0-10 5", options);
     options.readonly = true;
     source = qcow2_open(tmpdir_path("source"), &options, &err);

@@ -12,6 +12,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "builder.h"
 #include "tmpdir.h"
 
 enum { BLOCK = 4096 }; /* what holes are made of */
@@ -131,6 +132,21 @@ mem_new(const void *bytes, uint64_t nr_bytes)
         memcpy(m->bytes, bytes, nr_bytes);
         mark_data(m, 0, nr_bytes);
     }
+    return m;
+}
+
+struct mem *
+mem_from_recipe(const char *recipe)
+{
+    struct builder *b = builder_new();
+    const unsigned char *bytes;
+    size_t nr_bytes;
+    struct mem *m;
+
+    builder_add(b, "%s", recipe);
+    bytes = builder_bytes(b, &nr_bytes);
+    m = mem_new(bytes, nr_bytes);
+    builder_free(b);
     return m;
 }
 

@@ -18,6 +18,9 @@ struct mem;
 /* A file that holds a copy of bytes (NULL: nr_bytes of zeroes, all hole). */
 struct mem *mem_new(const void *bytes, uint64_t nr_bytes);
 
+/* The image of a recipe (builder.h). */
+struct mem *mem_from_recipe(const char *recipe);
+
 /* A block device: its size is fixed, and its bytes are not zero at first. */
 struct mem *mem_new_device(uint64_t nr_bytes);
 

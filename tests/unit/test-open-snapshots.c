@@ -19,17 +19,8 @@ static const struct qcow2_options readonly = { .fd = -1, .readonly = true };
 static struct mem *
 mem_of(const char *recipe)
 {
-    struct builder *b = builder_new();
-    const unsigned char *bytes;
-    size_t nr_bytes;
-    struct mem *m;
-
     expect_case("%s", recipe);
-    builder_add(b, "%s", recipe);
-    bytes = builder_bytes(b, &nr_bytes);
-    m = mem_new(bytes, nr_bytes);
-    builder_free(b);
-    return m;
+    return mem_from_recipe(recipe);
 }
 
 static struct qcow2_disk *
