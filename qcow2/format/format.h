@@ -151,6 +151,8 @@ struct disk_snapshot_extra {
 enum {
     MIN_CLUSTER_BITS = 9,
     MAX_CLUSTER_BITS = 21,
+    /* With extended L2 entries: a subcluster has a sector at least. */
+    MIN_EXTENDED_L2_CLUSTER_BITS = MIN_CLUSTER_BITS + 5,
     MAX_REFCOUNT_ORDER = 6,
     /* QEMU's own; an L1 of this size maps 2 EiB of 2 MiB clusters. */
     MAX_L1_BYTES = 32 << 20,

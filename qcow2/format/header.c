@@ -161,10 +161,20 @@ check_features(const struct source_bytes *in, const struct header *h,
     if (h->incompatible & INCOMPAT_DATA_FILE)
         return error_set(err, ENOTSUP, "has an external data file, which is "
                          "not supported");
-    if (h->incompatible & INCOMPAT_EXTENDED_L2)
-        return error_set(err, ENOTSUP, "has extended L2 entries "
-                         "(subclusters), which are not supported");
     return 0;
+}
+
+/* Subclusters are no smaller than a cluster may be. */
+static int
+check_subclusters(const struct header *h, struct qcow2_error *err)
+{
+    if (!header_has_extended_l2(h)
+        || h->cluster_bits >= MIN_EXTENDED_L2_CLUSTER_BITS)
+        return 0;
+    return error_set(err, EIO, "header: extended L2 entries (subclusters) "
+                     "need clusters of at least %d bytes, and these have %u",
+                     1 << MIN_EXTENDED_L2_CLUSTER_BITS,
+                     1u << h->cluster_bits);
 }
 
 static int
@@ -216,6 +226,7 @@ decode_features(const struct source_bytes *in, struct header *h,
             h->compression_type = d->compression_type;
     }
     if (check_features(in, h, err) == -1
+        || check_subclusters(h, err) == -1
         || check_encryption(h, err) == -1
         || check_compression(h, err) == -1)
         return -1;
@@ -223,7 +234,8 @@ decode_features(const struct source_bytes *in, struct header *h,
         return error_set(err, EIO, "header: refcount_order is %u, must be "
                          "at most %d", h->refcount_order,
                          MAX_REFCOUNT_ORDER);
-    h->geo = geometry_make(h->cluster_bits, h->refcount_order, false);
+    h->geo = geometry_make(h->cluster_bits, h->refcount_order,
+                           header_has_extended_l2(h));
     return 0;
 }
 

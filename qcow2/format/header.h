@@ -55,10 +55,16 @@ struct header {
     uint64_t extensions_end;     /* offset in the file just past them */
 };
 
+static inline bool
+header_has_extended_l2(const struct header *h)
+{
+    return (h->incompatible & INCOMPAT_EXTENDED_L2) != 0;
+}
+
 /* Reads, checks and decodes. Refuses by name: unknown incompatible
- * features, encryption, external data files, extended L2 entries,
- * compression types not built in. ENOTSUP for those, EIO for damage,
- * EINVAL for "not a qcow2 file". On failure *h needs no header_free.
+ * features, encryption, external data files, compression types not built in.
+ * ENOTSUP for those, EIO for damage, EINVAL for "not a qcow2 file". On failure
+ * *h needs no header_free.
  */
 int header_read(struct io *io, struct header *h, struct qcow2_error *err);
 

@@ -27,7 +27,9 @@ same ()
 }
 
 for options in compat=0.10 compat=v3 \
-               cluster_size=512 cluster_size=4k cluster_size=2M; do
+               cluster_size=512 cluster_size=4k cluster_size=2M \
+               extended_l2=on,cluster_size=16k \
+               extended_l2=on,cluster_size=2M; do
     qemu-img convert -O qcow2 -o "$options" content.raw disk.qcow2
     same disk.qcow2
     qemu-img convert -c -O qcow2 -o "$options" content.raw disk.qcow2
@@ -51,3 +53,17 @@ qemu-io -c 'write -P 3 7999488 512' three.qcow2 >/dev/null
 same one.qcow2
 same two.qcow2
 same three.qcow2
+
+# Subclusters of all kinds, which take turns with those of the layers below.
+qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=64k -b three.qcow2 \
+         -F qcow2 four.qcow2 8M
+for kib in 2 70 131 133 300 1024 1052; do
+    qemu-io -c "write -P 4 ${kib}k 5000" -c "write -z $((kib * 5))k 6k" \
+            four.qcow2 >/dev/null
+done
+qemu-io -c 'write -P 5 4M 1M' -c 'discard 4100k 100k' -c 'write -z 4M 6k' \
+        four.qcow2 >/dev/null
+same four.qcow2
+qemu-img snapshot -c earlier four.qcow2
+qemu-io -c 'write -P 6 3M 2M' four.qcow2 >/dev/null
+same four.qcow2

@@ -80,6 +80,12 @@ qemu-img create -q -f qcow2 -o compat=0.10,cluster_size=512 -b two.qcow2 \
          -F qcow2 three.qcow2 6M
 qemu-io -c 'write -P 3 5M 1k' three.qcow2 >/dev/null
 same three.qcow2
+qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=32k -b two.qcow2 \
+         -F qcow2 subclusters.qcow2 9M
+qemu-io -c 'write -P 4 61k 5k' -c 'write -z 90k 3k' -c 'write -P 4 992k 512k' \
+        -c 'write -z 1M 2k' -c 'write -zu 4M 1M' -c 'write -P 4 5M 1M' \
+        -c 'discard 5125k 7k' subclusters.qcow2 >/dev/null
+same subclusters.qcow2
 qemu-img convert -c -O qcow2 one.qcow2 compressed.qcow2
 same compressed.qcow2
 qemu-img create -q -f qcow2 empty.qcow2 1T

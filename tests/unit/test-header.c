@@ -203,9 +203,23 @@ test_unsupported_features_are_refused_by_name(void **state)
 {
     (void)state;
     refuse("size 1M; incompatible 2", ENOTSUP, "external data file");
-    refuse("size 1M; incompatible 4", ENOTSUP, "extended L2");
     refuse("size 1M; incompatible 5", ENOTSUP, "feature bit 5");
     refuse("size 1M; incompatible 63", ENOTSUP, "feature bit 63");
+}
+
+static void
+test_subclusters_are_no_smaller_than_a_sector(void **state)
+{
+    struct header h;
+
+    (void)state;
+    refuse("size 1M; cluster 8192; poke header.incompatible_features = 16",
+           EIO, "at least 16384 bytes");
+    accept("size 1M; cluster 16384; poke header.incompatible_features = 16",
+           &h);
+    assert_int_equal(h.geo.subcluster_bits, 9);
+    assert_int_equal(h.geo.l2_bits, 10);
+    header_free(&h);
 }
 
 static void
@@ -675,6 +689,7 @@ main(void)
         cmocka_unit_test(test_other_files_are_told_by_what_they_look_like),
         cmocka_unit_test(test_encryption_is_refused_by_name),
         cmocka_unit_test(test_unsupported_features_are_refused_by_name),
+        cmocka_unit_test(test_subclusters_are_no_smaller_than_a_sector),
         cmocka_unit_test(
             test_unknown_features_take_their_name_from_the_image),
         cmocka_unit_test(
