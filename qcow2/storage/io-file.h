@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* io-file.h: what the parts of the backend for files share: io-file.c opens,
+ * reads and writes, io-file-zero.c makes zeroes and holes.
+ */
+#ifndef QCOW2_IO_FILE_H
+#define QCOW2_IO_FILE_H
+
+#include <stdatomic.h>
+
+#include "storage/io-behind.h"
+#include "storage/io.h"
+
+struct file {
+    struct io io;
+    int fd;
+    int node_fd;  /* another node of the device, for its locks; or -1 */
+    bool is_block;
+    struct io_behind behind;
+    atomic_int behind_error; /* errno of a failure to write behind, or 0 */
+
+    /* Learnt from the kernel's refusals, so as not to ask again. */
+    atomic_bool no_zero_range;
+    atomic_bool no_punch;
+    atomic_bool no_allocate;
+    atomic_bool no_seek_hole;
+};
+
+static inline struct file *
+to_file(struct io *io)
+{
+    return (struct file *)io;
+}
+
+/* Sets *err by errno. */
+int file_request_error(const struct file *f, const char *verb,
+                       uint64_t nr_bytes, uint64_t host_off,
+                       struct qcow2_error *err);
+
+/* As in struct io_ops. */
+int file_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
+                 uint64_t host_off, struct qcow2_error *err);
+int file_get_size(struct io *io, uint64_t *size, struct qcow2_error *err);
+int file_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+              unsigned flags, struct qcow2_error *err);
+int file_punch(struct io *io, uint64_t host_off, uint64_t nr_bytes,
+               struct qcow2_error *err);
+
+#endif /* QCOW2_IO_FILE_H */
