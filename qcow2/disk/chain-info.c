@@ -33,15 +33,16 @@ check_layer(const struct qcow2_disk *disk, unsigned layer,
 }
 
 static void
-describe_image(const struct image *img, struct qcow2_layer *out)
+describe_source(const struct source *s, struct qcow2_layer *out)
 {
-    const struct header *h = &img->hdr;
+    struct backing_name below = source_backing(s);
 
-    out->nr_snapshots = img->hdr.nr_snapshots;
+    if (s->ops->format == QCOW2_FORMAT_QCOW2)
+        out->nr_snapshots = ((const struct view *)s)->img->hdr.nr_snapshots;
     snprintf(out->backing, sizeof out->backing, "%s",
-             h->backing_file ? h->backing_file : "");
+             below.file ? below.file : "");
     snprintf(out->backing_format, sizeof out->backing_format, "%s",
-             h->backing_format ? h->backing_format : "");
+             below.format ? below.format : "");
 }
 
 int
@@ -60,8 +61,7 @@ qcow2_get_layer(const struct qcow2_disk *disk, unsigned layer,
         .format = s->ops->format, .size = s->size,
     };
     snprintf(out->name, sizeof out->name, "%s", s->io->name);
-    if (s->ops->format == QCOW2_FORMAT_QCOW2)
-        describe_image(((struct view *)s)->img, out);
+    describe_source(s, out);
     if (io_get_size(s->io, &out->file_size, err) == -1)
         return -1;
     if (io_get_allocated(s->io, &out->allocated, &error) == 0)

@@ -37,7 +37,7 @@ struct walk {
     const char *disk_path;
     const struct policy_place *disk_place;
     struct policy_allow allow;
-    const struct header *disk_hdr;
+    const struct backing_name *disk_says;
     uint64_t dev, ino;          /* of the disk itself; 0: has none */
     struct chain_stop *stop;    /* or NULL */
     struct layer *top;
@@ -111,27 +111,22 @@ take_json(struct naming *n, const char **declared, struct qcow2_error *err)
 static int
 find_next(const struct walk *w, struct naming *n, struct qcow2_error *err)
 {
-    const struct header *hdr = w->disk_hdr;
-    const char *declared;
+    struct backing_name says = w->above ? source_backing(w->above->source)
+                                        : *w->disk_says;
 
     *n = (struct naming){ .format = QCOW2_FORMAT_AUTO };
     if (!w->above && w->options->backing_none)
         return 0;
-    if (w->above && !w->above->image)
-        return 0;
-    if (w->above)
-        hdr = &w->above->image->hdr;
-    n->name = hdr->backing_file;
+    n->name = says.file;
     if (!w->above && w->options->backing) {
         n->name = w->options->backing;
         n->trusted = true;
     }
     if (!n->name)
         return 0;
-    declared = hdr->backing_format;
-    if (take_json(n, &declared, err) == -1)
+    if (take_json(n, &says.format, err) == -1)
         return -1;
-    return find_format(w, declared, n, err) == 0 ? 1 : -1;
+    return find_format(w, says.format, n, err) == 0 ? 1 : -1;
 }
 
 /* A guest may have written what the first bytes look like: they can object
@@ -376,7 +371,7 @@ find_place(const struct walk *w, struct policy_place *place,
            struct qcow2_error *err)
 {
     *place = (struct policy_place){ .kind = POLICY_UNNAMED };
-    if (w->disk_place || !w->disk_hdr->backing_file || w->options->backing
+    if (w->disk_place || !w->disk_says->file || w->options->backing
         || w->options->backing_none)
         return 0;
     if (w->options->fd < 0)
@@ -387,14 +382,14 @@ find_place(const struct walk *w, struct policy_place *place,
 
 int
 chain_open(struct qcow2_pool *pool, const char *path,
-           const struct policy_place *place, const struct header *hdr,
+           const struct policy_place *place, const struct backing_name *says,
            const struct qcow2_options *options, uint64_t dev, uint64_t ino,
            struct chain_stop *stop, struct layer **top,
            struct qcow2_error *err)
 {
     struct walk w = {
         .pool = pool, .options = options, .disk_path = path,
-        .disk_place = place, .disk_hdr = hdr, .dev = dev, .ino = ino,
+        .disk_place = place, .disk_says = says, .dev = dev, .ino = ino,
         .stop = stop, .started_ms = now_ms(),
     };
     struct policy_place found;
@@ -420,8 +415,8 @@ granule_bits(const struct layer *below)
     unsigned bits = RESOLVER_GRANULE_BITS;
 
     for (const struct layer *l = below; l; l = l->backing)
-        if (l->image && l->image->cluster_bits < bits)
-            bits = l->image->cluster_bits;
+        if (l->source->cluster_bits != 0 && l->source->cluster_bits < bits)
+            bits = l->source->cluster_bits;
     return bits;
 }
 

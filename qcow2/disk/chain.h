@@ -21,19 +21,21 @@ struct chain_stop {
     bool guessed;           /* raw, as it looks like nothing else */
 };
 
-/* Decides what the backing file of the image at `path` (opened with options,
- * and in this place; NULL: where path is) is, has the path policy decide on
- * its name, and opens it and all below it, up to stop (which may be NULL).
- * *top is NULL if there is none. Iterative: depth costs no stack.
+/* Decides what the backing file of the image at `path` is, which says this of
+ * it, was opened with options, and is in this place (NULL: where path is); has
+ * the path policy decide on its name, and opens it and all below it, up to
+ * stop (which may be NULL). *top is NULL if there is none. Iterative: depth
+ * costs no stack.
  */
 int chain_open(struct qcow2_pool *pool, const char *path,
-               const struct policy_place *place, const struct header *hdr,
+               const struct policy_place *place,
+               const struct backing_name *says,
                const struct qcow2_options *options,
                uint64_t dev, uint64_t ino, struct chain_stop *stop,
                struct layer **top, struct qcow2_error *err);
 
 /* The format that an image declares its backing file to have; *format stays
- * as it is if declared is NULL. ENOTSUP for what is neither qcow2 nor raw.
+ * as it is if declared is NULL. ENOTSUP for what there is no driver for.
  */
 int chain_declared_format(const char *declared, enum qcow2_format *format,
                           struct qcow2_error *err);

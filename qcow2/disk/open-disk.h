@@ -22,9 +22,12 @@ struct open_file {
     struct qcow2_pool *pool;
     bool owns_pool;
     bool readonly;
+    const struct format_driver *driver;
     const struct disk_ops *ops; /* NULL: it could not be opened */
-    struct image *image;        /* qcow2 */
-    struct raw_disk *raw;       /* raw; exactly one of them is there */
+    const struct io *io;        /* its own: the image's, raw disk's, … */
+    struct image *image;        /* qcow2 only */
+    struct raw_disk *raw;       /* raw only */
+    struct source_chain *chain; /* constant; NULL: the image has its own */
     pthread_rwlock_t *requests; /* what disk_request_lock is if it is
                                  * writable: the image's or raw disk's */
 };
@@ -32,8 +35,8 @@ struct open_file {
 struct qcow2_disk {
     struct open_file *file;
     struct view *snapshot;      /* NULL: the active disk */
-    struct source_chain *own_chain; /* of a snapshot, or raw: constant. NULL:
-                                     * it has the image's */
+    struct source_chain *own_chain; /* of a snapshot, or the file's: constant.
+                                     * NULL: it has the image's */
     bool readonly;
     enum qcow2_detect_zeroes detect_zeroes;
 };
@@ -62,8 +65,7 @@ int disk_replace_backing(struct qcow2_disk *disk, struct layer *below,
 static inline const struct io *
 disk_io(const struct qcow2_disk *disk)
 {
-    return disk->file->image ? disk->file->image->io
-                             : disk->file->raw->source->io;
+    return disk->file->io;
 }
 
 /* populate_range with all that a request needs, at any time beside others: for

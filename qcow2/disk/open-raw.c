@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/rwlock.h"
+#include "disk/format-driver.h"
 #include "disk/open-disk.h"
 #include "format/probe.h"
 #include "request/request.h"
@@ -24,8 +25,9 @@ enum {
     ZERO_BYTES = 64 << 10,
 };
 
-struct raw_disk *
-raw_disk_new(struct io *io, bool no_discard, bool guarded,
+/* Takes over io, also on failure. */
+static struct raw_disk *
+raw_disk_new(struct io *io, const struct qcow2_options *options,
              struct qcow2_error *err)
 {
     struct raw_disk *raw = calloc(1, sizeof *raw);
@@ -40,15 +42,15 @@ raw_disk_new(struct io *io, bool no_discard, bool guarded,
         free(raw);
         return NULL;
     }
-    raw->no_discard = no_discard;
-    raw->guarded = guarded;
+    raw->no_discard = options->no_discard;
+    raw->guarded = options->format == QCOW2_FORMAT_AUTO;
     pthread_mutex_init(&raw->start_lock, NULL);
     pthread_mutex_init(&raw->flush_lock, NULL);
     rwlock_init_prefer_writers(&raw->rwlock);
     return raw;
 }
 
-void
+static void
 raw_disk_free(struct raw_disk *raw)
 {
     if (!raw)
@@ -351,4 +353,38 @@ const struct disk_ops raw_disk_ops = {
     .can_fast_zero = can_fast_zero,
     .cluster_size = cluster_size,
     .observers = observers,
+};
+
+static int
+open_disk(struct open_file *file, struct io *io, const struct opening *o,
+          struct qcow2_error *err)
+{
+    file->raw = raw_disk_new(io, o->options, err);
+    if (!file->raw)
+        return -1;
+    file->ops = &raw_disk_ops;
+    file->requests = &file->raw->rwlock;
+    file->chain = source_chain_new(file->raw->source, err);
+    return file->chain ? 0 : -1;
+}
+
+static void
+free_disk(struct open_file *file)
+{
+    source_chain_put(file->chain);
+    raw_disk_free(file->raw);
+}
+
+static struct source *
+open_layer(struct qcow2_pool *pool, struct io *io, struct qcow2_error *err)
+{
+    (void)pool;
+    return raw_new(io, err);
+}
+
+const struct format_driver raw_driver = {
+    .format = QCOW2_FORMAT_RAW,
+    .open = open_disk,
+    .open_layer = open_layer,
+    .free = free_disk,
 };

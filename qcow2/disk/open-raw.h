@@ -33,11 +33,6 @@ struct raw_disk {
                                        * exclusively */
 };
 
-/* Takes over io, also on failure. */
-struct raw_disk *raw_disk_new(struct io *io, bool no_discard, bool guarded,
-                              struct qcow2_error *err);
-void raw_disk_free(struct raw_disk *raw);
-
 /* As the functions of qcow2.h; the caller does not hold rwlock. Requests are in
  * raw_disk_ops. */
 int raw_disk_resize(struct raw_disk *raw, uint64_t size, bool may_shrink,

@@ -3,18 +3,16 @@
 #include "disk/open.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "check/check.h"
+#include "disk/format-driver.h"
 #include "disk/open-disk.h"
 #include "format/first-read.h"
 #include "format/probe.h"
-#include "meta/flush.h"
 #include "meta/txn.h"
 #include "storage/io-open.h"
 #include "storage/path-policy.h"
@@ -35,55 +33,6 @@ find_format(struct io *io, const struct qcow2_options *options,
     if (options->probe_raw && !looks_like)
         *format = QCOW2_FORMAT_RAW;
     return 0;
-}
-
-/* What keeps an image from being written, or must be done before. */
-static int
-prepare_writable(struct image *img, struct qcow2_error *err)
-{
-    if (img->hdr.incompatible & INCOMPAT_CORRUPT) {
-        error_set(err, EROFS, "%s: the image is marked corrupt and cannot be "
-                  "written", img->name);
-        return error_hint(err, QCOW2_HINT_READONLY | QCOW2_HINT_REPAIR);
-    }
-    if (img->hdr.incompatible & INCOMPAT_DIRTY) {
-        IMAGE_DEBUG(img, QCOW2_DEBUG_OPEN, "%s: was not closed cleanly: "
-                    "repairing refcounts", img->name);
-        return check_repair_dirty(img, err);
-    }
-    return 0;
-}
-
-/* Do both names lead to one file? */
-static bool
-is_same_file(const struct policy_place *place, const char *named,
-             const char *given)
-{
-    struct policy_file a = POLICY_FILE_INIT, b = POLICY_FILE_INIT;
-    bool same = strcmp(named, given) == 0;
-
-    if (place && policy_trust_name(place, named, &a, NULL) == 0) {
-        same = policy_trust(given, &b, NULL) == 0 && policy_is_same(&a, &b);
-        policy_file_free(&a);
-        policy_file_free(&b);
-    }
-    return same;
-}
-
-/* Do the options give the image another backing file than it names, or read
- * that in another way than it says? */
-static bool
-is_overridden(const struct header *h, const struct policy_place *place,
-              const struct qcow2_options *o)
-{
-    if (o->backing_none)
-        return h->backing_file != NULL;
-    if (o->backing && (!h->backing_file
-                       || !is_same_file(place, h->backing_file, o->backing)))
-        return true;
-    return h->backing_file && h->backing_format
-           && o->backing_format != QCOW2_FORMAT_AUTO
-           && strcmp(h->backing_format, format_name(o->backing_format)) != 0;
 }
 
 int
@@ -108,80 +57,12 @@ disk_image_to_edit(const struct qcow2_disk *disk, struct qcow2_error *err)
     return NULL;
 }
 
-/* Opens the layers below the image, and puts it on them. */
-static int
-open_chain(struct qcow2_pool *pool, struct image *img, const char *path,
-           const struct policy_place *place,
-           const struct qcow2_options *options, uint64_t dev, uint64_t ino,
-           struct chain_stop *stop, struct qcow2_error *err)
-{
-    struct source_chain *chain;
-    struct layer *below;
-
-    if (chain_open(pool, path, place, &img->hdr, options, dev, ino, stop,
-                   &below, err) == -1)
-        return -1;
-    chain = chain_new(pool, &img->active.src, below, err);
-    if (!chain)
-        return -1;
-    source_chain_put(img->chain);
-    img->chain = chain;
-    return 0;
-}
-
-static int
-open_qcow2(struct open_file *file, struct io *io, const char *path,
-           const struct policy_place *place,
-           const struct qcow2_options *options, struct chain_stop *stop,
-           struct qcow2_error *err)
-{
-    uint64_t dev = io->dev, ino = io->ino;
-    struct image *img = image_open(io, options->readonly, file->pool->meta,
-                                   file->pool->decompress, err);
-
-    if (!img)
-        return -1;
-    file->image = img;
-    file->ops = &image_disk_ops;
-    file->requests = &img->rwlock;
-    img->overridden = is_overridden(&img->hdr, place, options);
-    img->no_discard = options->no_discard;
-    img->warn = options->warn;
-    img->warn_opaque = options->warn_opaque;
-    img->debug = options->debug;
-    img->debug_topics = options->debug ? options->debug_topics : 0;
-    img->debug_opaque = options->debug_opaque;
-    if (open_chain(file->pool, img, path, place, options, dev, ino, stop, err)
-        == -1)
-        return -1;
-    if (!options->readonly && prepare_writable(img, err) == -1)
-        return -1;
-    IMAGE_DEBUG(img, QCOW2_DEBUG_OPEN, "%s: version %u, %" PRIu64 " bytes in "
-                "clusters of %" PRIu32 ", %u layers, %" PRIu32 " snapshots",
-                img->name, img->hdr.version, img->hdr.size,
-                img->cluster_size, img->chain->nr_layers, img->snaptab.nr);
-    return 0;
-}
-
-static int
-open_raw(struct open_file *file, struct io *io,
-         const struct qcow2_options *options, struct qcow2_error *err)
-{
-    file->raw = raw_disk_new(io, options->no_discard,
-                             options->format == QCOW2_FORMAT_AUTO, err);
-    if (!file->raw)
-        return -1;
-    file->ops = &raw_disk_ops;
-    file->requests = &file->raw->rwlock;
-    return 0;
-}
-
 /* Frees the file and its chain; writes nothing. */
 static void
 file_free(struct open_file *file)
 {
-    image_free(file->image);
-    raw_disk_free(file->raw);
+    if (file->driver)
+        file->driver->free(file);
     if (file->owns_pool)
         qcow2_pool_free(file->pool);
     pthread_mutex_destroy(&file->lock);
@@ -190,10 +71,9 @@ file_free(struct open_file *file)
 
 /* Takes over io, also on failure. */
 static struct open_file *
-file_open(struct io *io, const char *path, const struct policy_place *place,
-          const struct qcow2_options *options, struct chain_stop *stop,
-          struct qcow2_error *err)
+file_open(struct io *io, const struct opening *o, struct qcow2_error *err)
 {
+    const struct qcow2_options *options = o->options;
     struct open_file *file = calloc(1, sizeof *file);
     enum qcow2_format format;
     int r = -1;
@@ -213,10 +93,10 @@ file_open(struct io *io, const char *path, const struct policy_place *place,
            == -1
         || find_format(io, options, &format, err) == -1) {
         io_close(io);
-    } else if (format == QCOW2_FORMAT_QCOW2) {
-        r = open_qcow2(file, io, path, place, options, stop, err);
     } else {
-        r = open_raw(file, io, options, err);
+        file->io = io;
+        file->driver = format_driver(format);
+        r = file->driver->open(file, io, o, err);
     }
     if (r == -1) {
         file_free(file);
@@ -252,7 +132,7 @@ own_chain_new(struct open_file *file, struct view *snapshot,
     struct source_chain *disks, *chain;
 
     if (!snapshot)
-        return source_chain_new(file->raw->source, err);
+        return source_chain_get(file->chain);
     pthread_rwlock_rdlock(&file->image->rwlock);
     disks = source_chain_get(file->image->chain);
     pthread_rwlock_unlock(&file->image->rwlock);
@@ -275,7 +155,7 @@ disk_new(struct open_file *file, struct view *snapshot,
     disk->file = file;
     disk->snapshot = snapshot;
     disk->readonly = file->readonly || snapshot;
-    if (snapshot || file->raw) {
+    if (snapshot || file->chain) {
         disk->own_chain = own_chain_new(file, snapshot, err);
         if (!disk->own_chain)
             goto fail;
@@ -309,7 +189,10 @@ disk_open_at(struct io *io, const char *path, const struct policy_place *place,
              const struct qcow2_options *options, struct chain_stop *stop,
              struct qcow2_error *err)
 {
-    struct open_file *file = file_open(io, path, place, options, stop, err);
+    const struct opening o = {
+        .path = path, .place = place, .options = options, .stop = stop,
+    };
+    struct open_file *file = file_open(io, &o, err);
     struct qcow2_disk *disk = file ? disk_new(file, NULL, err) : NULL;
 
     if (disk)
@@ -379,7 +262,7 @@ qcow2_open_snapshot(struct qcow2_disk *disk, const char *word,
 
     if (!img) {
         error_set(err, ENOENT, "%s: a raw disk has no snapshots",
-                  disk->file->raw->source->io->name);
+                  disk->file->io->name);
         return NULL;
     }
     pthread_rwlock_rdlock(&img->rwlock);

@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "disk/format-driver.h"
 
 enum {
     DEFAULT_CACHE_BYTES = 32 << 20,
@@ -55,10 +56,8 @@ qcow2_pool_free(struct qcow2_pool *pool)
 static void
 layer_free(struct layer *l)
 {
-    if (l->image)
-        image_free(l->image);
-    else
-        raw_free(l->source);
+    if (l->source)
+        l->source->ops->free(l->source);
     free(l->path);
     policy_place_free(&l->place);
     free(l);
@@ -191,17 +190,10 @@ add(struct qcow2_pool *pool, const struct policy_file *file,
 static void
 open_layer(struct qcow2_pool *pool, struct layer *l, struct io *io)
 {
-    struct source *source;
-    struct image *image = NULL;
+    struct source *source =
+        format_driver(l->format)->open_layer(pool, io, &l->error);
 
-    if (l->format == QCOW2_FORMAT_RAW) {
-        source = raw_new(io, &l->error);
-    } else {
-        image = image_open_layer(io, pool->meta, pool->decompress, &l->error);
-        source = image ? &image->active.src : NULL;
-    }
     LOCK_SCOPE(&pool->lock);
-    l->image = image;
     l->source = source;
     l->state = source ? LAYER_READY : LAYER_FAILED;
     pthread_cond_broadcast(&pool->opened);

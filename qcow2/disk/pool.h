@@ -12,8 +12,8 @@
 #include <pthread.h>
 
 #include "cache/cache.h"
+#include "cache/decompress-pool.h"
 #include "layer/source.h"
-#include "meta/image.h"
 #include "qcow2.h"
 #include "storage/path-policy.h"
 
@@ -39,8 +39,7 @@ struct layer {
                              * does not change any more then */
 
     /* Constant once it is LAYER_READY. */
-    struct source *source;  /* raw, or the active view of image */
-    struct image *image;    /* qcow2 only */
+    struct source *source;
     struct qcow2_error error; /* of one that is LAYER_FAILED */
 };
 

@@ -29,6 +29,7 @@ raw_lookup(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
 
 static const struct source_ops raw_source_ops = {
     .lookup = raw_lookup,
+    .free = raw_free,
     .has_file_holes = true,
     .format = QCOW2_FORMAT_RAW,
 };

@@ -61,6 +61,12 @@ compressed_part_of(const struct mapping *m, uint64_t guest_off, void *buf)
     };
 }
 
+/* What a layer says is below it. The strings are the layer's. */
+struct backing_name {
+    const char *file;   /* NULL: nothing is */
+    const char *format; /* as declared; NULL: it is not */
+};
+
 struct source_ops {
     /* Maps guest_off (< size), looking nr_bytes far, both inside size. */
     int (*lookup)(struct source *s, uint64_t guest_off, uint64_t nr_bytes,
@@ -80,6 +86,12 @@ struct source_ops {
      * NULL: nothing is left. */
     void (*forget)(struct source *s, uint64_t from, uint64_t to);
 
+    /* What is below it. NULL: the format has no backing files. */
+    struct backing_name (*backing)(const struct source *s);
+
+    /* Closes a layer that is not the disk itself, with its file. */
+    void (*free)(struct source *s);
+
     /* Holes of the file are holes of the layer (raw). */
     bool has_file_holes;
 
@@ -92,7 +104,15 @@ struct source {
     struct io *io;       /* the layer's file */
     struct store *data;  /* has what is MAP_DATA */
     uint64_t size; /* guest bytes; past them a layer above reads zeroes */
+    unsigned cluster_bits; /* 0: it has no clusters */
 };
+
+static inline struct backing_name
+source_backing(const struct source *s)
+{
+    return s->ops->backing ? s->ops->backing(s)
+                           : (struct backing_name){ .file = NULL };
+}
 
 /* The file with the bytes of a mapping of this kind, which its host offset is
  * in.

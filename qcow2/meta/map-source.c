@@ -23,10 +23,26 @@ preload(struct source *s, uint64_t from, uint64_t to)
     return l2_cache_preload((struct view *)s, from, to);
 }
 
+static struct backing_name
+backing(const struct source *s)
+{
+    const struct header *h = &((const struct view *)s)->img->hdr;
+
+    return (struct backing_name){ h->backing_file, h->backing_format };
+}
+
+static void
+free_layer(struct source *s)
+{
+    image_free(((struct view *)s)->img);
+}
+
 const struct source_ops map_source_ops = {
     .lookup = lookup,
     .preload = preload,
     .forget = forget,
     .read_compressed = compressed_read,
+    .backing = backing,
+    .free = free_layer,
     .format = QCOW2_FORMAT_QCOW2,
 };

@@ -144,13 +144,14 @@ replace(struct trial *t, unsigned nth)
     };
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
     struct image *img = disk_image(t->disk);
+    struct backing_name says = source_backing(&img->active.src);
     struct qcow2_error err;
     struct layer *below;
 
     options.backing = tmpdir_path(chains[nth].name);
     options.backing_format = chains[nth].format;
     EXPECT_OK(chain_open(t->disk->file->pool, tmpdir_path("top"), NULL,
-                         &img->hdr, &options, img->io->dev, img->io->ino,
+                         &says, &options, img->io->dev, img->io->ino,
                          NULL, &below, &err), &err);
     EXPECT_OK(disk_replace_backing(t->disk, below, &err), &err);
 }
@@ -293,16 +294,18 @@ a_refusal_leaves_the_chain(void **state)
 {
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
     struct trial t = { .ended = 0 };
+    struct backing_name says;
     struct qcow2_error err;
     struct layer *below;
 
     (void)state;
     make_images(&t);
     open_top(&t);
+    says = source_backing(&disk_image(t.disk)->active.src);
     options.backing = tmpdir_path("flat");
     options.backing_format = QCOW2_FORMAT_RAW;
     EXPECT_OK(chain_open(t.disk->file->pool, tmpdir_path("top"), NULL,
-                         &disk_image(t.disk)->hdr, &options, 0, 0, NULL,
+                         &says, &options, 0, 0, NULL,
                          &below, &err), &err);
     image_damaged(disk_image(t.disk), NULL, "damage");
     assert_int_equal(disk_replace_backing(t.disk, below, &err), -1);

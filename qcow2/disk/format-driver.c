@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* format-driver.c: the formats that there are; see format-driver.h. */
+#include "disk/format-driver.h"
+
+static const struct format_driver *const drivers[] = {
+    &image_driver,
+    &raw_driver,
+};
+
+const struct format_driver *
+format_driver(enum qcow2_format format)
+{
+    unsigned i = 0;
+
+    while (drivers[i]->format != format)
+        i++;
+    return drivers[i];
+}
