@@ -49,9 +49,18 @@ static const char everything_v2[] =
     "data 0-3 11; gap 1; compressed 7-12 12; snapshot 1 first;"
     "data 2-4 13; compressed 8-9 14; unallocated 12";
 
+/* After the geometry of "everything". */
+static const char all_subclusters[] =
+    "subclusters 3 ddzzuudz 17\n"
+    "subclusters 4 zzzzu\n"
+    "subclusters 5 puzzd 18\n"
+    "snapshot 3 third\n"
+    "subclusters 2 uuduzp 19\n"
+    "subclusters 13 d 20";
+
 static void
 try_geometry(unsigned version, unsigned cluster_bits, unsigned refcount_bits,
-             bool zstd, const char *content)
+             bool zstd, const char *content, const char *more)
 {
     uint32_t cluster_size = UINT32_C(1) << cluster_bits;
     uint64_t nr_bytes = 14 * (uint64_t)cluster_size - 512;
@@ -65,7 +74,9 @@ try_geometry(unsigned version, unsigned cluster_bits, unsigned refcount_bits,
     builder_add(b, "version %u\ncluster %u\nrefcount-bits %u\nsize %llu\n"
                 "compression %s\n", version, cluster_size, refcount_bits,
                 (unsigned long long)nr_bytes, zstd ? "zstd" : "zlib");
-    builder_add(b, "%s", content);
+    if (more)
+        builder_add(b, "extended-l2");
+    builder_add(b, "%s\n%s", content, more ? more : "");
     builder_write(b, path);
     a = audit_of(b);
     EXPECT(audit_is_clean(&a), "%s", a.first);
@@ -91,11 +102,13 @@ built_images_are_clean_and_hold_what_they_say(void **state)
 {
     (void)state;
     for (unsigned bits = 9; bits <= 21; bits += 3)
-        try_geometry(2, bits, 16, false, everything_v2);
+        try_geometry(2, bits, 16, false, everything_v2, NULL);
     for (unsigned order = 2; order <= 6; order++)
-        try_geometry(3, 7 + 2 * order, 1U << order, false, everything);
+        try_geometry(3, 7 + 2 * order, 1U << order, false, everything, NULL);
+    for (unsigned bits = 14; bits <= 21; bits += 7)
+        try_geometry(3, bits, 16, false, everything, all_subclusters);
     if (builder_has_zstd())
-        try_geometry(3, 16, 16, true, everything);
+        try_geometry(3, 16, 16, true, everything, NULL);
 }
 
 static void
@@ -154,6 +167,35 @@ static const struct defect {
     { "poke l2[0] = @l1 + 0x8000000000000000", true, 1 },
 };
 
+/* Of the audit alone: qemu-img's check does not look for all. */
+static const char *const extended_defects[] = {
+    "poke l2[0] | 1",
+    "poke bitmap[0] | 0x100000000",
+    "poke l2[2] = 0",
+    "poke bitmap[3] = 1",
+    "poke bitmap[4] = 0x8000000000000000",
+    "poke bitmap[7] = 4",
+};
+
+static void
+defects_of_extended_entries_are_found(void **state)
+{
+    (void)state;
+    for (size_t i = 0;
+         i < sizeof extended_defects / sizeof extended_defects[0]; i++) {
+        struct builder *b = built("cluster 16K; extended-l2; size 1M;"
+                                  "data 0-1; subclusters 2 dzu; zero 3;"
+                                  "compressed 4; table 7");
+        struct audit a;
+
+        expect_case("%s", extended_defects[i]);
+        builder_add(b, "%s", extended_defects[i]);
+        a = audit_of(b);
+        EXPECT(a.nr_corruptions > 0, "not found");
+        builder_free(b);
+    }
+}
+
 static void
 defects_are_found(void **state)
 {
@@ -192,6 +234,7 @@ main(void)
         cmocka_unit_test(narrow_refcounts_without_snapshots),
         cmocka_unit_test(backing_name_extension_and_long_header_are_written),
         cmocka_unit_test(defects_are_found),
+        cmocka_unit_test(defects_of_extended_entries_are_found),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,6 +35,7 @@ struct image_bytes {
     const unsigned char *bytes;
     uint64_t nr_bytes;
     unsigned version, cluster_bits, refcount_order;
+    bool is_extended; /* L2 entries of 128 bits */
     uint64_t cluster_size;
     uint64_t reftable_off, reftable_entries;
     struct cluster *clusters;
@@ -154,6 +155,26 @@ check_copied(struct image_bytes *im, bool active, uint64_t entry,
         im->result->nr_uncopied++;
 }
 
+/* What the second word of an extended entry may not say: bit i, subcluster i
+ * is allocated; bit 32 + i, it reads as zeroes. */
+static void
+check_bitmap(struct image_bytes *im, uint64_t guest_cluster, uint64_t entry,
+             uint64_t bitmap)
+{
+    uint32_t allocated = bitmap, zero = bitmap >> 32;
+    const char *what = NULL;
+
+    if ((entry & COMPRESSED) && bitmap != 0)
+        what = "has a bitmap, and is compressed";
+    else if (allocated & zero)
+        what = "has a subcluster that is allocated and zero";
+    else if (!(entry & COMPRESSED) && allocated && !(entry & OFFSET_MASK))
+        what = "has allocated subclusters, and no offset";
+    if (what)
+        corruption(im, "L2 entry 0x%" PRIx64 " of cluster 0x%" PRIx64 " %s",
+                   entry, guest_cluster, what);
+}
+
 static void
 walk_l2_entry(struct image_bytes *im, bool active, bool count,
               uint64_t guest_cluster, uint64_t entry)
@@ -172,7 +193,7 @@ walk_l2_entry(struct image_bytes *im, bool active, bool count,
         return;
     }
     if ((entry & UINT64_C(0x3f000000000001fe)) ||
-        ((entry & 1) && im->version == 2))
+        ((entry & 1) && (im->version == 2 || im->is_extended)))
         corruption(im, "L2 entry 0x%" PRIx64 " of cluster 0x%" PRIx64
                    " has reserved bits", entry, guest_cluster);
     if (off == 0) {
@@ -188,13 +209,29 @@ walk_l2_entry(struct image_bytes *im, bool active, bool count,
     }
 }
 
+static void
+walk_l2(struct image_bytes *im, bool active, bool count, uint64_t l1_index,
+        uint64_t l2_off)
+{
+    unsigned entry_bytes = im->is_extended ? 16 : 8;
+    uint64_t nr = im->cluster_size / entry_bytes;
+
+    for (uint64_t i = 0; i < nr; i++) {
+        uint64_t at = l2_off + i * entry_bytes, bitmap;
+        uint64_t entry = number_at(im, at, 8);
+
+        if (im->is_extended && (bitmap = number_at(im, at + 8, 8)) != 0)
+            check_bitmap(im, l1_index * nr + i, entry, bitmap);
+        if (entry != 0)
+            walk_l2_entry(im, active, count, l1_index * nr + i, entry);
+    }
+}
+
 /* Twice for each table: first counting references, then checking COPIED. */
 static void
 walk_l1(struct image_bytes *im, bool active, bool count, uint64_t l1_off,
         uint64_t l1_entries)
 {
-    uint64_t l2_entries = im->cluster_size / 8;
-
     if (l1_entries > (32 << 20) / 8) {
         corruption(im, "L1 table of %" PRIu64 " entries", l1_entries);
         return;
@@ -216,14 +253,8 @@ walk_l1(struct image_bytes *im, bool active, bool count, uint64_t l1_off,
             refer(im, L2, i, l2_off, im->cluster_size);
         else
             check_copied(im, active, l1e, l2_off);
-        if (l2_off % im->cluster_size != 0)
-            continue;
-        for (uint64_t j = 0; j < l2_entries; j++) {
-            uint64_t l2e = number_at(im, l2_off + j * 8, 8);
-
-            if (l2e != 0)
-                walk_l2_entry(im, active, count, i * l2_entries + j, l2e);
-        }
+        if (l2_off % im->cluster_size == 0)
+            walk_l2(im, active, count, i, l2_off);
     }
 }
 
@@ -339,6 +370,9 @@ read_header(struct image_bytes *im)
         return false;
     }
     incompatible = im->version == 2 ? 0 : number_at(im, 72, 8);
+    im->is_extended = incompatible & 16;
+    if (im->is_extended && im->cluster_bits < 14)
+        corruption(im, "subclusters of less than a sector");
     im->result->dirty = incompatible & 1;
     im->result->corrupt = incompatible & 2;
     return true;

@@ -4,7 +4,8 @@
  *
  * What a crash may never leave (corruption): a refcount below the number of
  * references, COPIED on what is shared, a cluster with two owners, an entry
- * that points nowhere or has reserved bits. What it may leave: leaks.
+ * that points nowhere, has reserved bits, or a bitmap of subclusters that
+ * contradicts itself or the entry. What it may leave: leaks.
  */
 #ifndef AUDIT_H
 #define AUDIT_H

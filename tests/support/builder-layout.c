@@ -192,7 +192,7 @@ refer_view(struct builder *b, const struct test_view *v)
         if (!t)
             continue;
         refer(b, t->host_off, b->cluster_size);
-        for (uint32_t j = 0; j < b->cluster_size / 8; j++) {
+        for (uint32_t j = 0; j < builder_l2_entries(b); j++) {
             const struct slot *s = &t->slots[j];
 
             if (s->kind == SLOT_COMPRESSED)
@@ -240,12 +240,12 @@ l2_entry(const struct builder *b, const struct slot *s, bool active)
     case SLOT_UNALLOCATED:
         return 0;
     case SLOT_ZERO:
-        return 1;
     case SLOT_ZERO_ALLOC:
-        entry = 1; /* fall through */
+        entry = builder_l2_entry_bytes(b) == 8; /* fall through */
+    case SLOT_SUBCLUSTERS:
     case SLOT_DATA:
         entry |= s->host_off;
-        if (active)
+        if (active && s->host_off)
             entry |= copied_flag(b, s->host_off);
         return entry;
     case SLOT_COMPRESSED:
@@ -253,6 +253,36 @@ l2_entry(const struct builder *b, const struct slot *s, bool active)
         return UINT64_C(1) << 62 | sectors << bits | s->host_off;
     }
     return 0;
+}
+
+/* The second word of an extended entry. */
+static uint64_t
+l2_bitmap(const struct slot *s)
+{
+    switch (s->kind) {
+    case SLOT_UNALLOCATED:
+    case SLOT_COMPRESSED:
+        return 0;
+    case SLOT_ZERO:
+    case SLOT_ZERO_ALLOC:
+        return UINT64_C(0xffffffff00000000);
+    case SLOT_DATA:
+        return UINT32_MAX;
+    case SLOT_SUBCLUSTERS:
+        return (uint64_t)s->zero << 32 | s->allocated;
+    }
+    return 0;
+}
+
+static void
+put_l2_entry(struct builder *b, const struct table *t, uint32_t i)
+{
+    unsigned n = builder_l2_entry_bytes(b);
+
+    builder_put(b, t->host_off + i * n, 8,
+                l2_entry(b, &t->slots[i], t->is_active));
+    if (n == 16)
+        builder_put(b, t->host_off + i * n + 8, 8, l2_bitmap(&t->slots[i]));
 }
 
 static void
@@ -267,9 +297,8 @@ put_view(struct builder *b, const struct test_view *v, bool active)
         t->is_active |= active;
         flag = active ? copied_flag(b, t->host_off) : 0;
         builder_put(b, v->l1_off + i * 8, 8, t->host_off | flag);
-        for (uint32_t j = 0; j < b->cluster_size / 8; j++)
-            builder_put(b, t->host_off + j * 8, 8,
-                        l2_entry(b, &t->slots[j], t->is_active));
+        for (uint32_t j = 0; j < builder_l2_entries(b); j++)
+            put_l2_entry(b, t, j);
     }
 }
 

@@ -81,12 +81,19 @@ field_of(const struct field *fields, const char **s, unsigned *nr_bytes)
 static uint64_t
 l2_table(const struct builder *b, uint64_t guest_cluster)
 {
-    uint64_t i = guest_cluster / (b->cluster_size / 8);
+    uint64_t i = guest_cluster / builder_l2_entries(b);
 
     if (i >= b->active.nr_l1 || !b->active.l1[i])
         builder_mistake("no L2 table for cluster %llu",
                         (unsigned long long)guest_cluster);
     return b->active.l1[i]->host_off;
+}
+
+static uint64_t
+l2_entry(const struct builder *b, uint64_t guest_cluster)
+{
+    return l2_table(b, guest_cluster) + guest_cluster % builder_l2_entries(b)
+                                        * builder_l2_entry_bytes(b);
 }
 
 /* "@something": where it lies. */
@@ -150,8 +157,9 @@ place_of(const struct builder *b, const char **s)
     } else if (skip(s, "l1")) {
         p.off = b->active.l1_off + 8 * index_of(b, s);
     } else if (skip(s, "l2")) {
-        i = index_of(b, s);
-        p.off = l2_table(b, i) + i % (b->cluster_size / 8) * 8;
+        p.off = l2_entry(b, index_of(b, s));
+    } else if (skip(s, "bitmap")) {
+        p.off = l2_entry(b, index_of(b, s)) + 8;
     } else if (skip(s, "reftable")) {
         p.off = b->reftable_off + 8 * index_of(b, s);
     } else if (skip(s, "refcount")) {

@@ -9,7 +9,8 @@
 #include "builder.h"
 
 enum slot_kind {
-    SLOT_UNALLOCATED, SLOT_DATA, SLOT_ZERO, SLOT_ZERO_ALLOC, SLOT_COMPRESSED
+    SLOT_UNALLOCATED, SLOT_DATA, SLOT_ZERO, SLOT_ZERO_ALLOC, SLOT_COMPRESSED,
+    SLOT_SUBCLUSTERS
 };
 
 struct slot {
@@ -17,6 +18,7 @@ struct slot {
     uint64_t host_off; /* COMPRESSED: of the first byte */
     uint64_t seed;
     uint32_t packed_len;
+    uint32_t allocated, zero; /* SUBCLUSTERS: a bit for each */
 };
 
 /* An L2 table, shared by nr_users views. */
@@ -87,6 +89,10 @@ struct builder {
 
 _Noreturn void builder_mistake(const char *fmt, ...)
     __attribute__((format(printf, 1, 2)));
+
+/* Of an L2 table; and the bytes of one. */
+uint64_t builder_l2_entries(const struct builder *b);
+unsigned builder_l2_entry_bytes(const struct builder *b);
 
 /* New clusters at the end of the file, zeroed; the first's offset. */
 uint64_t builder_alloc(struct builder *b, uint64_t nr_clusters);

@@ -105,6 +105,18 @@ builder_number(const char *s, const char **end)
     return n;
 }
 
+unsigned
+builder_l2_entry_bytes(const struct builder *b)
+{
+    return b->features[0] & 16 ? 16 : 8;
+}
+
+uint64_t
+builder_l2_entries(const struct builder *b)
+{
+    return b->cluster_size / builder_l2_entry_bytes(b);
+}
+
 uint64_t
 builder_alloc(struct builder *b, uint64_t nr_clusters)
 {
@@ -132,7 +144,7 @@ begin(struct builder *b)
         return;
     b->begun = true;
     b->cluster_size = UINT32_C(1) << b->cluster_bits;
-    per_table = (uint64_t)b->cluster_size * (b->cluster_size / 8);
+    per_table = (uint64_t)b->cluster_size * builder_l2_entries(b);
     nr = b->active.size / per_table + (b->active.size % per_table != 0);
     if (nr < b->min_l1_entries)
         nr = b->min_l1_entries;
@@ -146,7 +158,7 @@ static struct table *
 new_table(struct builder *b, const struct table *old)
 {
     size_t nr_bytes = sizeof(struct table) +
-                      b->cluster_size / 8 * sizeof(struct slot);
+                      builder_l2_entries(b) * sizeof(struct slot);
     struct table *t = must_alloc(NULL, nr_bytes);
 
     if (old)
@@ -162,7 +174,7 @@ new_table(struct builder *b, const struct table *old)
 static struct slot *
 slot_to_change(struct builder *b, struct test_view *v, uint64_t guest_cluster)
 {
-    uint64_t nr_slots = b->cluster_size / 8;
+    uint64_t nr_slots = builder_l2_entries(b);
     uint64_t i = guest_cluster / nr_slots;
     struct table *t;
 
@@ -183,7 +195,7 @@ const struct slot *
 builder_slot(const struct builder *b, const struct test_view *v,
              uint64_t guest_cluster)
 {
-    uint64_t nr_slots = b->cluster_size / 8;
+    uint64_t nr_slots = builder_l2_entries(b);
     uint64_t i = guest_cluster / nr_slots;
 
     if (i >= v->nr_l1 || !v->l1[i])
@@ -286,7 +298,48 @@ make_cluster(struct builder *b, struct test_view *v, enum slot_kind kind,
     case SLOT_COMPRESSED:
         make_compressed(b, s, guest_cluster);
         break;
+    case SLOT_SUBCLUSTERS: /* add_subclusters */
+        break;
     }
+}
+
+static void
+fill_subclusters(struct builder *b, struct slot *s, uint64_t guest_cluster)
+{
+    uint32_t n = b->cluster_size / 32;
+
+    s->host_off = add_junk(b, 1);
+    for (unsigned i = 0; i < 32; i++)
+        if (s->allocated >> i & 1)
+            pattern_fill(b->bytes + s->host_off + i * n, n, s->seed,
+                         guest_cluster * b->cluster_size + i * n);
+}
+
+static void
+add_subclusters(struct builder *b, const char *args)
+{
+    uint64_t guest_cluster = builder_number(args, &args);
+    struct slot *s = slot_to_change(b, &b->active, guest_cluster);
+    const char *letters = args + strspn(args, " ");
+    size_t nr = strcspn(letters, " ");
+    bool has_place = false;
+
+    if (nr == 0 || nr > 32 || builder_l2_entry_bytes(b) != 16)
+        builder_mistake("subclusters: '%s'", args);
+    make_cluster(b, &b->active, SLOT_SUBCLUSTERS, guest_cluster, 1);
+    if (letters[nr])
+        s->seed = builder_number(letters + nr, &args);
+    for (unsigned i = 0; i < 32; i++) {
+        char c = letters[i < nr ? i : nr - 1];
+
+        s->allocated |= (uint32_t)(c == 'd') << i;
+        s->zero |= (uint32_t)(c == 'z') << i;
+        has_place |= c == 'd' || c == 'p';
+        if (!strchr("dzup", c))
+            builder_mistake("subclusters: what is '%c'?", c);
+    }
+    if (has_place)
+        fill_subclusters(b, s, guest_cluster);
 }
 
 /* State the guest's machine would have saved lies in the snapshot's table
@@ -294,7 +347,7 @@ make_cluster(struct builder *b, struct test_view *v, enum slot_kind kind,
 static void
 add_vm_state(struct builder *b, struct test_snapshot *s)
 {
-    uint64_t nr_slots = b->cluster_size / 8;
+    uint64_t nr_slots = builder_l2_entries(b);
     uint32_t old = s->view.nr_l1;
     uint32_t add = s->vm_state_clusters / nr_slots + 1;
 
@@ -404,6 +457,8 @@ add_geometry(struct builder *b, const char *word, char *args)
         sscanf(args, "%1023s %63s", b->backing, b->backing_format);
     else if (strcmp(word, "compression") == 0)
         b->zstd = strncmp(args, "zstd", 4) == 0;
+    else if (strcmp(word, "extended-l2") == 0)
+        b->features[0] |= 16;
     else
         return false;
     if (b->begun)
@@ -477,7 +532,9 @@ add_line(struct builder *b, char *line)
     if (add_geometry(b, word, args) || add_clusters(b, word, args))
         return;
     begin(b);
-    if (strcmp(word, "table") == 0) {
+    if (strcmp(word, "subclusters") == 0) {
+        add_subclusters(b, args);
+    } else if (strcmp(word, "table") == 0) {
         slot_to_change(b, &b->active, builder_number(args, &end));
     } else if (strcmp(word, "gap") == 0) {
         add_junk(b, builder_number(args, &end));
@@ -564,6 +621,23 @@ builder_version(const struct builder *b)
     return b->version;
 }
 
+/* The same of a cluster's subclusters, for what of them is in n bytes. */
+static void
+overlay_subclusters(const struct builder *b, const struct slot *s,
+                    unsigned char *disk, uint64_t off, uint64_t n)
+{
+    uint64_t unit = b->cluster_size / 32;
+
+    for (uint64_t i = 0; i * unit < n; i++) {
+        uint64_t len = n - i * unit < unit ? n - i * unit : unit;
+
+        if (s->zero >> i & 1)
+            memset(disk + off + i * unit, 0, len);
+        else if (s->allocated >> i & 1)
+            pattern_fill(disk + off + i * unit, len, s->seed, off + i * unit);
+    }
+}
+
 void
 builder_overlay(const struct builder *b, int snapshot, unsigned char *disk,
                 uint64_t nr_bytes)
@@ -577,7 +651,9 @@ builder_overlay(const struct builder *b, int snapshot, unsigned char *disk,
             continue;
         if (n > b->cluster_size)
             n = b->cluster_size;
-        if (s->kind == SLOT_ZERO || s->kind == SLOT_ZERO_ALLOC)
+        if (s->kind == SLOT_SUBCLUSTERS)
+            overlay_subclusters(b, s, disk, off, n);
+        else if (s->kind == SLOT_ZERO || s->kind == SLOT_ZERO_ALLOC)
             memset(disk + off, 0, n);
         else
             pattern_fill(disk + off, n, s->seed, off);

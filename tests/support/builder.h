@@ -12,6 +12,7 @@
  *   backing NAME [FORMAT]    FORMAT "-": none declared
  *   compression zlib|zstd    (zstd sets incompatible bit 3)
  *   incompatible|compatible|autoclear BIT
+ *   extended-l2              subclusters (sets incompatible bit 4)
  *   header-length BYTES      more than 112: filled with 0xa5
  *   extension TYPE TEXT      \xHH in TEXT is a byte
  *   l1-entries N             at least; more than the size needs is legal
@@ -25,6 +26,9 @@
  *   zero FIRST[-LAST]        without a place
  *   zero-alloc FIRST[-LAST]  with one, holding junk
  *   unallocated FIRST[-LAST]
+ *   subclusters CLUSTER LETTERS [SEED]   d data, z zero, u unallocated, p the
+ *                            same in a cluster that has a place (as data
+ *                            gives it); the last one holds for the rest
  *   table CLUSTER            an L2 table for it, empty or not
  *   gap N                    host clusters left free, holding junk
  *   leak N                   host clusters counted that nobody refers to
@@ -39,8 +43,9 @@
  *   append BYTES             of junk
  *
  * PLACE: header.FIELD (format.h's names), l1[I], l2[CLUSTER],
- * reftable[I], refcount[HOST CLUSTER], snapshot[I].l1_table_offset and so
- * on, or u8[OFFSET] … u64[OFFSET]. VALUE and indexes: numbers and places of
+ * bitmap[CLUSTER] (the second word of its entry), reftable[I],
+ * refcount[HOST CLUSTER], snapshot[I].l1_table_offset and so on, or
+ * u8[OFFSET] … u64[OFFSET]. VALUE and indexes: numbers and places of
  * things joined by + and -: @l1, @l2[CLUSTER], @data[CLUSTER], @reftable,
  * @refblock[I], @snapshots, @snapshot-l1[I], @end (all host offsets),
  * @cluster (its size); @data[N]/C is the host cluster's index.

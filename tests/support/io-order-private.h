@@ -29,7 +29,9 @@ enum {
     ROLES_SHOWN = ROLES_METADATA | ROLE_DATA | ROLE_COMPRESSED,
 };
 
-struct cluster {
+/* What the rules tell apart: a cluster, or with extended L2 entries a
+ * subcluster, as each of these is shown by a bit of its own. */
+struct unit {
     unsigned roles;
     unsigned durable_roles; /* of them: what the last barrier left, without
                              * what was written, or failed to be, since */
@@ -71,9 +73,50 @@ struct order {
     bool is_settled;         /* and it has no dirty bit */
     bool is_sound;           /* and had no corruption: the rules hold */
     unsigned version, cluster_bits, refcount_order;
-    uint64_t cluster_size, nr_clusters;
-    struct cluster *clusters;
+    unsigned l2_entry_bytes; /* 16: extended */
+    unsigned unit_bits;
+    uint64_t cluster_size, nr_units;
+    struct unit *units;
 };
+
+#define OFFSET_MASK UINT64_C(0x00fffffffffffe00)
+#define COPIED      (UINT64_C(1) << 63)
+#define COMPRESSED  (UINT64_C(1) << 62)
+#define ZERO        UINT64_C(1)
+
+enum { SECTOR = 512 };
+
+/* io-order-walk.c. A number in a world; what it does not reach to is zero. */
+uint64_t order_number(const struct order *o, const unsigned char *world,
+                      uint64_t off, unsigned nr_bytes);
+
+struct order_entry {
+    uint64_t word, bitmap; /* bitmap 0: not extended */
+};
+struct order_entry order_l2_entry(const struct order *o,
+                                  const unsigned char *world, uint64_t table,
+                                  uint64_t index);
+
+typedef void role_fn(struct order *o, uint64_t u, unsigned role,
+                     void *opaque);
+
+/* Compressed data has [off, off + nr_bytes); a descriptor leaves open where
+ * in its last sector it ends, so that is cut off.
+ */
+typedef void packed_fn(struct order *o, uint64_t off, uint64_t nr_bytes,
+                       const struct op *op);
+
+struct walk {
+    struct order *o;
+    const unsigned char *world;
+    role_fn *fn;
+    void *opaque;
+    packed_fn *packed;      /* or NULL */
+    const struct op *op;    /* for it */
+};
+
+/* Passes fn the roles of every unit, once for each reference. */
+void order_walk(const struct walk *w);
 
 /* io-order-rules.c; all with the lock held. */
 

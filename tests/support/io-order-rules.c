@@ -2,7 +2,7 @@
 /* io-order-rules.c: what a write may change, given what is durable and what
  * is pending; the rules are told in io-order.h.
  *
- * Roles of clusters are collected from the durable world at every barrier
+ * Roles of units are collected from the durable world at every barrier
  * that made metadata durable, and only added to by writes in between: until
  * the next barrier any old reference may still come back.
  */
@@ -17,13 +17,6 @@
 
 #include "audit.h"
 #include "base/checked.h"
-
-#define OFFSET_MASK UINT64_C(0x00fffffffffffe00)
-#define COPIED      (UINT64_C(1) << 63)
-#define COMPRESSED  (UINT64_C(1) << 62)
-#define ZERO        UINT64_C(1)
-
-enum { SECTOR = 512 };
 
 static void *
 must_have(void *p)
@@ -61,181 +54,50 @@ violation(struct order *o, const struct op *op, const char *fmt, ...)
         memcpy(o->report->first, text, sizeof text);
 }
 
-/* Numbers in a world; what it does not reach to is zero. */
-
-static uint64_t
-number_at(const struct order *o, const unsigned char *world, uint64_t off,
-          unsigned nr_bytes)
-{
-    uint64_t n = 0;
-
-    if (!range_inside(off, nr_bytes, o->capacity))
-        return 0;
-    if (nr_bytes == 8) {
-        memcpy(&n, world + off, 8);
-        return be64toh(n);
-    }
-    for (unsigned i = 0; i < nr_bytes; i++)
-        n = n << 8 | world[off + i];
-    return n;
-}
-
-static uint64_t
-entry_at(const struct order *o, const unsigned char *world, uint64_t table,
-         uint64_t index)
-{
-    return number_at(o, world, table + index * 8, 8);
-}
-
-/* Walking a world. */
-
-typedef void role_fn(struct order *o, uint64_t c, unsigned role,
-                     void *opaque);
-
-/* Compressed data has [off, off + nr_bytes); a descriptor leaves open where
- * in its last sector it ends, so that is cut off.
- */
-typedef void packed_fn(struct order *o, uint64_t off, uint64_t nr_bytes,
-                       const struct op *op);
-
-struct walk {
-    struct order *o;
-    const unsigned char *world;
-    role_fn *fn;
-    void *opaque;
-    packed_fn *packed;      /* or NULL */
-    const struct op *op;    /* for it */
-};
-
-static void
-give_role(const struct walk *w, unsigned role, uint64_t off,
-          uint64_t nr_bytes)
-{
-    uint64_t end;
-
-    if (nr_bytes == 0 || add_overflows(off, nr_bytes, &end))
-        return;
-    for (uint64_t c = off >> w->o->cluster_bits;
-         c << w->o->cluster_bits < end && c < w->o->nr_clusters; c++)
-        w->fn(w->o, c, role, w->opaque);
-}
-
-static void
-walk_l2(const struct walk *w, uint64_t l2_off)
-{
-    unsigned bits = 62 - (w->o->cluster_bits - 8);
-
-    for (uint64_t i = 0; i < w->o->cluster_size / 8; i++) {
-        uint64_t e = entry_at(w->o, w->world, l2_off, i);
-        uint64_t off = e & OFFSET_MASK;
-
-        if (e == 0)
-            continue;
-        if (e & COMPRESSED) {
-            uint64_t at = e & ((UINT64_C(1) << bits) - 1);
-            uint64_t sectors = (e & ~COMPRESSED & ~COPIED) >> bits;
-            uint64_t to_last = sectors * SECTOR - at % SECTOR;
-
-            give_role(w, ROLE_COMPRESSED, at, to_last + SECTOR);
-            if (w->packed)
-                w->packed(w->o, at, sectors ? to_last + 1 : 1, w->op);
-        } else if (off) {
-            give_role(w, e & ZERO ? ROLE_RESERVED : ROLE_DATA, off,
-                      w->o->cluster_size);
-        }
-    }
-}
-
-static void
-walk_l1(const struct walk *w, unsigned role, uint64_t l1_off,
-        uint64_t l1_entries)
-{
-    if (l1_entries > w->o->capacity / 8)
-        return; /* the audit has complained */
-    give_role(w, role, l1_off, l1_entries * 8);
-    for (uint64_t i = 0; i < l1_entries; i++) {
-        uint64_t l2_off = entry_at(w->o, w->world, l1_off, i) & OFFSET_MASK;
-
-        if (l2_off == 0)
-            continue;
-        give_role(w, ROLE_L2, l2_off, w->o->cluster_size);
-        walk_l2(w, l2_off);
-    }
-}
-
-/* Tells fn every cluster's roles, once for each reference. */
-static void
-walk_world(const struct walk *w)
-{
-    const struct order *o = w->o;
-    uint64_t reftable = number_at(o, w->world, 48, 8);
-    uint64_t reftable_bytes = number_at(o, w->world, 56, 4)
-                              << o->cluster_bits;
-    uint64_t nr_snapshots = number_at(o, w->world, 60, 4);
-    uint64_t table = number_at(o, w->world, 64, 8), off = table;
-
-    give_role(w, ROLE_HEADER, 0, o->cluster_size);
-    give_role(w, ROLE_REFTABLE, reftable, reftable_bytes);
-    for (uint64_t i = 0; i < min_u64(reftable_bytes, o->capacity) / 8; i++) {
-        uint64_t block = entry_at(o, w->world, reftable, i);
-
-        if (block)
-            give_role(w, ROLE_REFBLOCK, block, o->cluster_size);
-    }
-    walk_l1(w, ROLE_L1, number_at(o, w->world, 40, 8),
-            number_at(o, w->world, 36, 4));
-    for (uint64_t i = 0; i < nr_snapshots && off < o->capacity; i++) {
-        walk_l1(w, ROLE_SNAPSHOTS, number_at(o, w->world, off, 8),
-                number_at(o, w->world, off + 8, 4));
-        off += 40 + number_at(o, w->world, off + 12, 2)
-               + number_at(o, w->world, off + 14, 2)
-               + number_at(o, w->world, off + 36, 4);
-        off = round_up(off, 8);
-    }
-    give_role(w, ROLE_SNAPSHOTS, table, off - table);
-}
-
 static bool
 understand_header(struct order *o)
 {
     uint64_t incompatible;
 
-    o->version = number_at(o, o->durable, 4, 4);
-    o->cluster_bits = number_at(o, o->durable, 20, 4);
-    if (number_at(o, o->durable, 0, 4) != 0x514649fb
+    o->version = order_number(o, o->durable, 4, 4);
+    o->cluster_bits = order_number(o, o->durable, 20, 4);
+    if (order_number(o, o->durable, 0, 4) != 0x514649fb
         || o->version < 2 || o->version > 3
         || o->cluster_bits < 9 || o->cluster_bits > 21)
         return false;
-    incompatible = o->version == 2 ? 0 : number_at(o, o->durable, 72, 8);
+    incompatible = o->version == 2 ? 0 : order_number(o, o->durable, 72, 8);
     o->refcount_order = o->version == 2 ? 4
-                                        : number_at(o, o->durable, 96, 4);
+                                        : order_number(o, o->durable, 96, 4);
     o->cluster_size = UINT64_C(1) << o->cluster_bits;
-    /* Dirty, corrupt and compression type. */
-    return o->refcount_order <= 6 && (incompatible & ~UINT64_C(0xb)) == 0;
+    o->l2_entry_bytes = incompatible & 0x10 ? 16 : 8;
+    o->unit_bits = o->cluster_bits - (incompatible & 0x10 ? 5 : 0);
+    /* Dirty, corrupt, compression type, extended L2 entries. */
+    return o->refcount_order <= 6 && (incompatible & ~UINT64_C(0x1b)) == 0
+           && o->unit_bits >= 9;
 }
 
 static void
 count_role(struct order *o, uint64_t c, unsigned role, void *opaque)
 {
-    struct cluster *clusters = opaque;
+    struct unit *units = opaque;
 
-    clusters[c].roles |= role;
+    units[c].roles |= role;
     if (role & (ROLE_L2 | ROLE_DATA | ROLE_COMPRESSED | ROLE_RESERVED))
-        clusters[c].nr_refs++;
+        units[c].nr_refs++;
     (void)o;
 }
 
 static void
 add_role(struct order *o, uint64_t c, unsigned role, void *opaque)
 {
-    o->clusters[c].roles |= role;
+    o->units[c].roles |= role;
     (void)opaque;
 }
 
-/* What was known of a cluster, given its new roles. */
+/* What was known of a unit, given its new roles. */
 static void
-carry_over(const struct order *o, struct cluster *new,
-           const struct cluster *old)
+carry_over(const struct order *o, struct unit *new,
+           const struct unit *old)
 {
     /* What a write that failed did not name after all is as it was. */
     bool was_shown = old->durable_roles & ROLES_SHOWN;
@@ -258,7 +120,7 @@ carry_over(const struct order *o, struct cluster *new,
 static bool
 is_dirty(const struct order *o, const unsigned char *world)
 {
-    return o->version >= 3 && number_at(o, world, 72, 8) & 1;
+    return o->version >= 3 && order_number(o, world, 72, 8) & 1;
 }
 
 /* COPIED on what nobody shares, with a refcount above 1: the next open mends
@@ -296,28 +158,28 @@ void
 order_rescan(struct order *o)
 {
     struct walk w = { .o = o, .world = o->durable, .fn = count_role };
-    struct cluster *old = o->clusters;
-    uint64_t nr_old = o->nr_clusters;
+    struct unit *old = o->units;
+    uint64_t nr_old = o->nr_units;
 
     o->is_image = understand_header(o);
     judge(o);
-    o->nr_clusters = o->is_image ? o->capacity >> o->cluster_bits : 0;
-    o->clusters = must_have(calloc(o->nr_clusters + 1, sizeof *old));
-    w.opaque = o->clusters;
+    o->nr_units = o->is_image ? o->capacity >> o->unit_bits : 0;
+    o->units = must_have(calloc(o->nr_units + 1, sizeof *old));
+    w.opaque = o->units;
     if (o->is_image)
-        walk_world(&w);
-    for (uint64_t c = 0; c < o->nr_clusters; c++)
-        o->clusters[c].durable_roles = o->clusters[c].roles;
+        order_walk(&w);
+    for (uint64_t c = 0; c < o->nr_units; c++)
+        o->units[c].durable_roles = o->units[c].roles;
     for (uint64_t c = 0; c < nr_old; c++) {
-        if (c < o->nr_clusters)
-            carry_over(o, &o->clusters[c], &old[c]);
+        if (c < o->nr_units)
+            carry_over(o, &o->units[c], &old[c]);
         else
             free(old[c].covered);
     }
     free(old);
     if (o->is_image && o->pending) {
         w = (struct walk){ .o = o, .world = o->worst, .fn = add_role };
-        walk_world(&w);
+        order_walk(&w);
     }
 }
 
@@ -375,17 +237,23 @@ set_refcount(const struct order *o, unsigned char *block, uint64_t index,
         block[index * (width / 8) + i] = n;
 }
 
-/* Refcounts of the cluster c that op writes, as they were in worst before
+static uint64_t
+unit_size(const struct order *o)
+{
+    return UINT64_C(1) << o->unit_bits;
+}
+
+/* Refcounts of the unit c that op writes, as they were in worst before
  * (in `before`), become the smaller of the two.
  */
 static void
 lower_refcounts(struct order *o, uint64_t c, const unsigned char *before)
 {
-    unsigned char *block = o->worst + (c << o->cluster_bits);
+    unsigned char *block = o->worst + (c << o->unit_bits);
 
     uint64_t per_word = 64 >> o->refcount_order;
 
-    for (uint64_t i = 0; i < o->cluster_size / 8 * per_word; i++) {
+    for (uint64_t i = 0; i < unit_size(o) / 8 * per_word; i++) {
         uint64_t was;
 
         if (i % per_word == 0
@@ -401,7 +269,7 @@ lower_refcounts(struct order *o, uint64_t c, const unsigned char *before)
 }
 
 struct span {
-    uint64_t first, end; /* clusters */
+    uint64_t first, end; /* units */
 };
 
 static struct span
@@ -409,11 +277,11 @@ span_of(const struct order *o, const struct op *op)
 {
     struct span s;
 
-    s.first = op->off >> o->cluster_bits;
+    s.first = op->off >> o->unit_bits;
     s.end = op->kind == OP_TRUNCATE
-            ? o->nr_clusters
-            : min_u64(o->nr_clusters,
-                      div_round_up(op->off + op->nr_bytes, o->cluster_size));
+            ? o->nr_units
+            : min_u64(o->nr_units,
+                      div_round_up(op->off + op->nr_bytes, unit_size(o)));
     return s;
 }
 
@@ -426,18 +294,18 @@ apply_to_worst(struct order *o, const struct op *op)
 
     if (o->is_image)
         s = span_of(o, op);
-    start = s.first << o->cluster_bits;
+    start = s.first << o->unit_bits;
     for (uint64_t c = s.first; c < s.end && !before; c++) {
-        if (!(o->clusters[c].roles & ROLE_REFBLOCK))
+        if (!(o->units[c].roles & ROLE_REFBLOCK))
             continue;
-        before = must_have(malloc((s.end - s.first) << o->cluster_bits));
+        before = must_have(malloc((s.end - s.first) << o->unit_bits));
         memcpy(before, o->worst + start,
-               (s.end - s.first) << o->cluster_bits);
+               (s.end - s.first) << o->unit_bits);
     }
     apply_op(o, o->worst, op);
     for (uint64_t c = s.first; c < s.end && before; c++)
-        if (o->clusters[c].roles & ROLE_REFBLOCK)
-            lower_refcounts(o, c, before + ((c << o->cluster_bits) - start));
+        if (o->units[c].roles & ROLE_REFBLOCK)
+            lower_refcounts(o, c, before + ((c << o->unit_bits) - start));
     free(before);
 }
 
@@ -448,18 +316,18 @@ order_apply_pending(struct order *o)
         apply_to_worst(o, op);
 }
 
-/* Enters a durable write to a cluster that nothing shows. */
+/* Enters a durable write to a unit that nothing shows. */
 static void
 cover(struct order *o, uint64_t c, const struct op *op)
 {
-    struct cluster *cl = &o->clusters[c];
-    uint64_t start = c << o->cluster_bits;
+    struct unit *cl = &o->units[c];
+    uint64_t start = c << o->unit_bits;
     uint64_t from = max_u64(op->off, start) - start;
-    uint64_t end = min_u64(op->off + op->nr_bytes - start, o->cluster_size);
+    uint64_t end = min_u64(op->off + op->nr_bytes - start, unit_size(o));
 
     if (op->begin <= cl->hidden_since)
         return;
-    if (op->kind == OP_PUNCH && end - from == o->cluster_size) {
+    if (op->kind == OP_PUNCH && end - from == unit_size(o)) {
         /* As good as new: what follows belongs to the next owner. */
         free(cl->covered);
         cl->covered = NULL;
@@ -467,7 +335,7 @@ cover(struct order *o, uint64_t c, const struct op *op)
         return;
     }
     if (!cl->covered)
-        cl->covered = must_have(calloc(1, o->cluster_size / 8));
+        cl->covered = must_have(calloc(1, unit_size(o) / 8));
     for (uint64_t b = from; b < end; b++)
         cl->covered[b / 8] |= 1 << b % 8;
 }
@@ -486,9 +354,9 @@ order_make_durable(struct order *o, const struct op *op)
         return false;
     s = span_of(o, op);
     for (uint64_t c = s.first; c < s.end; c++) {
-        metadata |= (o->clusters[c].roles & ROLES_METADATA) != 0;
+        metadata |= (o->units[c].roles & ROLES_METADATA) != 0;
         if (op->kind != OP_TRUNCATE
-            && !(o->clusters[c].roles & ROLES_SHOWN))
+            && !(o->units[c].roles & ROLES_SHOWN))
             cover(o, c, op);
     }
     return metadata;
@@ -502,28 +370,28 @@ touches(const struct order *o, const struct op *op, uint64_t c)
     struct span s = span_of(o, op);
 
     return op->kind != OP_TRUNCATE && s.first <= c && c < s.end
-           && op->begin > o->clusters[c].hidden_since;
+           && op->begin > o->units[c].hidden_since;
 }
 
 /* The first byte of c that would show what was there before; -1: none. */
 static int64_t
 stale_byte(const struct order *o, uint64_t c)
 {
-    const unsigned char *bytes = o->durable + (c << o->cluster_bits);
-    const uint8_t *covered = o->clusters[c].covered;
+    const unsigned char *bytes = o->durable + (c << o->unit_bits);
+    const uint8_t *covered = o->units[c].covered;
 
-    for (uint64_t b = 0; b < o->cluster_size; b++)
+    for (uint64_t b = 0; b < unit_size(o); b++)
         if (bytes[b] != 0 && !(covered && covered[b / 8] >> b % 8 & 1))
             return b;
     return -1;
 }
 
-/* Cluster c, which nothing showed, gets a role in a possible world. */
+/* Unit c, which nothing showed, gets a role in a possible world. */
 static void
 check_shown(struct order *o, uint64_t c, unsigned role, void *opaque)
 {
     const struct op *op = opaque;
-    struct cluster *cl = &o->clusters[c];
+    struct unit *cl = &o->units[c];
     bool was_shown = cl->roles & ROLES_SHOWN;
     bool pending = false;
     int64_t stale;
@@ -561,22 +429,29 @@ check_packed(struct order *o, uint64_t off, uint64_t nr_bytes,
                       "reachable, but is not durable", off);
 }
 
+static bool
+is_same(struct order_entry a, struct order_entry b)
+{
+    return (a.word & ~COPIED) == (b.word & ~COPIED) && a.bitmap == b.bitmap;
+}
+
 /* An L1 entry changes: does the new L2 table durably hold what it has from
  * the old one? */
 static void
 check_l2_copy(struct order *o, const struct op *op, uint64_t entry_off)
 {
-    uint64_t old = number_at(o, o->durable, entry_off, 8) & OFFSET_MASK;
-    uint64_t new = number_at(o, o->worst, entry_off, 8) & OFFSET_MASK;
+    uint64_t old = order_number(o, o->durable, entry_off, 8) & OFFSET_MASK;
+    uint64_t new = order_number(o, o->worst, entry_off, 8) & OFFSET_MASK;
 
     if (old == 0 || new == 0 || old == new)
         return;
-    for (uint64_t i = 0; i < o->cluster_size / 8; i++) {
-        uint64_t was = entry_at(o, o->durable, old, i) & ~COPIED;
-        uint64_t will = entry_at(o, o->worst, new, i) & ~COPIED;
-        uint64_t is = entry_at(o, o->durable, new, i) & ~COPIED;
+    for (uint64_t i = 0; i < o->cluster_size / o->l2_entry_bytes; i++) {
+        struct order_entry was = order_l2_entry(o, o->durable, old, i);
+        struct order_entry will = order_l2_entry(o, o->worst, new, i);
+        struct order_entry is = order_l2_entry(o, o->durable, new, i);
 
-        if (was && will == was && is != was) {
+        if ((was.word || was.bitmap) && is_same(will, was)
+            && !is_same(is, was)) {
             violation(o, op, "I2: the copy at 0x%" PRIx64 " of the L2 table "
                       "at 0x%" PRIx64 " is not durable", new, old);
             return;
@@ -621,10 +496,10 @@ only_marks(const struct order *o, const struct op *op)
 static uint64_t
 extensions_end(const struct order *o)
 {
-    uint64_t off = o->version == 2 ? 72 : number_at(o, o->durable, 100, 4);
+    uint64_t off = o->version == 2 ? 72 : order_number(o, o->durable, 100, 4);
 
-    while (off < o->cluster_size && number_at(o, o->durable, off, 4) != 0)
-        off += 8 + round_up(number_at(o, o->durable, off + 4, 4), 8);
+    while (off < o->cluster_size && order_number(o, o->durable, off, 4) != 0)
+        off += 8 + round_up(order_number(o, o->durable, off + 4, 4), 8);
     return off + 8;
 }
 
@@ -633,8 +508,8 @@ extensions_end(const struct order *o)
 static void
 check_header(struct order *o, const struct op *op)
 {
-    uint64_t name = number_at(o, o->durable, 8, 8);
-    uint64_t name_bytes = number_at(o, o->durable, 16, 4);
+    uint64_t name = order_number(o, o->durable, 8, 8);
+    uint64_t name_bytes = order_number(o, o->durable, 16, 4);
     uint64_t end = extensions_end(o);
 
     if (end > SECTOR && changes(o, op, SECTOR, end - SECTOR))
@@ -674,7 +549,7 @@ check_beside_packed(struct order *o, const struct op *op)
     struct walk w = { .o = o, .world = o->durable, .fn = ignore_role,
                       .packed = check_packed_kept, .op = op };
 
-    walk_world(&w);
+    order_walk(&w);
 }
 
 /* Whoever owns metadata writes it, not zeroes it; whole slices of L2 tables
@@ -684,8 +559,8 @@ check_beside_packed(struct order *o, const struct op *op)
 static void
 check_owner(struct order *o, const struct op *op, uint64_t c)
 {
-    unsigned roles = o->clusters[c].roles;
-    uint64_t start = c << o->cluster_bits;
+    unsigned roles = o->units[c].roles;
+    uint64_t start = round_down(c << o->unit_bits, o->cluster_size);
     uint64_t unit = roles & ROLE_HEADER ? 1
                     : roles & (ROLE_L2 | ROLE_REFBLOCK)
                         ? min_u64(o->cluster_size, 4096) : 8;
@@ -698,18 +573,18 @@ check_owner(struct order *o, const struct op *op, uint64_t c)
             && (op->off + op->nr_bytes) % unit != 0))
         violation(o, op, "I6: changes parts of entries or slices");
     for (uint64_t i = s.first; i < s.end; i++)
-        if (o->clusters[i].roles & (ROLE_DATA | ROLE_COMPRESSED))
+        if (o->units[i].roles & (ROLE_DATA | ROLE_COMPRESSED))
             violation(o, op, "I6: metadata in cluster 0x%" PRIx64 ", and "
                       "data in 0x%" PRIx64, c, i);
 }
 
-/* Cluster c is written over: may it be? */
+/* Unit c is written over: may it be? */
 static void
 check_target(struct order *o, const struct op *op, uint64_t c)
 {
-    const struct cluster *cl = &o->clusters[c];
-    uint64_t start = c << o->cluster_bits;
-    bool changed = changes(o, op, start, o->cluster_size);
+    const struct unit *cl = &o->units[c];
+    uint64_t start = c << o->unit_bits;
+    bool changed = changes(o, op, start, unit_size(o));
 
     if (op->kind == OP_TRUNCATE && cl->roles)
         violation(o, op, "I3: cuts off cluster 0x%" PRIx64 ", which is in "
@@ -744,7 +619,7 @@ check_world(struct order *o, const struct op *op, const unsigned char *world,
     audit_image(world, o->capacity, &a);
     if (a.nr_corruptions > nr_tolerated(o, world, &a))
         violation(o, op, "I1, I4: if a cut leaves %s: %s", which, a.first);
-    walk_world(&w);
+    order_walk(&w);
 }
 
 /* op changes metadata, and is in worst. */
@@ -755,11 +630,11 @@ check_metadata(struct order *o, const struct op *op)
     struct span s = span_of(o, op);
 
     for (uint64_t c = s.first; c < s.end; c++) {
-        uint64_t off = max_u64(op->off, c << o->cluster_bits);
+        uint64_t off = max_u64(op->off, c << o->unit_bits);
         uint64_t end = min_u64(op->off + op->nr_bytes,
-                               (c + 1) << o->cluster_bits);
+                               (c + 1) << o->unit_bits);
 
-        if (o->clusters[c].roles & ROLE_L1)
+        if (o->units[c].roles & ROLE_L1)
             for (; off + 8 <= end; off += 8)
                 check_l2_copy(o, op, off);
     }
@@ -781,9 +656,9 @@ order_check(struct order *o, struct op *op)
         s = span_of(o, op);
         for (uint64_t c = s.first; c < s.end; c++) {
             check_target(o, op, c);
-            metadata |= o->clusters[c].roles & ROLES_METADATA
-                        && changes(o, op, c << o->cluster_bits,
-                                   o->cluster_size);
+            metadata |= o->units[c].roles & ROLES_METADATA
+                        && changes(o, op, c << o->unit_bits,
+                                   unit_size(o));
         }
     }
     *o->pending_end = op;

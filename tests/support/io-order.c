@@ -42,13 +42,13 @@ reserve(struct order *o, uint64_t end)
     memset(o->worst + o->capacity, 0, capacity - o->capacity);
     o->capacity = capacity;
     if (o->is_image) {
-        uint64_t nr = capacity >> o->cluster_bits;
+        uint64_t nr = capacity >> o->unit_bits;
 
-        o->clusters = must_have(reallocarray(o->clusters, nr,
-                                             sizeof o->clusters[0]));
-        memset(o->clusters + o->nr_clusters, 0,
-               (nr - o->nr_clusters) * sizeof o->clusters[0]);
-        o->nr_clusters = nr;
+        o->units = must_have(reallocarray(o->units, nr,
+                                             sizeof o->units[0]));
+        memset(o->units + o->nr_units, 0,
+               (nr - o->nr_units) * sizeof o->units[0]);
+        o->nr_units = nr;
     }
 }
 
@@ -240,9 +240,9 @@ order_close(struct io *io)
         free(op->data);
         free(op);
     }
-    for (uint64_t c = 0; c < o->nr_clusters; c++)
-        free(o->clusters[c].covered);
-    free(o->clusters);
+    for (uint64_t c = 0; c < o->nr_units; c++)
+        free(o->units[c].covered);
+    free(o->units);
     free(o->durable);
     free(o->worst);
     pthread_mutex_destroy(&o->lock);

@@ -33,8 +33,8 @@
  * durable header has the dirty bit, as the next open mends it; and always in
  * version 2, which has no such bit. An image that is damaged when it is
  * opened is not looked at, until its dirty bit goes and it is not any more.
- * Nor are images of features that the engine does not write (external data
- * file, extended L2).
+ * Nor are images with an external data file, whose data are elsewhere. With
+ * extended L2 entries all this holds for each subcluster.
  */
 #ifndef IO_ORDER_H
 #define IO_ORDER_H
