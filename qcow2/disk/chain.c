@@ -408,15 +408,15 @@ chain_open(struct qcow2_pool *pool, const char *path,
     return r;
 }
 
-/* The smallest cluster size among layers, as far as granules go. */
+/* The smallest unit among layers, as far as granules go. */
 static unsigned
 granule_bits(const struct layer *below)
 {
     unsigned bits = RESOLVER_GRANULE_BITS;
 
     for (const struct layer *l = below; l; l = l->backing)
-        if (l->source->cluster_bits != 0 && l->source->cluster_bits < bits)
-            bits = l->source->cluster_bits;
+        if (l->source->unit_bits != 0)
+            bits = min_u64(bits, l->source->unit_bits);
     return bits;
 }
 

@@ -274,8 +274,7 @@ expand_zeroes(struct image *img, struct qcow2_error *err)
         }
         if (map_prepare(&c, off, err) == -1)
             return -1;
-        map_set(&c, off, m.nr_bytes >> img->cluster_bits,
-                MAP_TO_UNALLOCATED, 0);
+        map_set(&c, off, m.nr_bytes, MAP_TO_UNALLOCATED, 0);
         map_done(&c);
         off += m.nr_bytes;
     }

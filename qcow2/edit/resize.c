@@ -93,11 +93,10 @@ drop_piece(struct image *img, uint64_t from, uint64_t to,
         struct mapping m;
 
         r = map_find(&c, from, to - from, &m, err);
-        if (r == 0 && m.kind != MAP_UNALLOCATED) {
+        if (r == 0 && (m.kind != MAP_UNALLOCATED || m.has_host)) {
             r = map_prepare(&c, from, err);
             if (r == 0)
-                map_set(&c, from, m.nr_bytes >> img->cluster_bits,
-                        MAP_TO_UNALLOCATED, 0);
+                map_set(&c, from, m.nr_bytes, MAP_TO_UNALLOCATED, 0);
         }
         from += m.nr_bytes;
     }
@@ -323,7 +322,10 @@ place_clusters(struct image *img, struct map_cursor *c, uint64_t guest_off,
             data_release(img, guest_off, run.host_off, run.nr_clusters);
             return -1;
         }
-        map_set(c, guest_off, run.nr_clusters, MAP_TO_DATA, run.host_off);
+        map_set(c, guest_off, run.nr_clusters << img->cluster_bits,
+                img->geo.subcluster_bits < img->cluster_bits ? MAP_TO_PLACE
+                                                             : MAP_TO_DATA,
+                run.host_off);
         guest_off += run.nr_clusters << img->cluster_bits;
         nr_clusters -= run.nr_clusters;
     }

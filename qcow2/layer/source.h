@@ -104,7 +104,8 @@ struct source {
     struct io *io;       /* the layer's file */
     struct store *data;  /* has what is MAP_DATA */
     uint64_t size; /* guest bytes; past them a layer above reads zeroes */
-    unsigned cluster_bits; /* 0: it has no clusters */
+    unsigned unit_bits;  /* log2 of the bytes that its tables tell apart;
+                          * 0: it has none */
 };
 
 static inline struct backing_name

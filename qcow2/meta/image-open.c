@@ -23,6 +23,7 @@ set_geometry(struct image *img)
     img->cluster_bits = img->geo.cluster_bits;
     img->compression_type = img->hdr.compression_type;
     img->cluster_size = UINT32_C(1) << img->cluster_bits;
+    img->subcluster_size = UINT32_C(1) << img->geo.subcluster_bits;
     img->slice_size = UINT32_C(1) << img->geo.slice_bytes_bits;
 }
 

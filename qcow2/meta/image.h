@@ -155,6 +155,7 @@ struct image {
     struct geometry geo;
     uint32_t cluster_size;
     unsigned cluster_bits;
+    uint32_t subcluster_size;   /* a cluster, without extended L2 entries */
     uint32_t slice_size;        /* bytes of a cached slice */
     unsigned compression_type;  /* never changes, as hdr does */
 

@@ -90,25 +90,72 @@ add_old(const struct image *img, struct old_runs *old, uint64_t guest_off,
     old->nr++;
 }
 
+/* The bits of subclusters [from, to), in bytes of their cluster. */
+static uint32_t
+mask_of(const struct geometry *geo, uint64_t from, uint64_t to)
+{
+    unsigned bits = geo->subcluster_bits;
+    unsigned first = from >> bits, end = to >> bits;
+
+    if (bits == geo->cluster_bits)
+        return ALL_SUBCLUSTERS;
+    return (ALL_SUBCLUSTERS >> (32 - (end - first))) << first;
+}
+
+/* Without a place nothing of it may be data. */
+static void
+drop_place(struct l2_entry *e)
+{
+    if (e->alloc_mask != 0)
+        return;
+    e->host_off = 0;
+    e->copied = false;
+}
+
+static void
+give_place(struct l2_entry *e, uint64_t host_off)
+{
+    e->host_off = host_off;
+    e->copied = true;
+}
+
+/* The entry of a cluster of which the subclusters of mask change. host_off is
+ * the place of the whole cluster. */
 static struct l2_entry
-new_entry(const struct l2_entry *old, enum map_change change,
+new_entry(const struct l2_entry *old, uint32_t mask, enum map_change change,
           uint64_t host_off)
 {
-    struct l2_entry e;
+    struct l2_entry e = {
+        .host_off = old->kind == MAP_COMPRESSED ? 0 : old->host_off,
+        .copied = old->copied,
+        .alloc_mask = old->alloc_mask & ~mask,
+        .zero_mask = old->zero_mask & ~mask,
+    };
 
     switch (change) {
     case MAP_TO_DATA:
-        return l2_data(host_off);
+        e.alloc_mask |= mask;
+        give_place(&e, host_off);
+        break;
+    case MAP_TO_PLACE:
+        e.alloc_mask = old->alloc_mask;
+        e.zero_mask = old->zero_mask;
+        give_place(&e, host_off);
+        break;
     case MAP_TO_ZERO:
-        return l2_zero(0);
+        e.zero_mask |= mask;
+        drop_place(&e);
+        break;
     case MAP_TO_ZERO_KEEP:
-        e = l2_zero(old->kind == MAP_COMPRESSED ? 0 : old->host_off);
-        e.copied = e.host_off && old->copied;
-        return e;
+        e.zero_mask |= mask;
+        e.copied &= e.host_off != 0;
+        break;
     case MAP_TO_UNALLOCATED:
-        return (struct l2_entry){ .kind = MAP_UNALLOCATED };
+        drop_place(&e);
+        break;
     }
-    __builtin_unreachable();
+    e.kind = entry_subcluster_kind(e.alloc_mask, e.zero_mask, 0);
+    return e;
 }
 
 void
@@ -133,24 +180,28 @@ map_set_compressed(struct map_cursor *c, uint64_t guest_off,
 }
 
 void
-map_set(struct map_cursor *c, uint64_t guest_off, uint64_t nr_clusters,
+map_set(struct map_cursor *c, uint64_t guest_off, uint64_t nr_bytes,
         enum map_change change, uint64_t host_off)
 {
     struct image *img = c->view->img;
     struct l2_slice s = l2_slice_of(c->slice, &img->geo, c->view->version);
-    uint64_t idx = geometry_slice_entry(&img->geo, guest_off);
+    uint64_t start = round_down(guest_off, img->cluster_size);
+    uint64_t end = guest_off + nr_bytes, place = host_off - (guest_off - start);
     struct old_runs old;
     bool changed = false;
 
     old.nr = 0;
     pthread_mutex_lock(&c->slice->lock);
-    for (uint64_t i = 0; i < nr_clusters; i++) {
-        struct l2_entry before = l2_get(&s, idx + i, 0);
-        struct l2_entry e = new_entry(&before, change,
-                                      host_off + i * img->cluster_size);
+    for (uint64_t at = start; at < end; at += img->cluster_size) {
+        uint64_t idx = geometry_slice_entry(&img->geo, at);
+        uint32_t mask = mask_of(&img->geo, max_u64(at, guest_off) - at,
+                                min_u64(end - at, img->cluster_size));
+        struct l2_entry before = l2_get(&s, idx, 0);
+        struct l2_entry e = new_entry(&before, mask, change,
+                                      place + (at - start));
 
-        changed |= l2_set(&s, idx + i, &e);
-        add_old(img, &old, guest_off + i * img->cluster_size, &before, &e);
+        changed |= l2_set(&s, idx, &e);
+        add_old(img, &old, at, &before, &e);
     }
     if (changed)
         dirty_add(&img->l2_dirty, c->slice);

@@ -60,19 +60,24 @@ map_piece(const struct view *v, uint64_t guest_off)
     return window - (guest_off & (window - 1));
 }
 
-/* What map_set makes of clusters. (map-set.c) */
+/* What map_set makes of guest bytes. (map-set.c) */
 enum map_change {
     MAP_TO_DATA,         /* at host_off on, contiguous, refcount 1 */
+    MAP_TO_PLACE,        /* as they are, but with a place for data at host_off
+                          * on (extended L2 entries, whole clusters) */
     MAP_TO_ZERO,         /* zero, without a place (v3) */
     MAP_TO_ZERO_KEEP,    /* zero, keeping the place it has, if any (v3) */
     MAP_TO_UNALLOCATED,
 };
 
-/* Changes nr_clusters from guest_off on (a cluster's start; all in the
- * prepared slice), and frees what they pointed to, unless that is kept or is
- * what they point to now. Cannot fail: damaged entries were met by map_find.
+/* Changes nr_bytes from guest_off on, all in the prepared slice: whole
+ * subclusters (without extended L2 entries clusters), whole clusters where they
+ * are compressed. The rest of a cluster stays as it is; if it gets another
+ * place, the caller has copied there all of it that is data. A cluster keeps
+ * its place while any of it is data. Frees what nothing points to afterwards.
+ * Cannot fail: damaged entries were met by map_find.
  */
-void map_set(struct map_cursor *c, uint64_t guest_off, uint64_t nr_clusters,
+void map_set(struct map_cursor *c, uint64_t guest_off, uint64_t nr_bytes,
              enum map_change change, uint64_t host_off);
 
 /* Makes one cluster nr_bytes of compressed data at host_off, whose clusters

@@ -63,7 +63,7 @@ view_load(struct view *v, struct image *img, uint64_t l1_off,
     v->src.io = img->io;
     v->src.data = img->data;
     v->src.size = size;
-    v->src.cluster_bits = img->cluster_bits;
+    v->src.unit_bits = img->geo.subcluster_bits;
     v->img = img;
     v->version = img->hdr.version;
     v->l1_off = l1_off;

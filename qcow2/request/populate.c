@@ -21,8 +21,8 @@
 /* Bytes read at once, unless a cluster is larger. */
 enum { POPULATE_BYTES = 1 << 20 };
 
-/* Does the cluster become a zero cluster? bytes: to its end, or the disk's.
- * Version 2 has no zero clusters. */
+/* Does the subcluster become zero? bytes: to its end, or the disk's. Version 2
+ * has no zero clusters. */
 static bool
 becomes_zero(const struct image *img, const unsigned char *bytes,
              size_t nr_bytes)
@@ -40,7 +40,7 @@ put_zeroes(struct image *img, uint64_t from, uint64_t to,
     int r = map_prepare(&c, from, err);
 
     if (r == 0)
-        map_set(&c, from, (to - from) >> img->cluster_bits, MAP_TO_ZERO, 0);
+        map_set(&c, from, to - from, MAP_TO_ZERO, 0);
     map_done(&c);
     return r;
 }
@@ -61,7 +61,7 @@ put_data(struct image *img, const unsigned char *bytes, uint64_t from,
     return 0;
 }
 
-/* Fills clusters [from, to) with one or the other. They read as before, but
+/* Fills subclusters [from, to) with one or the other. They read as before, but
  * observers see that the disk has them now. */
 static int
 put(struct image *img, bool zero, const unsigned char *bytes, uint64_t from,
@@ -83,26 +83,26 @@ put(struct image *img, bool zero, const unsigned char *bytes, uint64_t from,
     return r;
 }
 
-/* Fills clusters [from, to), all unallocated, in runs of zeroes and of data.
+/* Fills subclusters [from, to), all unallocated, in runs of zeroes and of data.
  * bytes NULL: zeroes. */
 static int
 fill_run(struct image *img, const unsigned char *bytes, uint64_t from,
          uint64_t to, struct qcow2_error *err)
 {
-    uint64_t size = img->active.src.size, end;
+    uint64_t size = img->active.src.size, unit = img->subcluster_size, end;
 
     for (; from < to; from = end) {
         const unsigned char *b = bytes;
         bool zero = false;
 
-        for (end = from; end < to; end += img->cluster_size) {
-            size_t n = min_u64(img->cluster_size, size - end);
+        for (end = from; end < to; end += unit) {
+            size_t n = min_u64(unit, size - end);
             bool is_zero = becomes_zero(img, b, n);
 
             if (end > from && is_zero != zero)
                 break;
             zero = is_zero;
-            b = b ? b + img->cluster_size : NULL;
+            b = b ? b + unit : NULL;
         }
         if (put(img, zero, bytes, from, end, err) == -1)
             return -1;
@@ -111,7 +111,7 @@ fill_run(struct image *img, const unsigned char *bytes, uint64_t from,
     return 0;
 }
 
-/* Fills what is still unallocated of clusters [from, to), in one piece. */
+/* Fills what is still unallocated of [from, to), in one piece. */
 static int
 fill_piece(struct image *img, const unsigned char *bytes, uint64_t from,
            uint64_t to, struct qcow2_error *err)
@@ -121,7 +121,8 @@ fill_piece(struct image *img, const unsigned char *bytes, uint64_t from,
 
     if (r == -1)
         return -1;
-    range_lock_exclusive(&img->ranges, &held, from, to);
+    range_lock_exclusive(&img->ranges, &held, from,
+                         round_up(to, img->cluster_size));
     while (r == 0 && from < to) {
         struct mapping m;
 
@@ -135,12 +136,20 @@ fill_piece(struct image *img, const unsigned char *bytes, uint64_t from,
     return r;
 }
 
+/* The end of the cluster, or of the disk's last subcluster. */
+static uint64_t
+end_of(const struct image *img, uint64_t off)
+{
+    return min_u64(round_up(off, img->cluster_size),
+                   round_up(img->active.src.size, img->subcluster_size));
+}
+
 int
 populate_shown(struct image *img, const void *shown, uint64_t nr_bytes,
                uint64_t guest_off, struct qcow2_error *err)
 {
     const unsigned char *bytes = shown;
-    uint64_t to = round_up(guest_off + nr_bytes, img->cluster_size);
+    uint64_t to = end_of(img, guest_off + nr_bytes);
 
     while (guest_off < to) {
         uint64_t piece = min_u64(to - guest_off,
@@ -154,25 +163,26 @@ populate_shown(struct image *img, const void *shown, uint64_t nr_bytes,
     return 0;
 }
 
-/* Reads what is shown from `from` on of clusters [from, *to), which is
+/* Reads what is shown from `from` on of subclusters [from, *to), which is
  * shortened to what the buffer has room for, or to what is zero. */
 static int
 read_shown(struct image *img, unsigned char *buf, size_t buf_size,
            uint64_t from, uint64_t *to, bool *zero, struct qcow2_error *err)
 {
     uint64_t end = min_u64(*to, img->active.src.size), n;
+    uint32_t unit = img->subcluster_size;
     struct mapping m;
 
     if (source_chain_lookup(img->chain, 1, from, end - from, &m, NULL, err)
         == -1)
         return -1;
     *zero = m.kind == MAP_ZERO && img->hdr.version >= 3
-            && (m.nr_bytes == end - from || m.nr_bytes >= img->cluster_size);
+            && (m.nr_bytes == end - from || m.nr_bytes >= unit);
     if (*zero && m.nr_bytes < end - from)
-        *to = from + round_down(m.nr_bytes, img->cluster_size);
+        *to = from + round_down(m.nr_bytes, unit);
     if (*zero)
         return 0;
-    n = min_u64(round_up(m.nr_bytes, img->cluster_size), buf_size);
+    n = min_u64(round_up(m.nr_bytes, unit), buf_size);
     *to = min_u64(*to, from + n);
     end = min_u64(*to, end);
     return read_chain(img->chain, 1, buf, end - from, from, err);
@@ -217,7 +227,7 @@ int
 populate_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
                struct qcow2_error *err)
 {
-    uint64_t to = round_up(guest_off + nr_bytes, img->cluster_size);
+    uint64_t to = end_of(img, guest_off + nr_bytes);
     size_t buf_size = max_u64(POPULATE_BYTES, img->cluster_size);
     CLEANUP_FREE unsigned char *buf = malloc(buf_size);
 

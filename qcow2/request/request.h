@@ -34,13 +34,17 @@ int write_compressed(struct image *img, const void *packed,
                      struct qcow2_error *err);
 
 /* One piece (map_piece) of a write whose first byte cannot be written in
- * place. Writes *done > 0 bytes of it into new clusters. (cow.c)
+ * place. Writes *done bytes of it into new clusters, or into subclusters that
+ * were not data so far. has_place: their cluster has a place that is the
+ * disk's alone, so that only they need be held; if it lost that meanwhile,
+ * *done is 0, otherwise more. (cow.c)
  */
 int cow_write(struct image *img, const void *buf, size_t nr_bytes,
-              uint64_t guest_off, size_t *done, struct qcow2_error *err);
+              uint64_t guest_off, bool has_place, size_t *done,
+              struct qcow2_error *err);
 
 /* The same with the range of whole clusters held exclusively, and room made
- * (flush_make_room). */
+ * (flush_make_room); *done is not 0. */
 int cow_write_held(struct image *img, const void *buf, size_t nr_bytes,
                    uint64_t guest_off, size_t *done, struct qcow2_error *err);
 

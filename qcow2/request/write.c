@@ -20,10 +20,11 @@ lock_blocks(struct image *img, struct range *r, uint64_t guest_off,
 }
 
 /* Writes as much of a piece as can be written in place, from its start on:
- * *done may be 0. */
+ * *done may be 0. *has_place: where it stopped, the cluster's place is ours. */
 static int
 write_in_place(struct image *img, const void *buf, size_t nr_bytes,
-               uint64_t guest_off, size_t *done, struct qcow2_error *err)
+               uint64_t guest_off, size_t *done, bool *has_place,
+               struct qcow2_error *err)
 {
     struct map_cursor c = map_cursor(&img->active);
     struct store *s = img->data;
@@ -33,13 +34,17 @@ write_in_place(struct image *img, const void *buf, size_t nr_bytes,
     int ret = 0;
 
     *done = 0;
+    *has_place = false;
     if (whole)
         range_lock_shared(&img->ranges, &r, guest_off, guest_off + nr_bytes);
     else
         lock_blocks(img, &r, guest_off, nr_bytes);
     while (*done < nr_bytes) {
         ret = map_find(&c, guest_off + *done, nr_bytes - *done, &m, err);
-        if (ret == -1 || m.kind != MAP_DATA || !m.copied)
+        if (ret == -1)
+            break;
+        *has_place = m.copied;
+        if (m.kind != MAP_DATA || !m.copied)
             break;
         ret = data_check_write(img, m.host_off, m.nr_bytes, err);
         if (ret == -1)
@@ -64,12 +69,15 @@ write_data(struct image *img, const void *buf, size_t nr_bytes,
     while (nr_bytes > 0) {
         size_t piece = min_u64(nr_bytes,
                                map_piece(&img->active, guest_off));
+        bool has_place;
         size_t done;
 
-        if (write_in_place(img, buf, piece, guest_off, &done, err) == -1)
+        if (write_in_place(img, buf, piece, guest_off, &done, &has_place, err)
+            == -1)
             return -1;
         if (done == 0
-            && cow_write(img, buf, piece, guest_off, &done, err) == -1)
+            && cow_write(img, buf, piece, guest_off, has_place, &done, err)
+               == -1)
             return -1;
         buf = (const char *)buf + done;
         nr_bytes -= done;

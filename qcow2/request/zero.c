@@ -29,7 +29,7 @@ has_backing(const struct image *img)
     return img->chain->nr_layers > 1 || img->hdr.backing_file;
 }
 
-/* How whole clusters become zero without writing data; false: they do not.
+/* How whole subclusters become zero without writing data; false: they do not.
  * Version 2 has no zero flag, and without one an unallocated cluster would
  * show the backing file. */
 static bool
@@ -45,7 +45,7 @@ metadata_change(const struct image *img, bool free_space,
     return true;
 }
 
-/* How whole clusters become zero. */
+/* How whole subclusters become zero. */
 struct zeroing {
     enum map_change change;
     bool free_space;
@@ -53,7 +53,7 @@ struct zeroing {
                   * come to hold something else there */
 };
 
-/* Do the clusters of m, at guest_off, need no change? Shortens m to what the
+/* Do the subclusters of m, at guest_off, need no change? Shortens m to what the
  * answer holds for. */
 static int
 is_done(struct image *img, uint64_t guest_off, const struct zeroing *z,
@@ -70,67 +70,100 @@ is_done(struct image *img, uint64_t guest_off, const struct zeroing *z,
                             NULL, err) == -1)
         return -1;
     *done = below.kind == MAP_ZERO;
-    /* Part of a cluster that is zero below does not settle the cluster. */
+    /* Part of a subcluster that is zero below does not settle it. */
     if (below.nr_bytes < m->nr_bytes) {
-        m->nr_bytes = round_down(below.nr_bytes, img->cluster_size);
+        m->nr_bytes = round_down(below.nr_bytes, img->subcluster_size);
         if (m->nr_bytes == 0) {
-            m->nr_bytes = img->cluster_size;
+            m->nr_bytes = img->subcluster_size;
             *done = false;
         }
     }
     return 0;
 }
 
-/* Changes whole clusters [from, to) of one piece, held exclusively. */
+/* Of compressed data no part can be zeroed. */
+static bool
+is_part_of_compressed(const struct image *img, const struct mapping *m)
+{
+    return m->kind == MAP_COMPRESSED
+           && (m->skip > 0 || m->nr_bytes < img->cluster_size);
+}
+
+/* Changes whole subclusters [*from, to) of one piece, whose clusters are held
+ * exclusively; up to *from, if that becomes less than `to`, which is then a
+ * part of a compressed cluster. */
 static int
-change_clusters(struct image *img, uint64_t from, uint64_t to,
-                const struct zeroing *z, struct qcow2_error *err)
+change_subclusters(struct image *img, uint64_t *from, uint64_t to,
+                   const struct zeroing *z, struct qcow2_error *err)
 {
     struct map_cursor c = map_cursor(&img->active);
     int r = 0;
 
-    while (r == 0 && from < to) {
+    while (r == 0 && *from < to) {
         struct mapping m;
         bool done;
 
-        r = map_find(&c, from, to - from, &m, err);
+        r = map_find(&c, *from, to - *from, &m, err);
+        if (r == 0 && is_part_of_compressed(img, &m))
+            break;
         if (r == 0)
-            r = is_done(img, from, z, &m, &done, err);
+            r = is_done(img, *from, z, &m, &done, err);
         if (r == 0 && !done) {
-            r = map_prepare(&c, from, err);
+            r = map_prepare(&c, *from, err);
             if (r == 0)
-                map_set(&c, from, m.nr_bytes >> img->cluster_bits, z->change,
-                        0);
+                map_set(&c, *from, m.nr_bytes, z->change, 0);
         }
-        from += m.nr_bytes;
+        *from += m.nr_bytes;
     }
     map_done(&c);
     return r;
 }
 
+/* The same with their clusters not held yet. */
 static int
-zero_clusters(struct image *img, uint64_t from, uint64_t to,
-              const struct zeroing *z, struct qcow2_error *err)
+change_piece(struct image *img, uint64_t *from, uint64_t to,
+             const struct zeroing *z, struct qcow2_error *err)
+{
+    struct range r;
+    int ret;
+
+    if (flush_make_room(img, err) == -1)
+        return -1;
+    range_lock_exclusive(&img->ranges, &r,
+                         round_down(*from, img->cluster_size),
+                         round_up(to, img->cluster_size));
+    ret = change_subclusters(img, from, to, z, err);
+    range_unlock(&img->ranges, &r);
+    return ret;
+}
+
+static int zero_data(struct image *img, uint64_t from, uint64_t to,
+                     unsigned flags, struct qcow2_error *err);
+
+/* Zeroes, or trims, whole subclusters [from, to). */
+static int
+zero_subclusters(struct image *img, uint64_t from, uint64_t to,
+                 unsigned flags, const struct zeroing *z,
+                 struct qcow2_error *err)
 {
     while (from < to) {
-        uint64_t piece = map_piece(&img->active, from), reach;
-        struct range r;
-        int ret;
+        uint64_t end = from + min_u64(to - from,
+                                      map_piece(&img->active, from));
+        uint64_t reach;
 
         if (!has_backing(img)
             && map_table_absent(&img->active, from, &reach)) {
             from += min_u64(to - from, reach);
             continue;
         }
-        piece = min_u64(to - from, piece);
-        if (flush_make_room(img, err) == -1)
+        if (change_piece(img, &from, end, z, err) == -1)
             return -1;
-        range_lock_exclusive(&img->ranges, &r, from, from + piece);
-        ret = change_clusters(img, from, from + piece, z, err);
-        range_unlock(&img->ranges, &r);
-        if (ret == -1)
-            return -1;
-        from += piece;
+        if (from < end) {
+            end = min_u64(end, round_up(from + 1, img->cluster_size));
+            if (z->record && zero_data(img, from, end, flags, err) == -1)
+                return -1;
+            from = end;
+        }
     }
     return 0;
 }
@@ -184,13 +217,13 @@ zero_in_place(struct image *img, uint64_t guest_off, uint64_t nr_bytes,
     return ret;
 }
 
-/* Does the cluster at from show the backing file, which reads as zeroes all
+/* Does the subcluster at from show the backing file, which reads as zeroes all
  * over it? The caller holds its range. */
 static int
 shows_zeroes(struct image *img, uint64_t from, bool *shows,
              struct qcow2_error *err)
 {
-    uint64_t to = min_u64(from + img->cluster_size, img->active.src.size);
+    uint64_t to = min_u64(from + img->subcluster_size, img->active.src.size);
     struct mapping m;
 
     *shows = false;
@@ -201,14 +234,15 @@ shows_zeroes(struct image *img, uint64_t from, bool *shows,
     return source_chain_is_zero(img->chain, 1, from, to, shows, err);
 }
 
-/* Makes the cluster at from a zero cluster if all of it reads as zeroes
- * already, so that a part of it is zeroed without writing data. */
+/* Makes the subcluster at from zero if all of it reads as zeroes already, so
+ * that a part of it is zeroed without writing data. */
 static int
-mark_cluster(struct image *img, uint64_t from, bool *marked,
-             struct qcow2_error *err)
+mark_subcluster(struct image *img, uint64_t from, bool *marked,
+                struct qcow2_error *err)
 {
-    uint64_t to = from + img->cluster_size;
-    const struct zeroing z = { .change = MAP_TO_ZERO, .record = true };
+    uint64_t start = round_down(from, img->cluster_size);
+    uint64_t to = from + img->subcluster_size;
+    const struct zeroing z = { .change = MAP_TO_ZERO_KEEP, .record = true };
     struct range r;
     int ret;
 
@@ -217,10 +251,10 @@ mark_cluster(struct image *img, uint64_t from, bool *marked,
         return 0;
     if (flush_make_room(img, err) == -1)
         return -1;
-    range_lock_exclusive(&img->ranges, &r, from, to);
+    range_lock_exclusive(&img->ranges, &r, start, start + img->cluster_size);
     ret = shows_zeroes(img, from, marked, err);
     if (ret == 0 && *marked)
-        ret = change_clusters(img, from, to, &z, err);
+        ret = change_subclusters(img, &from, to, &z, err);
     range_unlock(&img->ranges, &r);
     return ret;
 }
@@ -247,12 +281,12 @@ zero_data(struct image *img, uint64_t from, uint64_t to, unsigned flags,
         if (zero_in_place(img, from, piece, flags, &done, err) == -1)
             return -1;
         if (done == 0) {
-            uint64_t start = round_down(from, img->cluster_size);
+            uint64_t start = round_down(from, img->subcluster_size);
             bool marked;
 
-            /* To the cluster's end: beyond it things may be different. */
-            done = min_u64(piece, start + img->cluster_size - from);
-            if (mark_cluster(img, start, &marked, err) == -1)
+            /* To its end: beyond it things may be different. */
+            done = min_u64(piece, start + img->subcluster_size - from);
+            if (mark_subcluster(img, start, &marked, err) == -1)
                 return -1;
             if (!marked) {
                 done = min_u64(done, bytes_to_write(img->data, from));
@@ -265,30 +299,32 @@ zero_data(struct image *img, uint64_t from, uint64_t to, unsigned flags,
     return 0;
 }
 
-/* Can [from, to), inside one cluster, be zeroed without writing data? */
+/* Can [from, to), inside one subcluster, be zeroed without writing data? */
 static int
 part_is_fast(struct image *img, uint64_t from, uint64_t to, bool *fast,
              struct qcow2_error *err)
 {
+    bool whole = to - from == img->subcluster_size;
     struct mapping m;
 
     if (map_lookup(&img->active, from, to - from, &m, err) == -1)
         return -1;
-    *fast = m.kind == MAP_ZERO
+    *fast = m.kind == MAP_ZERO || (whole && m.kind != MAP_COMPRESSED)
             || (m.kind == MAP_UNALLOCATED && !has_backing(img));
     if (*fast)
         return 0;
-    return shows_zeroes(img, round_down(from, img->cluster_size), fast, err);
+    return shows_zeroes(img, round_down(from, img->subcluster_size), fast,
+                        err);
 }
 
-/* The same of a range of any length. */
+/* The same of a part of a cluster, or of any range of such. */
 static int
 is_fast(struct image *img, uint64_t from, uint64_t to, bool *fast,
         struct qcow2_error *err)
 {
     for (*fast = true; *fast && from < to;) {
-        uint64_t start = round_down(from, img->cluster_size);
-        uint64_t end = start + img->cluster_size;
+        uint64_t start = round_down(from, img->subcluster_size);
+        uint64_t end = start + img->subcluster_size;
         struct range r;
         int ret;
 
@@ -302,11 +338,11 @@ is_fast(struct image *img, uint64_t from, uint64_t to, bool *fast,
     return 0;
 }
 
-/* A range, and the whole clusters in it. The last cluster of the disk is
+/* A range, and the whole subclusters in it. The last cluster of the disk is
  * whole when the range reaches from its start to the end of the disk. */
 struct parts {
     uint64_t from, to;
-    uint64_t body_from, body_to; /* equal: no whole cluster */
+    uint64_t body_from, body_to; /* equal: no whole subcluster */
 };
 
 static struct parts
@@ -314,28 +350,32 @@ split(const struct image *img, uint64_t guest_off, uint64_t nr_bytes)
 {
     struct parts p = { .from = guest_off, .to = guest_off + nr_bytes };
 
-    p.body_from = round_up(p.from, img->cluster_size);
+    p.body_from = round_up(p.from, img->subcluster_size);
     p.body_to = p.to == img->active.src.size
                 ? round_up(p.to, img->cluster_size)
-                : round_down(p.to, img->cluster_size);
+                : round_down(p.to, img->subcluster_size);
     if (p.body_from >= p.body_to)
         p.body_from = p.body_to = p.to;
     return p;
 }
 
-/* Nothing may be changed before we know that all of it is fast. */
+/* Nothing may be changed before we know that all of it is fast: as whole
+ * clusters are, what lies before the first and behind the last one. */
 static int
 check_fast(struct image *img, const struct parts *p, bool by_metadata,
            struct qcow2_error *err)
 {
-    bool head = true, tail = true;
+    uint64_t head_end = min_u64(p->to, round_up(p->from, img->cluster_size));
+    uint64_t tail = p->to == img->active.src.size
+                    ? p->to : round_down(p->to, img->cluster_size);
+    bool head_is = true, tail_is = true;
 
     if (by_metadata
-        && (is_fast(img, p->from, p->body_from, &head, err) == -1
-            || is_fast(img, min_u64(p->body_to, p->to), p->to, &tail, err)
+        && (is_fast(img, p->from, head_end, &head_is, err) == -1
+            || is_fast(img, max_u64(head_end, tail), p->to, &tail_is, err)
                == -1))
         return -1;
-    if (!by_metadata || !head || !tail)
+    if (!by_metadata || !head_is || !tail_is)
         return error_set(err, ENOTSUP, "%s: zeroing this range needs data to "
                          "be written", img->name);
     return 0;
@@ -357,7 +397,8 @@ zero_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
     if (!by_metadata)
         return zero_data(img, p.from, p.to, flags, err);
     if (zero_data(img, p.from, p.body_from, flags, err) == -1
-        || zero_clusters(img, p.body_from, p.body_to, &z, err) == -1)
+        || zero_subclusters(img, p.body_from, p.body_to, flags, &z, err)
+           == -1)
         return -1;
     return p.body_to < p.to ? zero_data(img, p.body_to, p.to, flags, err)
                             : 0;
@@ -372,5 +413,5 @@ zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
 
     if (img->no_discard || !metadata_change(img, true, &z.change))
         return 0;
-    return zero_clusters(img, p.body_from, p.body_to, &z, err);
+    return zero_subclusters(img, p.body_from, p.body_to, 0, &z, err);
 }

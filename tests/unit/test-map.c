@@ -47,7 +47,7 @@ set(struct bare *b, uint64_t off, uint64_t nr, enum map_change change,
 {
     struct map_cursor c = prepare(b, off);
 
-    map_set(&c, off, nr, change, host_off);
+    map_set(&c, off, nr * b->img->cluster_size, change, host_off);
     map_done(&c);
 }
 
