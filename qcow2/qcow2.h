@@ -417,7 +417,10 @@ struct qcow2_create_options {
                                * with backing and size_from_backing unused */
     bool size_from_backing;
     unsigned version;         /* 2 or 3; 0 is 3 */
-    uint32_t cluster_size;    /* power of two, 512 to 2 MiB; 0 is 64 KiB */
+    uint32_t cluster_size;    /* power of two, 512 to 2 MiB; 0 is 64 KiB, or
+                               * 128 KiB with extended_l2 */
+    bool extended_l2;         /* 32 subclusters a cluster, which has at least
+                               * 16 KiB (v3) */
     unsigned refcount_bits;   /* 1, 2, 4, … 64; 0 is 16; v2 only 16 */
     bool zstd;                /* compression type zstd instead of zlib */
     bool lazy_refcounts;      /* sets the compatible bit (v3) */
@@ -425,7 +428,9 @@ struct qcow2_create_options {
     enum qcow2_format backing_format; /* must be said when backing is */
     bool backing_unchecked;   /* it need not be there: it is not opened */
     bool overwrite;           /* an existing file may be replaced */
-    enum qcow2_preallocation prealloc; /* without backing */
+    enum qcow2_preallocation prealloc; /* without backing, or with
+                               * extended_l2, where places for data hide
+                               * nothing */
     bool nocow;               /* advice to the file system of a new file: */
     uint32_t extent_size_hint; /* not to copy it on write (Btrfs), and to
                                * allocate so many bytes at once (XFS) */

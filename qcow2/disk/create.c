@@ -23,6 +23,7 @@
 enum {
     DEFAULT_VERSION = 3,
     DEFAULT_CLUSTER_BITS = 16,
+    DEFAULT_EXTENDED_L2_CLUSTER_BITS = 17, /* subclusters of 4 KiB */
     DEFAULT_REFCOUNT_ORDER = 4,
 };
 
@@ -52,6 +53,9 @@ plan_version(const struct qcow2_create_options *o, struct header_new *hn,
     if (hn->version == 2 && o->lazy_refcounts)
         return error_set(err, EINVAL, "lazy refcounts: version 2 has none; "
                          "use version 3");
+    if (hn->version == 2 && o->extended_l2)
+        return error_set(err, EINVAL, "extended L2 entries: version 2 has "
+                         "none; use version 3");
     if (o->zstd && !compress_supported(COMPRESS_ZSTD))
         return error_set(err, ENOTSUP, "compression type zstd is not built "
                          "in");
@@ -64,7 +68,9 @@ static int
 plan_geometry(const struct qcow2_create_options *o, struct header_new *hn,
               struct qcow2_error *err)
 {
-    hn->cluster_bits = DEFAULT_CLUSTER_BITS;
+    hn->extended_l2 = o->extended_l2;
+    hn->cluster_bits = o->extended_l2 ? DEFAULT_EXTENDED_L2_CLUSTER_BITS
+                                      : DEFAULT_CLUSTER_BITS;
     hn->refcount_order = DEFAULT_REFCOUNT_ORDER;
     if (o->cluster_size) {
         if (!is_power_of_2(o->cluster_size)
@@ -75,6 +81,12 @@ plan_geometry(const struct qcow2_create_options *o, struct header_new *hn,
                              o->cluster_size, 1u << MIN_CLUSTER_BITS,
                              1u << MAX_CLUSTER_BITS);
         hn->cluster_bits = __builtin_ctz(o->cluster_size);
+        if (hn->extended_l2
+            && hn->cluster_bits < MIN_EXTENDED_L2_CLUSTER_BITS)
+            return error_set(err, EINVAL, "clusters of %" PRIu32 " bytes: "
+                             "extended L2 entries need at least %u",
+                             o->cluster_size,
+                             1u << MIN_EXTENDED_L2_CLUSTER_BITS);
     }
     if (o->refcount_bits) {
         if (!is_power_of_2(o->refcount_bits)
@@ -90,7 +102,8 @@ plan_geometry(const struct qcow2_create_options *o, struct header_new *hn,
 static struct geometry
 geometry_of(const struct header_new *hn)
 {
-    return geometry_make(hn->cluster_bits, hn->refcount_order, false);
+    return geometry_make(hn->cluster_bits, hn->refcount_order,
+                         hn->extended_l2);
 }
 
 static int
@@ -416,7 +429,8 @@ qcow2_create(const char *path, const struct qcow2_create_options *o,
     if (policy_target_find(path, &target, err) == -1)
         return -1;
     io = create_target(&target, o, CREATE_MODE, err);
-    if (io && (o->prealloc == QCOW2_PREALLOC_OFF || o->backing)) {
+    if (io && (o->prealloc == QCOW2_PREALLOC_OFF
+               || (o->backing && !o->extended_l2))) {
         io_close(io);
         r = 0;
     } else if (io) {

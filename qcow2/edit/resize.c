@@ -271,6 +271,12 @@ qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
     return txn_end(&t, r, err);
 }
 
+static bool
+has_subclusters(const struct image *img)
+{
+    return img->subcluster_size < img->cluster_size;
+}
+
 /* Makes the clusters of a new run, those from guest_off on, read as zeroes,
  * taking space as told. */
 static int
@@ -323,8 +329,7 @@ place_clusters(struct image *img, struct map_cursor *c, uint64_t guest_off,
             return -1;
         }
         map_set(c, guest_off, run.nr_clusters << img->cluster_bits,
-                img->geo.subcluster_bits < img->cluster_bits ? MAP_TO_PLACE
-                                                             : MAP_TO_DATA,
+                has_subclusters(img) ? MAP_TO_PLACE : MAP_TO_DATA,
                 run.host_off);
         guest_off += run.nr_clusters << img->cluster_bits;
         nr_clusters -= run.nr_clusters;
@@ -374,7 +379,10 @@ preallocate_piece(struct image *img, uint64_t from, uint64_t to,
         nr_bytes = m.nr_bytes;
         if (r == 0 && (m.kind == MAP_UNALLOCATED || m.kind == MAP_ZERO)
             && !m.has_host) {
-            r = zero_clusters(img, from, &nr_bytes, err);
+            /* Places alone hide nothing. */
+            nr_bytes = round_up(nr_bytes, img->cluster_size);
+            if (!has_subclusters(img))
+                r = zero_clusters(img, from, &nr_bytes, err);
             if (r == 0 && nr_bytes > 0)
                 r = place_clusters(img, &c, from,
                                    nr_bytes >> img->cluster_bits, mode, err);

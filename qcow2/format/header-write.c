@@ -71,7 +71,8 @@ fill_header(const struct header_new *hn, uint64_t backing_file_offset,
     if (hn->version == 2)
         return;
     d->incompatible_features = be64_make(
-        hn->compression_type ? INCOMPAT_COMPRESSION : 0);
+        (hn->compression_type ? INCOMPAT_COMPRESSION : 0)
+        | (hn->extended_l2 ? INCOMPAT_EXTENDED_L2 : 0));
     d->compatible_features = be64_make(
         hn->lazy_refcounts ? COMPAT_LAZY_REFCOUNTS : 0);
     d->refcount_order = be32_make(hn->refcount_order);

@@ -204,7 +204,7 @@ struct header_new {
     uint64_t l1_offset, reftable_offset;
     uint32_t reftable_clusters;
     unsigned compression_type;
-    bool lazy_refcounts;
+    bool lazy_refcounts, extended_l2;
     const char *backing_file, *backing_format; /* or NULL */
 };
 

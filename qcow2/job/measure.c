@@ -13,11 +13,16 @@
 #include "format/refcount-growth.h"
 #include "qcow2.h"
 
-enum { DEFAULT_CLUSTER_BYTES = 65536, DEFAULT_REFCOUNT_BITS = 16 };
+enum {
+    DEFAULT_CLUSTER_BYTES = 65536,
+    DEFAULT_EXTENDED_L2_CLUSTER_BYTES = 131072,
+    DEFAULT_REFCOUNT_BITS = 16,
+};
 
 struct measure {
     struct qcow2_disk *source; /* or NULL */
     uint64_t cluster_size;
+    bool extended_l2;
     unsigned refcount_bits;
     uint64_t size;             /* of the disk, in whole clusters */
     uint64_t data;             /* of those, bytes that hold data */
@@ -76,7 +81,7 @@ fully_allocated(const struct measure *m)
 {
     struct geometry geo = geometry_make(__builtin_ctzll(m->cluster_size),
                                         __builtin_ctz(m->refcount_bits),
-                                        false);
+                                        m->extended_l2);
     uint64_t l1_entries = geometry_l1_entries(&geo, m->size);
 
     /* Each L1 entry has a table. */
@@ -89,7 +94,8 @@ static int
 check_geometry(const struct measure *m, uint64_t size,
                struct qcow2_error *err)
 {
-    uint64_t entries = m->cluster_size / sizeof(be64);
+    uint64_t entries = m->cluster_size
+                       >> (m->extended_l2 ? EXTENDED_L2_ENTRY_BITS : 3);
 
     if (!is_power_of_2(m->cluster_size)
         || m->cluster_size < 1u << MIN_CLUSTER_BITS
@@ -97,6 +103,10 @@ check_geometry(const struct measure *m, uint64_t size,
         return error_set(err, EINVAL, "clusters of %" PRIu64 " bytes: must "
                          "be a power of two from %u to %u", m->cluster_size,
                          1u << MIN_CLUSTER_BITS, 1u << MAX_CLUSTER_BITS);
+    if (m->extended_l2 && m->cluster_size < 1u << MIN_EXTENDED_L2_CLUSTER_BITS)
+        return error_set(err, EINVAL, "clusters of %" PRIu64 " bytes: "
+                         "extended L2 entries need at least %u",
+                         m->cluster_size, 1u << MIN_EXTENDED_L2_CLUSTER_BITS);
     if (!is_power_of_2(m->refcount_bits)
         || m->refcount_bits > 1u << MAX_REFCOUNT_ORDER)
         return error_set(err, EINVAL, "refcounts of %u bits: must be a power "
@@ -117,8 +127,10 @@ measure_qcow2(struct measure *m, uint64_t size,
 {
     const struct qcow2_create_options *c = &o->create;
 
+    m->extended_l2 = c->extended_l2;
     m->cluster_size = c->cluster_size ? c->cluster_size
-                                      : DEFAULT_CLUSTER_BYTES;
+                      : m->extended_l2 ? DEFAULT_EXTENDED_L2_CLUSTER_BYTES
+                                       : DEFAULT_CLUSTER_BYTES;
     m->refcount_bits = c->refcount_bits ? c->refcount_bits
                                         : DEFAULT_REFCOUNT_BITS;
     if (check_geometry(m, size, err) == -1)

@@ -100,21 +100,6 @@ load_tables(struct image *img, bool is_layer, struct qcow2_error *err)
     return 0;
 }
 
-static int
-read_header(struct image *img, struct qcow2_error *err)
-{
-    if (img->readonly)
-        return header_read_disk(img->io, &img->hdr, err);
-    if (header_read(img->io, &img->hdr, err) == -1)
-        return -1;
-    if (!header_has_extended_l2(&img->hdr))
-        return 0;
-    header_free(&img->hdr);
-    error_set(err, ENOTSUP, "%s: has extended L2 entries (subclusters), "
-              "which are not written", img->name);
-    return error_hint(err, QCOW2_HINT_READONLY | QCOW2_HINT_CONVERT);
-}
-
 static struct image *
 open_image(struct io *io, bool readonly, bool is_layer, struct cache *meta,
            struct decompress_pool *decompress, struct qcow2_error *err)
@@ -134,7 +119,8 @@ open_image(struct io *io, bool readonly, bool is_layer, struct cache *meta,
     img->meta = meta;
     img->decompress = decompress;
     if (cluster_set_init(&img->overlap, err) == -1
-        || read_header(img, err) == -1) {
+        || (readonly ? header_read_disk(io, &img->hdr, err)
+                     : header_read(io, &img->hdr, err)) == -1) {
         cluster_set_destroy(&img->overlap);
         io_close(io);
         free(img->name);

@@ -90,9 +90,7 @@ set_preallocation(struct image_args *i, const struct args *a, char *value)
 static void
 set_extended_l2(struct image_args *i, const struct args *a, char *value)
 {
-    (void)i;
-    if (parse_on_off(a, "extended_l2", value))
-        usage_error(a->verb, "extended_l2=on is not supported");
+    i->create.extended_l2 = parse_on_off(a, "extended_l2", value);
 }
 
 /* What others ask for as "none of it", and nothing more is possible. */
@@ -140,14 +138,16 @@ static const struct setting settings[] = {
     { "backing_file", "FILE", "backing file, as -b", set_backing_file },
     { "backing_fmt", "FMT", "format of the backing file, as -F",
       set_backing_fmt },
-    { "cluster_size", "BYTES", "512 to 2M, a power of two [64k]",
+    { "cluster_size", "BYTES", "512 to 2M, a power of two [64k; 128k "
+      "with extended_l2]",
       set_cluster_size },
     { "compat", "VERSION", "0.10 or 1.1, also called v2 and v3 [1.1]",
       set_compat },
     { "compression_type", "TYPE", "zlib or zstd [zlib]", set_compression },
     { "data_file_raw", "off", "there is nothing else", set_data_file_raw },
     { "encryption", "off", "there is nothing else", set_encryption },
-    { "extended_l2", "off", "there is nothing else", set_extended_l2 },
+    { "extended_l2", "on|off", "32 subclusters a cluster, of at least 16k "
+      "[off]", set_extended_l2 },
     { "extent_size_hint", "BYTES", "what XFS allocates for the file at once",
       set_extent_size_hint },
     { "lazy_refcounts", "on|off", "allow others to postpone updates of "
@@ -257,7 +257,8 @@ image_args_check(struct image_args *i, const struct args *a)
         c->backing = name_path(a, c->backing, &c->backing_format);
     if (i->format == QCOW2_FORMAT_RAW) {
         if (c->version || c->cluster_size || c->refcount_bits || c->zstd
-            || c->lazy_refcounts || c->backing || c->backing_format)
+            || c->lazy_refcounts || c->extended_l2 || c->backing
+            || c->backing_format)
             usage_error(a->verb, "a raw image has neither a backing file nor "
                         "options but size and preallocation");
         if (i->prealloc == QCOW2_PREALLOC_METADATA)
@@ -267,9 +268,10 @@ image_args_check(struct image_args *i, const struct args *a)
     if (c->backing_format && !c->backing)
         usage_error(a->verb, "a backing format is given, but no backing "
                     "file");
-    if (c->backing && i->prealloc != QCOW2_PREALLOC_OFF)
+    if (c->backing && i->prealloc != QCOW2_PREALLOC_OFF && !c->extended_l2)
         usage_error(a->verb, "with a backing file there is nothing to "
-                    "preallocate: it would be hidden");
+                    "preallocate: it would be hidden, unless extended_l2 is "
+                    "on");
 }
 
 static const char *
@@ -293,9 +295,10 @@ show_qcow2(const struct image_args *i, uint64_t size)
 {
     const struct qcow2_create_options *c = &i->create;
 
-    printf("qcow2%s cluster_size=%" PRIu32 " extended_l2=off",
+    printf("qcow2%s cluster_size=%" PRIu32 " extended_l2=%s",
            i->has_encryption ? " encryption=off" : "",
-           c->cluster_size ? c->cluster_size : 65536);
+           c->cluster_size ? c->cluster_size
+           : c->extended_l2 ? 131072 : 65536, c->extended_l2 ? "on" : "off");
     if (i->has_prealloc)
         printf(" preallocation=%s", prealloc_name(i->prealloc));
     printf(" compression_type=%s size=%" PRIu64, c->zstd ? "zstd" : "zlib",

@@ -95,7 +95,6 @@ bad_to_write 'snapshot' 60:I:0xffffffff
 bad_to_write 'snapshot' 64:Q:0x12345
 bad_to_write 'snapshot' 64:Q:0x7fffffff0000
 bad 'extended L2' 20:I:13 72:Q:0x10
-bad_to_write 'extended L2' 72:Q:0x10
 bad 'data file' 72:Q:0x4
 bad 'feature' 72:Q:0x8000000000000000
 bad 'compression' 72:Q:0x8
