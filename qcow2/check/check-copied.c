@@ -37,48 +37,50 @@ check_l1_flag(struct check *c, uint64_t entry, uint64_t at, uint64_t weight,
 
 /* Entries of data in a row (check_row), all with the same flag. */
 static void
-check_row_flags(struct check *c, uint64_t entry, uint64_t nr, uint64_t at)
+check_row_flags(struct check *c, const struct l2_entry *e, uint64_t nr,
+                uint64_t at)
 {
-    struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
-                                        c->hdr->version);
-    uint64_t cluster = e.host_off >> c->cluster_bits;
+    uint64_t cluster = e->host_off >> c->cluster_bits;
 
     for (uint64_t i = 0, n; i < nr; i += n) {
         uint64_t stored;
 
         n = check_stored_run(c, cluster + i, nr - i, &stored);
-        for (uint64_t j = i; e.copied != (stored == 1) && j < i + n; j++)
-            check_flag(c, e.copied, scale_up(cluster + j, c->cluster_bits),
-                       at + j * sizeof entry);
+        for (uint64_t j = i; e->copied != (stored == 1) && j < i + n; j++)
+            check_flag(c, e->copied, scale_up(cluster + j, c->cluster_bits),
+                       check_entry_place(c, at, j));
     }
 }
 
 static void
-check_l2_flag(struct check *c, uint64_t entry, uint64_t at)
+check_l2_flag(struct check *c, const struct l2_entry *e, uint64_t at)
 {
-    struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
-                                        c->hdr->version);
-
-    if (e.kind == MAP_ZERO && e.flaws & ENTRY_MISALIGNED)
+    if (e->flaws & ENTRY_MISALIGNED && !check_has_data(e))
         return;
-    if (e.host_off && e.kind != MAP_COMPRESSED
-        && e.host_off < c->file_size)
-        check_flag(c, e.copied, e.host_off, at);
+    if (e->host_off && e->kind != MAP_COMPRESSED
+        && e->host_off < c->file_size)
+        check_flag(c, e->copied, e->host_off, at);
 }
 
 static int
 check_l2_flags(struct check *c, const be64 *piece, uint64_t nr, uint64_t at,
                void *opaque, struct qcow2_error *err)
 {
-    (void)opaque, (void)err;
-    for (uint64_t i = 0, n; i < nr; i += n) {
-        uint64_t entry = be64_get(piece[i]);
+    const struct l2_slice s = check_slice(c, piece);
 
-        n = entry ? check_row(c, piece + i, nr - i) : 1;
+    (void)opaque, (void)err;
+    nr = check_l2_entries(c, nr);
+    for (uint64_t i = 0, n; i < nr; i += n) {
+        struct l2_entry e;
+
+        n = 1;
+        if (check_is_empty(&s, i))
+            continue;
+        n = check_row(c, &s, i, nr - i, &e);
         if (n > 1)
-            check_row_flags(c, entry, n, at + i * sizeof *piece);
-        else if (entry)
-            check_l2_flag(c, entry, at + i * sizeof *piece);
+            check_row_flags(c, &e, n, check_entry_place(c, at, i));
+        else
+            check_l2_flag(c, &e, check_entry_place(c, at, i));
     }
     return 0;
 }

@@ -69,16 +69,6 @@ is_hopeless(struct io *io, const struct header_flaws *flaws,
     return error_prefix(err, "%s", io->name);
 }
 
-static int
-refuse_extended_l2(struct io *io, const struct header *hdr,
-                   struct qcow2_error *err)
-{
-    if (!header_has_extended_l2(hdr))
-        return 0;
-    return error_set(err, ENOTSUP, "%s: has extended L2 entries "
-                     "(subclusters), which are not checked", io->name);
-}
-
 /* One check of an image whose header and snapshot table were read. *acted:
  * there was something for repair to do. */
 static int
@@ -130,7 +120,7 @@ check_once(struct io *io, const struct qcow2_check_options *options,
     if (r == 1) {
         only_header(&flaws, options, result);
         r = 0;
-    } else if (r == 0 && (r = refuse_extended_l2(io, &hdr, err)) == 0) {
+    } else if (r == 0) {
         r = check_tables(io, &hdr, &flaws, options, result, acted, err);
     }
     header_free(&hdr);

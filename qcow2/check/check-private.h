@@ -25,9 +25,10 @@
 #include "format/entry.h"
 #include "format/header.h"
 #include "format/snaptab.h"
+#include "meta/l2-slice.h"
 #include "storage/io.h"
 
-/* A table of 8-byte entries. */
+/* A table, or a part of one. */
 struct span {
     uint64_t start, end;    /* host bytes */
 };
@@ -177,7 +178,7 @@ int check_sweep(struct check *c, const struct span *spans, size_t nr,
 int check_refer_spans(struct check *c, const struct span *spans, size_t nr,
                       struct qcow2_error *err);
 
-/* Calls fn for each entry that is not 0 in [start, end). */
+/* Calls fn for each entry of 8 bytes that is not 0 in [start, end). */
 typedef int check_entry_fn(struct check *c, uint64_t entry, uint64_t at,
                            uint64_t weight, struct qcow2_error *err);
 int check_entries(struct check *c, uint64_t start, uint64_t end,
@@ -191,9 +192,53 @@ typedef int check_piece_fn(struct check *c, const be64 *piece, uint64_t nr,
 int check_pieces(struct check *c, uint64_t start, uint64_t end,
                  check_piece_fn *fn, void *opaque, struct qcow2_error *err);
 
-/* How many of nr > 0 L2 entries are data without flaws in a row, all inside
- * the file and with the same flag; 1 if the first is not. */
-uint64_t check_row(const struct check *c, const be64 *entries, uint64_t nr);
+/* A piece of L2 tables: its entries as values, how many there are in nr
+ * words, and whether one has nothing in it. */
+static inline struct l2_slice
+check_slice(const struct check *c, const be64 *words)
+{
+    return l2_slice_in_memory((be64 *)words, &c->hdr->geo, c->hdr->version);
+}
+
+static inline unsigned
+check_l2_words(const struct check *c)
+{
+    return 1u << (c->hdr->geo.l2_entry_bits - 3);
+}
+
+static inline uint64_t
+check_l2_entries(const struct check *c, uint64_t nr_words)
+{
+    return nr_words / check_l2_words(c);
+}
+
+/* Where entry idx lies, of a piece that begins at host offset `at`. */
+static inline uint64_t
+check_entry_place(const struct check *c, uint64_t at, uint64_t idx)
+{
+    return at + scale_up(idx, c->hdr->geo.l2_entry_bits);
+}
+
+static inline bool
+check_is_empty(const struct l2_slice *s, uint64_t idx)
+{
+    if (l2_is_extended(s))
+        return (l2_load_word(s, 2 * idx) | l2_load_word(s, 2 * idx + 1)) == 0;
+    return l2_load_word(s, idx) == 0;
+}
+
+/* Does the place of an entry hold data that a guest sees? If not, it can be
+ * taken away, and all reads as before. */
+static inline bool
+check_has_data(const struct l2_entry *e)
+{
+    return e->kind == MAP_COMPRESSED || e->alloc_mask != 0;
+}
+
+/* Entry idx, and how many of nr > 0 from there on have data, no flaws and the
+ * same flag, in a row, all inside the file; 1 if the first has not. */
+uint64_t check_row(const struct check *c, const struct l2_slice *s,
+                   uint64_t idx, uint64_t nr, struct l2_entry *e);
 
 /* check-metadata.c: passes all metadata that was found to
  * options.metadata. */

@@ -16,7 +16,10 @@
 #include "check/check-private.h"
 #include "format/entry.h"
 
-enum { PIECE_BYTES = 64 << 10 };
+enum {
+    PIECE_BYTES = 64 << 10,
+    MAX_ENTRY_BYTES = 1 << EXTENDED_L2_ENTRY_BITS,
+};
 
 bool
 check_inside(const struct check *c, uint64_t host_off, uint64_t nr_bytes)
@@ -135,8 +138,9 @@ check_pieces(struct check *c, uint64_t start, uint64_t end,
 
         if (check_hole(c, start, end - start, &hole, err) == -1)
             return -1;
-        if (hole >= sizeof *piece) {
-            start += round_down(hole, sizeof *piece);
+        hole = round_down(hole, MAX_ENTRY_BYTES);
+        if (hole > 0) {
+            start += hole;
             continue;
         }
         if (check_read(c, piece, n, start, NULL, err) == -1
@@ -179,19 +183,15 @@ check_entries(struct check *c, uint64_t start, uint64_t end, uint64_t weight,
 }
 
 uint64_t
-check_row(const struct check *c, const be64 *entries, uint64_t nr)
+check_row(const struct check *c, const struct l2_slice *s, uint64_t idx,
+          uint64_t nr, struct l2_entry *e)
 {
-    uint64_t entry = be64_get(entries[0]), n = 1;
-    struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
-                                        c->hdr->version);
-
-    if (e.kind != MAP_DATA || e.flaws || e.host_off >= c->file_size)
+    *e = l2_get(s, idx, 0);
+    if (e->alloc_mask == 0 || e->flaws || e->host_off >= c->file_size)
         return 1;
-    nr = min_u64(nr, (c->file_size - e.host_off) >> c->cluster_bits);
-    nr = min_u64(nr, (MAX_HOST_OFFSET - e.host_off) >> c->cluster_bits);
-    while (n < nr && be64_get(entries[n]) == entry + n * c->cluster_size)
-        n++;
-    return n;
+    nr = min_u64(nr, (c->file_size - e->host_off) >> c->cluster_bits);
+    nr = min_u64(nr, (MAX_HOST_OFFSET - e->host_off) >> c->cluster_bits);
+    return nr > 1 ? l2_row(s, idx, nr, e) : 1;
 }
 
 /* One L1 entry: counts its L2 table. */
@@ -277,34 +277,53 @@ static void
 report_flaws(struct check *c, const struct l2_entry *e, uint64_t entry,
              uint64_t at)
 {
-    if (e->flaws & ENTRY_RESERVED_BITS)
+    if (e->flaws & ENTRY_RESERVED_BITS && entry & L2_RESERVED_MASK)
         check_report(c, PROBLEM_L2_RESERVED, at, entry, 0);
+    if (e->flaws & ENTRY_RESERVED_BITS && entry & L2_ZERO
+        && header_has_extended_l2(c->hdr))
+        check_report(c, PROBLEM_L2_ZERO_FLAG, at, entry, 0);
     if (e->flaws & ENTRY_ZERO_IN_V2)
         check_report(c, PROBLEM_L2_ZERO_IN_V2, at, 0, 0);
     if (e->flaws & ENTRY_COPIED_COMPRESSED)
         check_report(c, PROBLEM_COPIED_COMPRESSED, at, 0, 0);
-    if (e->flaws & ENTRY_MISALIGNED && e->kind == MAP_ZERO)
-        check_report(c, PROBLEM_L2_ZERO_MISALIGNED, at, e->host_off, 0);
-    if (e->flaws & ENTRY_MISALIGNED && e->kind == MAP_DATA)
-        check_report(c, PROBLEM_L2_MISALIGNED, at, e->host_off, 0);
+    if (e->flaws & ENTRY_MISALIGNED)
+        check_report(c, check_has_data(e) ? PROBLEM_L2_MISALIGNED
+                                          : PROBLEM_L2_ZERO_MISALIGNED,
+                     at, e->host_off, 0);
 }
 
-/* An entry at `at`, and n - 1 more in a row (check_row). */
-static int
-count_l2_entry(struct check *c, struct walk *w, uint64_t entry, uint64_t n,
-               uint64_t at, struct qcow2_error *err)
+static void
+report_bitmap_flaws(struct check *c, const struct l2_entry *e, uint64_t at)
 {
-    struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
-                                        c->hdr->version);
+    uint64_t bitmap = e->alloc_mask | (uint64_t)e->zero_mask << 32;
+
+    if (e->flaws & ENTRY_ALLOCATED_ZERO)
+        check_report(c, PROBLEM_SUBCLUSTERS_ODD, at, bitmap, 0);
+    if (e->flaws & ENTRY_ALLOCATED_NOWHERE)
+        check_report(c, PROBLEM_SUBCLUSTERS_NOWHERE, at, bitmap, 0);
+    if (e->flaws & ENTRY_COMPRESSED_BITMAP)
+        check_report(c, PROBLEM_SUBCLUSTERS_COMPRESSED, at, 0, 0);
+    /* Its data is somewhere. */
+    c->lost |= (e->flaws & ENTRY_ALLOCATED_NOWHERE) != 0;
+}
+
+/* An entry at `at`, whose first word is `entry`, and n - 1 more in a row
+ * (check_row). */
+static int
+count_l2_entry(struct check *c, struct walk *w, struct l2_entry e,
+               uint64_t entry, uint64_t n, uint64_t at,
+               struct qcow2_error *err)
+{
     bool misaligned = e.flaws & ENTRY_MISALIGNED;
     uint64_t len = e.kind == MAP_COMPRESSED ? e.compressed_len
                                             : n * c->cluster_size;
     bool inside = check_inside(c, e.host_off, len);
 
     report_flaws(c, &e, entry, at);
+    report_bitmap_flaws(c, &e, at);
     if (e.host_off == 0 && e.kind != MAP_COMPRESSED)
         return 0;
-    if (misaligned && e.kind == MAP_ZERO) {
+    if (misaligned && !check_has_data(&e)) {
         /* Nobody can use its place, and repair takes it away. */
         c->lost |= c->options.repair != QCOW2_REPAIR_ALL;
         return 0;
@@ -331,19 +350,22 @@ count_l2_table(struct check *c, uint64_t cluster, struct qcow2_error *err)
         .active = counters_get(&c->l2_active, cluster),
     };
     uint64_t host_off = scale_up(cluster, c->cluster_bits);
-    const be64 *table = (const be64 *)c->table;
-    uint64_t nr = c->cluster_size / sizeof *table;
+    const struct l2_slice s = check_slice(c, (const be64 *)c->table);
+    uint64_t nr = check_l2_entries(c, c->cluster_size / sizeof(be64));
     bool is_hole;
 
     if (check_read(c, c->table, c->cluster_size, host_off, &is_hole, err)
         == -1)
         return -1;
     for (uint64_t i = 0, n; i < nr && !is_hole; i += n) {
-        uint64_t entry = be64_get(table[i]);
+        struct l2_entry e;
 
-        n = entry ? check_row(c, table + i, nr - i) : 1;
-        if (entry && count_l2_entry(c, &w, entry, n, host_off + i * 8, err)
-                     == -1)
+        n = 1;
+        if (check_is_empty(&s, i))
+            continue;
+        n = check_row(c, &s, i, nr - i, &e);
+        if (count_l2_entry(c, &w, e, l2_load_word(&s, i * check_l2_words(c)),
+                           n, check_entry_place(c, host_off, i), err) == -1)
             return -1;
     }
     return check_step(c, err);

@@ -98,6 +98,22 @@ const struct problem_kind problem_kinds[NR_PROBLEMS] = {
         REMEDY_ENTRY, "zero-cluster-misaligned",
         "L2 entry at {at}: a zero cluster whose place {hex} is not the start "
         "of a cluster"),
+    [PROBLEM_L2_ZERO_FLAG] = CORRUPTION(
+        REMEDY_ENTRY, "zero-flag-with-subclusters",
+        "L2 entry at {at}: the zero flag is set in {hex}, which extended L2 "
+        "entries do not have"),
+    [PROBLEM_SUBCLUSTERS_ODD] = CORRUPTION(
+        REMEDY_NONE, "subclusters-allocated-and-zero",
+        "L2 entry at {at}: its bitmap {hex} has subclusters that are both "
+        "allocated and zero"),
+    [PROBLEM_SUBCLUSTERS_NOWHERE] = CORRUPTION(
+        REMEDY_NONE, "subclusters-without-cluster",
+        "L2 entry at {at}: its bitmap {hex} has allocated subclusters, but "
+        "there is no cluster"),
+    [PROBLEM_SUBCLUSTERS_COMPRESSED] = CORRUPTION(
+        REMEDY_ENTRY, "subclusters-of-compressed",
+        "L2 entry at {at}: a compressed cluster with a bitmap of "
+        "subclusters"),
     [PROBLEM_L2_PAST_END] = CORRUPTION(
         REMEDY_NONE, "data-past-end",
         "L2 entry at {at}: {hex} is past the end of the file"),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* repair-entries.c: puts entries of L1 and L2 tables right, in place. Each
- * is 8 aligned bytes, so a table that is half written holds old and new
+ * lies in one sector, so a table that is half written holds old and new
  * entries, both of which are valid at that time.
  */
 #include "base/checked.h"
@@ -66,23 +66,35 @@ unshare_entry(struct check *c, uint64_t entry, const struct l2_entry *e)
     return entry | scale_up(copy, c->cluster_bits);
 }
 
+/* The same without the bits that must be 0; e is what it says. */
 static uint64_t
-fix_l2_entry(struct check *c, const struct fix *f, uint64_t entry)
+without_flaws(const struct check *c, uint64_t entry, const struct l2_entry *e)
 {
-    struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
-                                        c->hdr->version);
+    bool extended = header_has_extended_l2(c->hdr);
+
+    if (e->flaws & ENTRY_MISALIGNED && !check_has_data(e))
+        return extended ? 0 : L2_ZERO;
+    if (e->flaws & ENTRY_RESERVED_BITS)
+        entry &= ~(L2_RESERVED_MASK | (extended ? L2_ZERO : 0));
+    return entry;
+}
+
+/* The first word of the entry that says e. */
+static uint64_t
+fix_l2_entry(struct check *c, const struct fix *f, uint64_t entry,
+             const struct l2_entry *e)
+{
+    uint64_t fixed = entry;
 
     if (f->unshare)
-        return unshare_entry(c, entry, &e);
-    if (e.kind == MAP_COMPRESSED)
+        return unshare_entry(c, entry, e);
+    if (e->kind == MAP_COMPRESSED)
         return f->set_copied ? entry : entry_with_copied(entry, false);
-    if (!f->set_copied) {
-        if (e.kind == MAP_ZERO && e.flaws & ENTRY_MISALIGNED)
-            return L2_ZERO;
-        if (e.flaws & ENTRY_RESERVED_BITS)
-            entry &= ~L2_RESERVED_MASK;
-    }
-    return fix_copied(c, f, entry, e.host_off);
+    if (!f->set_copied)
+        fixed = without_flaws(c, entry, e);
+    if (!(fixed & L2_OFFSET_MASK) && e->host_off)
+        return fixed;
+    return fix_copied(c, f, fixed, e->host_off);
 }
 
 /* COPIED comes later here, too. */
@@ -109,13 +121,41 @@ repair_snapshot_l1_entry(struct check *c, uint64_t entry)
 }
 
 static uint64_t
-fix_entry(struct check *c, const struct fix *f, uint64_t entry)
+fix_word(struct check *c, const struct fix *f, uint64_t entry)
 {
     if (f->relocate)
         return relocate_entry(c, entry);
-    if (f->is_l1)
-        return f->unshare ? entry : fix_l1_entry(c, f, entry);
-    return fix_l2_entry(c, f, entry);
+    return f->unshare ? entry : fix_l1_entry(c, f, entry);
+}
+
+/* How many words an entry of the table has. */
+static unsigned
+entry_words(const struct check *c, const struct fix *f)
+{
+    return f->is_l1 ? 1 : check_l2_words(c);
+}
+
+/* Mends the entry whose first word is table[i]; was it different? */
+static bool
+fix_entry(struct check *c, const struct fix *f, be64 *table, size_t i)
+{
+    const struct l2_slice s = check_slice(c, table);
+    uint64_t old = be64_get(table[i]), new;
+    struct l2_entry e;
+    bool changed = false;
+
+    if (f->is_l1) {
+        new = fix_word(c, f, old);
+    } else {
+        e = l2_get(&s, i / check_l2_words(c), 0);
+        new = fix_l2_entry(c, f, old, &e);
+        changed = e.flaws & ENTRY_COMPRESSED_BITMAP && !f->set_copied
+                  && !f->unshare;
+        if (changed)
+            table[i + 1] = be64_make(0);
+    }
+    table[i] = be64_make(new);
+    return changed || new != old;
 }
 
 void
@@ -124,12 +164,13 @@ repair_moved_l2_table(struct check *c, be64 *table)
     const struct fix correct = { .is_l1 = false }, unshare = {
         .unshare = true,
     };
+    const struct l2_slice s = check_slice(c, table);
 
-    for (size_t i = 0; i < c->cluster_size / sizeof *table; i++) {
-        uint64_t entry = fix_entry(c, &correct, be64_get(table[i]));
-
-        entry = fix_entry(c, &unshare, entry);
-        table[i] = be64_make(entry_with_copied(entry, false));
+    for (size_t i = 0; i < c->cluster_size / sizeof *table;
+         i += check_l2_words(c)) {
+        fix_entry(c, &correct, table, i);
+        fix_entry(c, &unshare, table, i);
+        l2_set_copied(&s, i / check_l2_words(c), false);
     }
 }
 
@@ -144,14 +185,12 @@ plan_earlier_passes(struct check *c, const struct fix *f, be64 *table,
     clear.set_copied = clear.unshare = clear.relocate = false;
     unshare.set_copied = false;
     unshare.unshare = true;
-    for (size_t i = 0; i < nr; i++) {
-        uint64_t entry = fix_entry(c, &clear, be64_get(table[i]));
-
+    for (size_t i = 0; i < nr; i += entry_words(c, f)) {
+        fix_entry(c, &clear, table, i);
         if (f->set_copied && f->is_l1)
-            entry = relocate_entry(c, entry);
+            table[i] = be64_make(relocate_entry(c, be64_get(table[i])));
         else if (f->set_copied)
-            entry = fix_entry(c, &unshare, entry);
-        table[i] = be64_make(entry);
+            fix_entry(c, &unshare, table, i);
     }
 }
 
@@ -203,6 +242,7 @@ fix_cluster(struct check *c, const struct fix *f, uint64_t start,
     uint64_t owners = f->is_l1 ? 1 : counters_get(&c->l2, cluster);
     be64 *table = (be64 *)c->table;
     uint64_t from = 0, to = 0; /* changed and not written */
+    unsigned step = entry_words(c, f);
     uint64_t others = counters_get(&c->refs, cluster);
     bool is_hole;
 
@@ -215,19 +255,15 @@ fix_cluster(struct check *c, const struct fix *f, uint64_t start,
         return -1;
     if (is_hole)
         return 0;
-    for (uint64_t i = 0; i < (end - start) / sizeof *table; i++) {
-        uint64_t old = be64_get(table[i]);
-        uint64_t entry = fix_entry(c, f, old);
-
-        if (entry == old)
+    for (uint64_t i = 0; i < (end - start) / sizeof *table; i += step) {
+        if (!fix_entry(c, f, table, i))
             continue;
         if (to == 0 || i > to + REPAIR_GAP_BYTES / sizeof *table) {
             if (write_entries(c, f, start, from, to, err) == -1)
                 return -1;
             from = i;
         }
-        table[i] = be64_make(entry);
-        to = i + 1;
+        to = i + step;
     }
     return write_entries(c, f, start, from, to, err);
 }
@@ -283,6 +319,8 @@ anything_to_fix(const struct check *c, bool set_copied)
                || c->nr[PROBLEM_REFCOUNT_LOW];
     return c->nr[PROBLEM_COPIED_SET] || c->nr[PROBLEM_COPIED_COMPRESSED]
            || c->nr[PROBLEM_L1_RESERVED] || c->nr[PROBLEM_L2_RESERVED]
+           || c->nr[PROBLEM_L2_ZERO_FLAG]
+           || c->nr[PROBLEM_SUBCLUSTERS_COMPRESSED]
            || c->nr[PROBLEM_L1_COPIED_NOTHING]
            || c->nr[PROBLEM_L2_ZERO_MISALIGNED]
            || c->nr[PROBLEM_REFCOUNT_LOW];

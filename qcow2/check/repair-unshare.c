@@ -11,22 +11,21 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "check/check-private.h"
-#include "format/entry.h"
 
 static int
 count_moving(struct check *c, const be64 *piece, uint64_t nr, uint64_t at,
              void *opaque, struct qcow2_error *err)
 {
     uint64_t weight = *(const uint64_t *)opaque;
+    const struct l2_slice s = check_slice(c, piece);
 
     (void)at;
+    nr = check_l2_entries(c, nr);
     for (uint64_t i = 0; i < nr; i++) {
-        uint64_t entry = be64_get(piece[i]);
-        struct l2_entry e = entry_decode_l2(entry, c->cluster_bits,
-                                            c->hdr->version);
+        struct l2_entry e = l2_get(&s, i, 0);
         uint64_t cluster = e.host_off >> c->cluster_bits;
 
-        if (entry == 0 || e.kind == MAP_COMPRESSED || e.host_off == 0
+        if (check_is_empty(&s, i) || e.kind == MAP_COMPRESSED || e.host_off == 0
             || e.flaws & ENTRY_MISALIGNED
             || counters_get(&c->shared, cluster) == 0)
             continue;
