@@ -148,8 +148,10 @@ check_copied(struct image_bytes *im, bool active, uint64_t entry,
     if ((entry & COPIED) && refcount != 1) {
         corruption(im, "COPIED is set on 0x%" PRIx64 ", refcount %" PRIu64,
                    off, refcount);
-        im->result->nr_miscopied += refcount > 1
-                                    && nr_references(im, off) == 1;
+        if (nr_references(im, off) == 1 && refcount > 1)
+            im->result->nr_miscopied++;
+        else if (nr_references(im, off) == 1)
+            im->result->nr_uncounted++;
     }
     if (!(entry & COPIED) && refcount == 1)
         im->result->nr_uncopied++;
@@ -325,6 +327,7 @@ compare_refcounts(struct image_bytes *im)
         uint64_t refcount = refcount_at(im, c);
         struct cluster *cl = &im->clusters[c];
 
+        im->result->nr_uncounted += refcount < cl->nr_refs;
         if (refcount < cl->nr_refs)
             corruption(im, "cluster 0x%" PRIx64 " (%s) has refcount %" PRIu64
                        " and %u references", c, use_names[cl->use], refcount,
@@ -375,6 +378,7 @@ read_header(struct image_bytes *im)
         corruption(im, "subclusters of less than a sector");
     im->result->dirty = incompatible & 1;
     im->result->corrupt = incompatible & 2;
+    im->result->lazy = im->version > 2 && number_at(im, 80, 8) & 1;
     return true;
 }
 
@@ -402,6 +406,12 @@ audit_image(const unsigned char *bytes, uint64_t nr_bytes, struct audit *a)
     walk_l1(&im, true, false, number_at(&im, 40, 8), number_at(&im, 36, 4));
     compare_refcounts(&im);
     free(im.clusters);
+}
+
+unsigned
+audit_nr_mendable(const struct audit *a)
+{
+    return a->nr_miscopied + (a->dirty && a->lazy ? a->nr_uncounted : 0);
 }
 
 bool

@@ -18,16 +18,23 @@ struct audit {
     unsigned nr_miscopied;   /* of those: COPIED where the refcount is too
                               * high, but nobody shares: harmless as long as
                               * the next to share clears it */
+    unsigned nr_uncounted;   /* of those: refcounts below the references, and
+                              * COPIED where the refcount is 0 but nobody
+                              * shares: what lazy refcounts leave */
     unsigned nr_uncopied;    /* the active disk's own clusters without
                               * COPIED: safe, but qemu-img objects */
     unsigned nr_leaks;       /* clusters whose refcount is too high */
-    bool dirty, corrupt;     /* feature bits */
+    bool dirty, corrupt, lazy; /* feature bits */
     uint64_t nr_data;        /* data clusters of the active disk */
     char first[256];         /* the first corruption, in words */
 };
 
 void audit_image(const unsigned char *bytes, uint64_t nr_bytes,
                  struct audit *a);
+
+/* The corruptions that the next opening mends: with the dirty bit COPIED may
+ * be wrong, and with lazy refcounts refcounts may be too low as well. */
+unsigned audit_nr_mendable(const struct audit *a);
 
 /* Neither corruption, uncopied nor leaks, and no feature bit raised. */
 bool audit_is_clean(const struct audit *a);

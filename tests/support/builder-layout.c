@@ -351,6 +351,8 @@ put_header(struct builder *b)
     if (b->version >= 3) {
         if (b->zstd)
             b->features[0] |= 8;
+        if (builder_is_lazy())
+            b->features[1] |= 1;
         for (unsigned i = 0; i < 3; i++)
             builder_put(b, 72 + i * 8, 8, b->features[i]);
         builder_put(b, 96, 4, b->refcount_order);

@@ -42,6 +42,20 @@ must_alloc(void *old, size_t nr_bytes)
     return p;
 }
 
+static bool make_lazy;
+
+void
+builder_make_lazy(void)
+{
+    make_lazy = true;
+}
+
+bool
+builder_is_lazy(void)
+{
+    return make_lazy || env_number("LAZY_REFCOUNTS", 0);
+}
+
 struct builder *
 builder_new(void)
 {

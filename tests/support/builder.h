@@ -70,6 +70,11 @@ void builder_free(struct builder *b);
 const unsigned char *builder_bytes(struct builder *b, size_t *nr_bytes);
 void builder_write(struct builder *b, const char *path);
 
+/* From here on, or with LAZY_REFCOUNTS=1, images of version 3 have lazy
+ * refcounts. */
+void builder_make_lazy(void);
+bool builder_is_lazy(void);
+
 /* One line for all of it: an image file from a recipe. */
 void builder_make(const char *path, const char *recipe);
 

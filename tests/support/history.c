@@ -148,8 +148,8 @@ check_bytes(struct mem *m, unsigned version, const struct audit *a,
 {
     bool flags_may_be_wrong = a->dirty || version == 2;
 
-    EXPECT(a->nr_corruptions == a->nr_miscopied && !a->corrupt,
-           "%u corruptions: %s", a->nr_corruptions - a->nr_miscopied,
+    EXPECT(a->nr_corruptions == audit_nr_mendable(a) && !a->corrupt,
+           "%u corruptions: %s", a->nr_corruptions - audit_nr_mendable(a),
            a->first);
     EXPECT(flags_may_be_wrong || a->nr_miscopied + a->nr_uncopied == 0,
            "%u COPIED flags are wrong, and the image is not dirty: %s",

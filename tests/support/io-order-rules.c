@@ -123,14 +123,27 @@ is_dirty(const struct order *o, const unsigned char *world)
     return o->version >= 3 && order_number(o, world, 72, 8) & 1;
 }
 
+static bool
+is_lazy(const struct order *o, const unsigned char *world)
+{
+    return o->version >= 3 && order_number(o, world, 80, 8) & 1;
+}
+
 /* COPIED on what nobody shares, with a refcount above 1: the next open mends
- * that, if the dirty bit is set, and version 2 has no such bit. */
+ * that, if the dirty bit is set, and version 2 has no such bit. With lazy
+ * refcounts it mends those that are too low as well: but then the bit must be
+ * durable before, and not be on its way out. */
 static unsigned
 nr_tolerated(const struct order *o, const unsigned char *world,
              const struct audit *a)
 {
-    return o->version == 2 || is_dirty(o, o->durable) || is_dirty(o, world)
-           ? a->nr_miscopied : 0;
+    unsigned nr = 0;
+
+    if (o->version == 2 || is_dirty(o, o->durable) || is_dirty(o, world))
+        nr += a->nr_miscopied;
+    if (is_dirty(o, o->durable) && is_dirty(o, world) && is_lazy(o, world))
+        nr += a->nr_uncounted;
+    return nr;
 }
 
 static bool
@@ -355,8 +368,10 @@ order_make_durable(struct order *o, const struct op *op)
     s = span_of(o, op);
     for (uint64_t c = s.first; c < s.end; c++) {
         metadata |= (o->units[c].roles & ROLES_METADATA) != 0;
+        /* What an entry that is not durable, or failed, would show is still
+         * hidden: its owner may write it in place meanwhile. */
         if (op->kind != OP_TRUNCATE
-            && !(o->units[c].roles & ROLES_SHOWN))
+            && !(o->units[c].durable_roles & ROLES_SHOWN))
             cover(o, c, op);
     }
     return metadata;

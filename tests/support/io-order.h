@@ -31,10 +31,12 @@
  *
  * COPIED where the refcount is above 1, but nobody shares, passes while the
  * durable header has the dirty bit, as the next open mends it; and always in
- * version 2, which has no such bit. An image that is damaged when it is
- * opened is not looked at, until its dirty bit goes and it is not any more.
- * Nor are images with an external data file, whose data are elsewhere. With
- * extended L2 entries all this holds for each subcluster.
+ * version 2, which has no such bit. Refcounts that are too low pass with lazy
+ * refcounts alone, from when the dirty bit is durable until it is cleared. An
+ * image that is damaged when it is opened is not looked at, until its dirty
+ * bit goes and it is not any more. Nor are images with an external data file,
+ * whose data are elsewhere. With extended L2 entries all this holds for each
+ * subcluster.
  */
 #ifndef IO_ORDER_H
 #define IO_ORDER_H

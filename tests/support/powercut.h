@@ -29,6 +29,7 @@ struct powercut {
 
     /* Over all workloads. */
     uint64_t nr_states, nr_workloads, nr_leaky;
+    uint64_t nr_uncounted;      /* states whose refcounts are too low */
     unsigned max_unsynced, max_leaks;
 };
 

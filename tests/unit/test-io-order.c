@@ -143,6 +143,76 @@ refcounts_fall_after_the_entry_is_durable(void **state)
     expect_violation(&s, "refcount 0");
 }
 
+/* With lazy refcounts they may come late, from when the dirty bit is durable
+ * until it is cleared; data may not. */
+#define LAZY "compatible 0; " TWO_CLUSTERS
+
+static void
+point_to_fresh(struct scene *s, bool mark, bool mark_is_durable)
+{
+    set_up(s, LAZY);
+    if (mark && mark_is_durable)
+        put(s, 72, 8, 1);
+    fill_cluster(s, s->fresh);
+    flush(s);
+    if (mark && !mark_is_durable)
+        put(s, 72, 8, 1);
+    set_l2(s, 2, s->fresh | COPIED);
+}
+
+static void
+lazy_refcounts_wait_behind_a_durable_dirty_bit(void **state)
+{
+    struct scene s;
+
+    (void)state;
+    point_to_fresh(&s, true, true);
+    flush(&s);
+    set_refcount(&s, s.fresh, 1);
+    flush(&s);
+    put(&s, 72, 8, 0);
+    expect_in_order(&s);
+
+    point_to_fresh(&s, true, false);
+    expect_violation(&s, "refcount 0");
+    point_to_fresh(&s, false, false);
+    expect_violation(&s, "refcount 0");
+
+    point_to_fresh(&s, true, true);
+    flush(&s);
+    set_refcount(&s, s.fresh, 1);
+    put(&s, 72, 8, 0);
+    expect_violation(&s, "refcount 0");
+}
+
+static void
+no_others_wait_there(void **state)
+{
+    struct scene s;
+
+    (void)state;
+    set_up(&s, TWO_CLUSTERS);
+    put(&s, 72, 8, 1);
+    fill_cluster(&s, s.fresh);
+    flush(&s);
+    set_l2(&s, 2, s.fresh | COPIED);
+    expect_violation(&s, "refcount 0");
+}
+
+static void
+nor_do_data_with_lazy_refcounts(void **state)
+{
+    struct scene s;
+
+    (void)state;
+    set_up(&s, LAZY);
+    put(&s, 72, 8, 1);
+    flush(&s);
+    fill_cluster(&s, s.fresh);
+    set_l2(&s, 2, s.fresh | COPIED);
+    expect_violation(&s, "is not durable");
+}
+
 static void
 a_punch_comes_after_the_entry_is_durable(void **state)
 {
@@ -442,6 +512,9 @@ main(void)
         cmocka_unit_test(old_bytes_are_never_shown),
         cmocka_unit_test(a_freed_cluster_may_be_reused_once_that_is_durable),
         cmocka_unit_test(refcounts_fall_after_the_entry_is_durable),
+        cmocka_unit_test(lazy_refcounts_wait_behind_a_durable_dirty_bit),
+        cmocka_unit_test(no_others_wait_there),
+        cmocka_unit_test(nor_do_data_with_lazy_refcounts),
         cmocka_unit_test(a_punch_comes_after_the_entry_is_durable),
         cmocka_unit_test(reuse_comes_after_the_entry_is_durable),
         cmocka_unit_test(two_entries_never_share_a_cluster_unnoticed),
