@@ -17,6 +17,15 @@
 enum {
     /* Dirty metadata, as a part of the cache, before they do. */
     DIRTY_PART = 4,
+    /* Refcounts that flushes leave to a later one, likewise. */
+    SKIPPED_PART = 8,
+};
+
+static const struct header_update set_dirty = {
+    .parts = HEADER_SET_INCOMPATIBLE, .incompatible_set = INCOMPAT_DIRTY,
+};
+static const struct header_update clear_dirty = {
+    .parts = HEADER_SET_INCOMPATIBLE, .incompatible_clear = INCOMPAT_DIRTY,
 };
 
 /* What one flush writes: all that changed before it began. */
@@ -26,6 +35,7 @@ struct take {
     struct dirty_batch l2;
     struct reftable_change reftable;
     struct dirty_batch refcounts;
+    bool skips_refcounts; /* they stay in memory, behind the dirty bit */
     bool is_final;  /* the failure was none that may be tried again */
 };
 
@@ -38,6 +48,26 @@ give_back(struct image *img, struct take *t)
     alloc_give_back_frees(img, &t->frees);
 }
 
+/* May this flush leave refcounts to a later one ("Lazy refcounts" in
+ * DESIGN.md)? A new refblock is published with all that is in it, as ever. */
+static bool
+may_skip_refcounts(struct image *img)
+{
+    return img->hdr.compatible & COMPAT_LAZY_REFCOUNTS && !img->is_alone
+           && dirty_bytes(&img->alloc.refcounts)
+                  < cache_max_bytes(img->meta) / SKIPPED_PART
+           && !reftable_is_dirty(img);
+}
+
+static int
+take_refcounts(struct image *img, struct take *t, struct qcow2_error *err)
+{
+    t->skips_refcounts = may_skip_refcounts(img);
+    if (t->skips_refcounts)
+        return 0;
+    return reftable_take(img, &t->refcounts, &t->reftable, err);
+}
+
 /* The order matters: see DESIGN.md. */
 static int
 take_all(struct image *img, struct take *t, struct qcow2_error *err)
@@ -46,7 +76,7 @@ take_all(struct image *img, struct take *t, struct qcow2_error *err)
     alloc_take_frees(img, &t->frees);
     if (l1_take(&img->active, &t->l1, err) == -1
         || dirty_take(&img->l2_dirty, &t->l2, err) == -1
-        || reftable_take(img, &t->refcounts, &t->reftable, err) == -1) {
+        || take_refcounts(img, t, err) == -1) {
         give_back(img, t);
         return -1;
     }
@@ -160,6 +190,21 @@ write_reftable(struct image *img, struct take *t, struct qcow2_error *err)
     return 0;
 }
 
+/* Sets the dirty bit where refcounts are skipped. Stage A's barrier makes it
+ * durable before any entry that needs one of them is written (I1). */
+static int
+mark_skipped(struct image *img, const struct take *t, struct qcow2_error *err)
+{
+    LOCK_SCOPE(&img->feature_lock);
+
+    if (!t->skips_refcounts || img->hdr.incompatible & INCOMPAT_DIRTY
+        || (dirty_bytes(&img->alloc.refcounts) == 0 && t->frees.nr == 0))
+        return 0;
+    /* Where this lacks space it may be tried again, unlike what else changes
+     * in a header: as far as anybody can tell the bit is not set. */
+    return header_write_fields(img->io, &img->hdr, &set_dirty, err);
+}
+
 /* What is published must not be given back: a table that has moved would move
  * to where it is, and be freed there. */
 static void
@@ -180,6 +225,8 @@ write_stages(struct image *img, struct take *t, struct qcow2_error *err)
         t->is_final = true;
         return -1;
     }
+    if (mark_skipped(img, t, err) == -1)
+        return -1;
     if (write_slices(img, &t->refcounts, err) == -1
         || write_reftable(img, t, err) == -1
         || barrier(img, t, err) == -1)
@@ -194,21 +241,14 @@ write_stages(struct image *img, struct take *t, struct qcow2_error *err)
     return 0;
 }
 
-/* Stage C. The lowered refcounts need no barrier: until they are durable
- * the clusters look leaked, no more. */
+/* The lowered refcounts need no barrier: until they are durable the clusters
+ * look leaked, no more. */
 static int
-end_quarantine(struct image *img, struct freed_list *frees,
-               struct qcow2_error *err)
+write_lowered(struct image *img, struct qcow2_error *err)
 {
     struct dirty_batch lowered;
     int r;
 
-    if (frees->nr == 0)
-        return 0;
-    if (alloc_apply_frees(img, frees, err) == -1) {
-        image_fail(img);
-        return -1;
-    }
     pthread_mutex_lock(&img->alloc.lock);
     r = dirty_take(&img->alloc.refcounts, &lowered, err);
     pthread_mutex_unlock(&img->alloc.lock);
@@ -223,6 +263,21 @@ end_quarantine(struct image *img, struct freed_list *frees,
         return -1;
     }
     dirty_batch_end(&lowered);
+    return 0;
+}
+
+/* Stage C. */
+static int
+end_quarantine(struct image *img, struct take *t, struct qcow2_error *err)
+{
+    if (t->frees.nr == 0)
+        return 0;
+    if (alloc_apply_frees(img, &t->frees, err) == -1) {
+        image_fail(img);
+        return -1;
+    }
+    if (!t->skips_refcounts && write_lowered(img, err) == -1)
+        return -1;
     /* A service to the host: what cannot be cut off is free all the same. */
     alloc_cut_file(img, false, NULL);
     return 0;
@@ -251,7 +306,7 @@ flush_once(struct image *img, struct qcow2_error *err)
         return error_prefix(err, "%s: flush", img->name);
     }
     take_end(&t);
-    return end_quarantine(img, &t.frees, err);
+    return end_quarantine(img, &t, err);
 }
 
 static int
@@ -362,15 +417,28 @@ flush_all(struct image *img, struct qcow2_error *err)
     return 0;
 }
 
+/* Refcounts are on disk now, so the bit that says otherwise goes. */
+static int
+end_skipping(struct image *img, struct qcow2_error *err)
+{
+    if (!(image_incompatible(img) & INCOMPAT_DIRTY)
+        || image_check_state(img, NULL) == -1)
+        return 0;
+    return flush_dirty_bit(img, false, err);
+}
+
 int
 flush_close(struct image *img, struct qcow2_error *err)
 {
     if (img->readonly || !img->begun)
         return 0;
+    img->is_alone = true;
     if (flush_all(img, err) == -1) {
         image_fail(img); /* what cannot be flushed any more may leak */
         return -1;
     }
+    if (end_skipping(img, err) == -1)
+        return -1;
     alloc_cut_file(img, true, NULL);
     return 0;
 }
@@ -437,13 +505,6 @@ flush_switch(struct image *img, const struct header_update *u,
         *err = error;
     return -1;
 }
-
-static const struct header_update set_dirty = {
-    .parts = HEADER_SET_INCOMPATIBLE, .incompatible_set = INCOMPAT_DIRTY,
-};
-static const struct header_update clear_dirty = {
-    .parts = HEADER_SET_INCOMPATIBLE, .incompatible_clear = INCOMPAT_DIRTY,
-};
 
 int
 flush_dirty_bit(struct image *img, bool set, struct qcow2_error *err)

@@ -183,6 +183,9 @@ struct image {
     struct flush flush;
     struct cluster_set overlap; /* metadata; see overlap.h */
     int state;                  /* atomic: enum image_state */
+    bool is_alone;              /* an operation has the image alone, or it is
+                                 * being closed: flushes skip no refcounts.
+                                 * Changes while rwlock is held exclusively */
     bool unsettled;             /* an operation ended in its middle: the
                                  * dirty bit stays set */
     shared_u64 known_end;       /* atomic: the file reaches at least here,

@@ -251,6 +251,15 @@ reftable_add_refblock(struct image *img, uint64_t host_cluster,
     return r;
 }
 
+bool
+reftable_is_dirty(struct image *img)
+{
+    struct alloc *a = &img->alloc;
+    LOCK_SCOPE(&a->lock);
+
+    return a->moved_offset != 0 || a->first_dirty != a->last_dirty;
+}
+
 int
 reftable_take(struct image *img, struct dirty_batch *refcounts,
               struct reftable_change *change, struct qcow2_error *err)

@@ -19,6 +19,9 @@ int reftable_add_refblock(struct image *img, uint64_t host_cluster,
                           uint64_t payload_clusters,
                           struct qcow2_error *err);
 
+/* Is there anything new in the table? */
+bool reftable_is_dirty(struct image *img);
+
 /* What stage A of the flush writes, as one consistent take. */
 struct reftable_change {
     uint64_t moved_offset;      /* 0: entries change in place */

@@ -37,6 +37,13 @@ settle(const struct txn *t, struct qcow2_error *err)
                                 : flush_all(img, err);
 }
 
+static void
+release(struct image *img)
+{
+    img->is_alone = false;
+    pthread_rwlock_unlock(&img->rwlock);
+}
+
 int
 txn_begin(struct txn *t, struct image *img, unsigned flags,
           struct qcow2_error *err)
@@ -45,8 +52,9 @@ txn_begin(struct txn *t, struct image *img, unsigned flags,
     if (img->readonly)
         return error_set(err, EROFS, "%s: it is open read-only", img->name);
     pthread_rwlock_wrlock(&img->rwlock);
+    img->is_alone = true;
     if (check(t, err) == -1 || settle(t, err) == -1) {
-        pthread_rwlock_unlock(&img->rwlock);
+        release(img);
         return -1;
     }
     return 0;
@@ -97,6 +105,6 @@ txn_end(struct txn *t, int r, struct qcow2_error *err)
         r = -1;
     else
         linear_forget(&img->active.linear); /* flags changed */
-    pthread_rwlock_unlock(&img->rwlock);
+    release(img);
     return r;
 }

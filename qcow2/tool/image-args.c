@@ -150,8 +150,8 @@ static const struct setting settings[] = {
       "[off]", set_extended_l2 },
     { "extent_size_hint", "BYTES", "what XFS allocates for the file at once",
       set_extent_size_hint },
-    { "lazy_refcounts", "on|off", "allow others to postpone updates of "
-      "refcounts [off]", set_lazy_refcounts },
+    { "lazy_refcounts", "on|off", "write refcounts at the close, not "
+      "with each flush [off]", set_lazy_refcounts },
     { "nocow", "on|off", "have Btrfs not copy the file on write [off]",
       set_nocow },
     { "preallocation", "MODE", "off, metadata, falloc or full [off]",

@@ -8,13 +8,15 @@ so what may be found is what the block held when the last flush that was
 answered began (or a later answered FUA), or any later content sent to it. A
 flush on any connection counts for all. Of a request that was under way, or not
 flushed, each sector may be old or new. qemu-img, not the engine, reads the
-image and checks it: clean, or leaks only.
+image and checks it: clean, or leaks only; with lazy refcounts, what it can
+mend, if the image is marked dirty.
 
 kill-rounds.py DIRECTORY ROUNDS SEED NBDKIT [ARG...]
 """
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +33,7 @@ NR_BLOCKS = SIZE // BLOCK
 PER_IMAGE = 4           # kills that one image goes through
 GEOMETRIES = [
     "cluster_size=64k",
+    "lazy_refcounts=on,cluster_size=4k",
     "cluster_size=4k",
     "cluster_size=512,refcount_bits=64",
     "compat=0.10,cluster_size=16k",
@@ -221,12 +224,27 @@ def found_by_sector(got, allowed, block, what):
     return sorted(found)
 
 
+def is_marked(image):
+    """Do lazy refcounts and the dirty bit say that refcounts may be wrong?"""
+    with open(image, "rb") as f:
+        header = f.read(104)
+    return header[79] & 1 and header[87] & 1
+
+
 def verify(disk, directory, what):
     image = os.path.join(directory, "disk.qcow2")
     raw = os.path.join(directory, "disk.raw")
     check = qemu_img("check", image)
-    # 0: clean, 3: leaks only
-    assert check.returncode in (0, 3), f"{what}: {check.stdout}"
+    if check.returncode == 2 and is_marked(image):
+        # The image itself is left to our next opening, three times of four.
+        if random.randrange(4) > 0:
+            image = os.path.join(directory, "copy.qcow2")
+            shutil.copyfile(os.path.join(directory, "disk.qcow2"), image)
+        repair = qemu_img("check", "-r", "all", image)
+        assert repair.returncode == 0, f"{what}: {repair.stdout}"
+    else:
+        # 0: clean, 3: leaks only
+        assert check.returncode in (0, 3), f"{what}: {check.stdout}"
     convert = qemu_img("convert", "-O", "raw", image, raw)
     assert convert.returncode == 0, f"{what}: {convert.stdout}"
     with open(raw, "rb") as f:
