@@ -32,6 +32,8 @@ const char config_help[] =
     "allow=DIRECTORY|URI        Backing files may lie here (repeatable).\n"
     "discard=on|off             Give space back to the host (default on).\n"
     "detect-zeroes=off|on|unmap Look for zeroes in writes (default off).\n"
+    "cache=MODE                 Use of the host's cache: writeback (default),\n"
+    "                           none, writethrough, directsync or unsafe.\n"
     "cache-size=SIZE            Bound of cached metadata (default 32M).\n"
     "lock=on|off                Lock out other processes (default on).\n"
     "nbd-timeout=SECONDS        How long NBD servers may take (default 30).\n"
@@ -259,6 +261,30 @@ set_detect_zeroes(const struct parameter *p, const char *value)
     return 0;
 }
 
+static int
+set_cache(const struct parameter *p, const char *value)
+{
+    static const struct {
+        const char *name;
+        enum qcow2_cache cache;
+    } modes[] = {
+        { "writeback", QCOW2_CACHE_WRITEBACK },
+        { "default", QCOW2_CACHE_WRITEBACK }, /* as nbdkit's file plugin */
+        { "writethrough", QCOW2_CACHE_WRITETHROUGH },
+        { "none", QCOW2_CACHE_NONE },
+        { "directsync", QCOW2_CACHE_DIRECTSYNC },
+        { "unsafe", QCOW2_CACHE_UNSAFE },
+    };
+
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
+        if (strcmp(value, modes[i].name) == 0) {
+            *(enum qcow2_cache *)p->where = modes[i].cache;
+            return 0;
+        }
+    return refuse(p, value, "use writeback, none, writethrough, directsync or "
+                  "unsafe");
+}
+
 static const struct parameter parameters[] = {
     { "file", set_path, &config.file, true },
     { "dir", set_dir, &config.dir, true },
@@ -269,6 +295,7 @@ static const struct parameter parameters[] = {
     { "allow", set_allow, &config.allow, false },
     { "discard", set_bool, &config.discard, false },
     { "detect-zeroes", set_detect_zeroes, &config.detect_zeroes, false },
+    { "cache", set_cache, &config.cache, false },
     { "cache-size", set_size, &config.cache_bytes, false },
     { "lock", set_bool, &config.lock, false },
     { "nbd-timeout", set_seconds, &config.nbd_timeout_ms, false },

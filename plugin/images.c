@@ -105,6 +105,7 @@ fill_options(const struct export *export, struct qcow2_options *options)
         .backing_format = config.backing_format,
         .allow = config.allow,
         .nr_allow = config.nr_allow,
+        .cache = config.cache,
         .no_discard = !config.discard,
         .detect_zeroes = config.detect_zeroes,
         .nbd_timeout_ms = config.nbd_timeout_ms,

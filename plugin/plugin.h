@@ -40,6 +40,7 @@ struct config {
     size_t nr_allow;
     bool discard, lock;
     enum qcow2_detect_zeroes detect_zeroes;
+    enum qcow2_cache cache;
     uint64_t cache_bytes;
     unsigned nbd_timeout_ms;
     enum sandbox sandbox;

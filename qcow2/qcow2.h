@@ -83,6 +83,23 @@ enum qcow2_detect_zeroes {
     QCOW2_DETECT_ZEROES_UNMAP,   /* a zero request that frees the space */
 };
 
+/* How the host caches a file, and when what was written is durable; the words
+ * are QEMU's. Direct I/O goes past the host's cache (O_DIRECT): ENOTSUP where
+ * the file system cannot do it; for NBD exports, which the host does not
+ * cache, it changes nothing.
+ */
+enum qcow2_cache {
+    QCOW2_CACHE_WRITEBACK = 0, /* durable after a flush */
+    QCOW2_CACHE_WRITETHROUGH,  /* each change is durable before the function
+                                * returns, as with QCOW2_FUA */
+    QCOW2_CACHE_NONE,          /* direct I/O */
+    QCOW2_CACHE_DIRECTSYNC,    /* direct I/O, and as WRITETHROUGH */
+    QCOW2_CACHE_UNSAFE,        /* flushes and QCOW2_FUA do nothing, so that a
+                                * power cut loses whatever was written since
+                                * the disk was opened. The image stays valid;
+                                * closing it makes all durable */
+};
+
 /* Topics of the debug callback; a mask of these says which are wanted. */
 enum {
     QCOW2_DEBUG_OPEN = 1,
@@ -192,6 +209,11 @@ struct qcow2_options {
     const char *const *allow;
     size_t nr_allow;
     bool trust_backing;
+
+    enum qcow2_cache cache;   /* of the disk's own file, */
+    enum qcow2_cache backing_cache; /* and of those below it, unless the pool
+                               * has them open: only the host's cache
+                               * matters, as they are not written */
 
     bool no_discard;          /* trim and freed clusters keep host space */
     enum qcow2_detect_zeroes detect_zeroes;
@@ -593,7 +615,9 @@ QCOW2_PUBLIC int qcow2_preallocate(struct qcow2_disk *disk,
  *
  * Jobs below open what they are told to by path themselves, lock it as long
  * as they live, and close it with their last step, which so tells of every
- * failure; options->fd, readonly and pool are not used. Their progress counts
+ * failure; options->fd, readonly and pool are not used. options->cache is for
+ * all that they write; no cache mode makes them leave out a barrier which what
+ * is there depends on. Their progress counts
  * guest bytes to be copied. Disks given to a job must stay open until it is
  * freed. A path may be an NBD URI (nbd://, nbds://,
  * nbd+unix://, …) wherever qcow2_open takes one: it is a raw disk.
@@ -683,8 +707,10 @@ struct qcow2_convert_options {
     bool has_backing;
     bool target_is_zero;      /* no_create: it reads as zeroes already */
     const struct qcow2_options *open; /* how to open the target, or NULL:
-                               * pool, allow, no_lock, no_discard, warn,
-                               * debug */
+                               * pool, allow, no_lock, no_discard, cache,
+                               * warn, debug. Cache UNSAFE makes nothing of
+                               * a target that the job creates durable: a
+                               * power cut may leave half of it */
 
     bool compress;            /* as the target's compression type says */
     int compress_level;       /* 0: the library's default */
@@ -950,6 +976,7 @@ struct qcow2_check_options {
     bool data;      /* decompress all compressed clusters, too */
     bool plan;      /* say by `write` what would be written; write nothing */
     bool no_lock;
+    enum qcow2_cache cache; /* as in qcow2_options */
     const struct qcow2_file *file; /* instead of path, or NULL */
     struct qcow2_failures *failures; /* the process's, or NULL */
 

@@ -163,7 +163,10 @@ open_file(const struct policy_file *file, bool readonly,
     enum io_lock lock = options->no_lock ? IO_LOCK_NONE
                         : readonly ? IO_LOCK_READ : IO_LOCK_WRITE;
 
-    const struct io_open_options o = { .readonly = readonly, .lock = lock };
+    const struct io_open_options o = {
+        .readonly = readonly, .lock = lock,
+        .direct = io_cache_is_direct(options->cache),
+    };
 
     return io_open(file, &o, err);
 }

@@ -193,6 +193,7 @@ open_file(const struct walk *w, const struct policy_file *file,
     const struct io_open_options o = {
         .readonly = true, .lock = lock, .nbd_timeout_ms = timeout_ms,
         .driver = w->options->driver,
+        .direct = io_cache_is_direct(w->options->backing_cache),
     };
 
     if (!policy_is_remote(file) || now_ms() - w->started_ms <= limit_ms)

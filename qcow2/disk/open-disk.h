@@ -22,6 +22,7 @@ struct open_file {
     struct qcow2_pool *pool;
     bool owns_pool;
     bool readonly;
+    enum qcow2_cache cache;
     const struct format_driver *driver;
     const struct disk_ops *ops; /* NULL: it could not be opened */
     const struct io *io;        /* its own: the image's, raw disk's, … */
@@ -77,6 +78,9 @@ int disk_populate(struct qcow2_disk *disk, uint64_t nr_bytes,
 /* As image_check_own_view; a raw disk has no other view. */
 int disk_check_own_view(const struct qcow2_disk *disk,
                         struct qcow2_error *err);
+
+/* qcow2_flush, whatever the cache mode: for what depends on it. */
+int disk_flush(struct qcow2_disk *disk, struct qcow2_error *err);
 
 /* The image, for an operation on all of it. NULL: the disk is raw (ENOTSUP),
  * or read-only (EROFS).

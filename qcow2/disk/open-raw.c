@@ -37,6 +37,7 @@ raw_disk_new(struct io *io, const struct qcow2_options *options,
         error_nomem(err);
         return NULL;
     }
+    io->keeps_size = true;
     raw->source = raw_new(io, err);
     if (!raw->source) {
         free(raw);

@@ -185,6 +185,23 @@ change_bytes(struct qcow2_disk *disk, const struct guest_change *c,
            ? try_change(disk, c, err) : -1;
 }
 
+/* Before the request is answered? */
+static bool
+must_be_durable(const struct qcow2_disk *disk, const struct guest_change *c)
+{
+    switch (disk->file->cache) {
+    case QCOW2_CACHE_WRITEBACK:
+    case QCOW2_CACHE_NONE:
+        return c->flags & QCOW2_FUA;
+    case QCOW2_CACHE_WRITETHROUGH:
+    case QCOW2_CACHE_DIRECTSYNC:
+        return true;
+    case QCOW2_CACHE_UNSAFE:
+        return false;
+    }
+    __builtin_unreachable();
+}
+
 static int
 change_and_flush(struct qcow2_disk *disk, const struct guest_change *c,
                  struct qcow2_error *err)
@@ -193,7 +210,7 @@ change_and_flush(struct qcow2_disk *disk, const struct guest_change *c,
 
     if (c->nr_bytes > 0)
         r = change_bytes(disk, c, err);
-    if (r == 0 && c->flags & QCOW2_FUA)
+    if (r == 0 && must_be_durable(disk, c))
         r = disk->file->ops->flush(disk->file, err);
     return r;
 }
@@ -274,6 +291,13 @@ disk_populate(struct qcow2_disk *disk, uint64_t nr_bytes, uint64_t guest_off,
 
 int
 qcow2_flush(struct qcow2_disk *disk, struct qcow2_error *err)
+{
+    return disk->file->cache == QCOW2_CACHE_UNSAFE ? 0
+                                                   : disk_flush(disk, err);
+}
+
+int
+disk_flush(struct qcow2_disk *disk, struct qcow2_error *err)
 {
     if (disk->readonly)
         return 0;

@@ -14,6 +14,7 @@
 #include "format/first-read.h"
 #include "format/probe.h"
 #include "meta/txn.h"
+#include "storage/io-align.h"
 #include "storage/io-open.h"
 #include "storage/path-policy.h"
 
@@ -86,6 +87,7 @@ file_open(struct io *io, const struct opening *o, struct qcow2_error *err)
     pthread_mutex_init(&file->lock, NULL);
     file->nr_users = 1;
     file->readonly = options->readonly;
+    file->cache = options->cache;
     file->owns_pool = !options->pool;
     file->pool = options->pool ? options->pool : qcow2_pool_new(0, err);
     if (!file->pool
@@ -216,6 +218,7 @@ disk_open_file(const struct policy_file *file,
     const struct io_open_options o = {
         .readonly = options->readonly, .lock = lock_of(options),
         .nbd_timeout_ms = options->nbd_timeout_ms, .driver = options->driver,
+        .direct = io_cache_is_direct(options->cache),
     };
     struct io *io = io_open(file, &o, err);
 
@@ -234,6 +237,8 @@ disk_open_path(const char *path, const struct qcow2_options *options,
     if (options->fd >= 0) {
         io = io_file_open(path, options->fd, options->readonly,
                           lock_of(options), err);
+        if (io && io_cache_is_direct(options->cache))
+            io = io_align_direct(io, err);
         return io ? disk_open_above(io, path, options, stop, err) : NULL;
     }
     if (options->file)
@@ -289,7 +294,7 @@ qcow2_close(struct qcow2_disk *disk, struct qcow2_error *err)
     if (!disk)
         return 0;
     file = disk->file;
-    r = qcow2_flush(disk, err);
+    r = disk_flush(disk, err);
     source_chain_put(disk->own_chain);
     image_free_snapshot(disk->snapshot);
     free(disk);

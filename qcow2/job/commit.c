@@ -270,7 +270,7 @@ run_phase(struct copy_job *j, unsigned phase, struct qcow2_error *err)
         return grow_base(c, err);
     case PHASE_COPY:
         r = copy_step(&j->copy, err);
-        return r == 0 ? qcow2_flush(c->base, err) : r;
+        return r == 0 ? disk_flush(c->base, err) : r;
     case PHASE_EMPTY:
         return c->empty ? empty_top(c, err) : 0;
     case PHASE_END:
@@ -398,6 +398,8 @@ open_base(struct qcow2_disk *top, const struct chain_stop *above,
     o.allow = options->allow;
     o.nr_allow = options->nr_allow;
     o.no_discard = options->no_discard;
+    o.cache = options->cache;
+    o.backing_cache = options->backing_cache;
     o.nbd_timeout_ms = options->nbd_timeout_ms;
     o.driver = options->driver;
     o.failures = options->failures;

@@ -18,6 +18,8 @@
 #include "disk/open.h"
 #include "meta/flush.h"
 #include "request/change.h"
+#include "storage/io-align.h"
+#include "storage/io-open.h"
 
 enum { DEFAULT_SPARSE_BYTES = 4096, MIN_BLOCK_BYTES = 512 };
 
@@ -81,10 +83,16 @@ open_new(struct convert_target *t, const char *path,
     if (policy_target_find(path, &t->file, err) == -1
         || check_not_source(&t->file.file, source, err) == -1)
         return NULL;
-    io = create(t, source, o, err);
-    if (!io)
-        return NULL;
     set_open_options(&open, o);
+    io = create(t, source, o, err);
+    if (io && io_cache_is_direct(open.cache))
+        io = io_align_direct(io, err);
+    if (!io) {
+        policy_target_remove(&t->file);
+        return NULL;
+    }
+    /* There is nothing in it yet that would have to survive. */
+    io->no_barriers = open.cache == QCOW2_CACHE_UNSAFE;
     open.trust_backing = true; /* its name was just written, as o has it */
     policy_target_place(&t->file, &place);
     disk = disk_open_at(io, path, &place, &open, NULL, err);
@@ -394,6 +402,17 @@ write_packed(const struct convert_target *t, const struct copy_chunk *c,
     return r;
 }
 
+/* Compressed clusters are written past the disk's requests. */
+static int
+answer(const struct convert_target *t, struct qcow2_error *err)
+{
+    enum qcow2_cache cache = t->disk->file->cache;
+
+    return cache == QCOW2_CACHE_WRITETHROUGH
+                   || cache == QCOW2_CACHE_DIRECTSYNC
+               ? disk_flush(t->disk, err) : 0;
+}
+
 int
 convert_target_write(const struct convert_target *t, struct copy_chunk *c,
                      struct qcow2_error *err)
@@ -401,7 +420,7 @@ convert_target_write(const struct convert_target *t, struct copy_chunk *c,
     if (c->kind == COPY_ZERO)
         return write_zeroes(t, c->nr_bytes, c->guest_off, err);
     if (t->compress)
-        return write_packed(t, c, err);
+        return write_packed(t, c, err) == -1 ? -1 : answer(t, err);
     if (t->allocate_all)
         return qcow2_pwrite(t->disk, c->buf, c->nr_bytes, c->guest_off, 0,
                             err);
@@ -414,7 +433,7 @@ convert_target_close(struct convert_target *t, bool complete,
 {
     int r = 0;
 
-    if (complete && qcow2_flush(t->disk, err) == -1)
+    if (complete && disk_flush(t->disk, err) == -1)
         r = -1;
     if (qcow2_close(t->disk, r == 0 ? err : NULL) == -1)
         r = -1;

@@ -348,6 +348,7 @@ open_below(const struct policy_file *image, struct qcow2_disk *top,
     o.no_lock |= o.no_lock_backing;
     o.fd = -1;
     o.pool = NULL;
+    o.cache = options->backing_cache;
     o.backing_none = false;
     o.backing = NULL;
     o.backing_format = QCOW2_FORMAT_AUTO;

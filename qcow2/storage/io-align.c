@@ -24,6 +24,7 @@ struct align {
     struct io io;
     struct io *below;
     uint32_t block;
+    uint32_t memory; /* what addresses of buffers must be multiples of */
     struct range_lock blocks;
 };
 
@@ -93,7 +94,8 @@ step_space(const struct align *a, uint64_t off, uint64_t nr_bytes,
                     - round_down(off, a->block);
     void *space;
 
-    if (posix_memalign(&space, max_u64(a->block, sizeof(void *)),
+    if (posix_memalign(&space, max_u64(max_u64(a->block, a->memory),
+                                       sizeof(void *)),
                        min_u64(size, STEP_BYTES)) != 0) {
         error_nomem(err);
         return NULL;
@@ -101,19 +103,21 @@ step_space(const struct align *a, uint64_t off, uint64_t nr_bytes,
     return space;
 }
 
-/* Is every buffer whole blocks? *nr_bytes is the length of all. */
+/* Is every buffer whole blocks, in the right place? *nr_bytes is the length
+ * of all. */
 static bool
 needs_no_copy(const struct align *a, const struct iovec *iov, int nr_iov,
               uint64_t off, uint64_t *nr_bytes)
 {
-    uint64_t bits = off;
+    uint64_t bits = off, places = 0;
 
     *nr_bytes = 0;
     for (int i = 0; i < nr_iov; i++) {
         bits |= iov[i].iov_len;
+        places |= (uintptr_t)iov[i].iov_base;
         *nr_bytes += iov[i].iov_len;
     }
-    return is_aligned(bits, a->block);
+    return is_aligned(bits, a->block) && is_aligned(places, a->memory);
 }
 
 static int
@@ -159,6 +163,22 @@ read_edges(struct align *a, const struct step *s, unsigned char *space,
                     s->end - a->block, err);
 }
 
+/* A file that keeps its size ends in its last block: what the block has more
+ * is cut off again. Whoever else writes there waits for the block. */
+static int
+write_blocks(struct align *a, const struct step *s, const void *space,
+             struct qcow2_error *err)
+{
+    uint64_t size = UINT64_MAX;
+
+    if (a->io.keeps_size && !is_whole(s)
+        && io_get_size(a->below, &size, err) == -1)
+        return -1;
+    if (io_pwrite(a->below, space, s->end - s->start, s->start, err) == -1)
+        return -1;
+    return s->end > size ? io_truncate(a->below, size, err) : 0;
+}
+
 static int
 merge_held(struct align *a, const struct step *s, struct cursor *c,
            unsigned char *space, struct qcow2_error *err)
@@ -166,7 +186,7 @@ merge_held(struct align *a, const struct step *s, struct cursor *c,
     if (!is_whole(s) && read_edges(a, s, space, err) == -1)
         return -1;
     copy_next(c, space + (s->from - s->start), s->to - s->from, true);
-    return io_pwrite(a->below, space, s->end - s->start, s->start, err);
+    return write_blocks(a, s, space, err);
 }
 
 static int
@@ -282,10 +302,20 @@ align_punch(struct io *io, uint64_t host_off, uint64_t nr_bytes,
     return r;
 }
 
+/* A merge in the block where the file is cut would write again what it read
+ * past the cut, where others rely on zeroes from now on. */
 static int
 align_truncate(struct io *io, uint64_t size, struct qcow2_error *err)
 {
-    return io_truncate(to_align(io)->below, size, err);
+    struct align *a = to_align(io);
+    uint64_t start = round_down(size, a->block);
+    struct range held;
+    int r;
+
+    range_lock_exclusive(&a->blocks, &held, start, start + a->block);
+    r = io_truncate(a->below, size, err);
+    range_unlock(&a->blocks, &held);
+    return r;
 }
 
 static int
@@ -358,14 +388,15 @@ static const struct io_ops align_ops = {
     .drop_cache = align_drop_cache,
 };
 
-struct io *
-io_align_new(struct io *below, uint32_t align, struct qcow2_error *err)
+static struct io *
+align_new(struct io *below, const struct io_blocks *blocks,
+          struct qcow2_error *err)
 {
     struct align *a;
 
-    assert(is_power_of_2(align) && align <= IO_ALIGN_MAX_BYTES);
-    if (align == 1)
-        return below;
+    assert(is_power_of_2(blocks->file) && is_power_of_2(blocks->memory)
+           && blocks->file <= IO_ALIGN_MAX_BYTES
+           && blocks->memory <= IO_ALIGN_MAX_BYTES);
     a = calloc(1, sizeof *a);
     if (!a) {
         io_close(below);
@@ -376,10 +407,33 @@ io_align_new(struct io *below, uint32_t align, struct qcow2_error *err)
     a->io.ops = &align_ops;
     a->io.below = below;
     a->below = below;
-    a->block = align;
+    a->block = blocks->file;
+    a->memory = blocks->memory;
     if (range_lock_init(&a->blocks, BLOCKS_WINDOW_BITS, err) == -1) {
         align_close(&a->io);
         return NULL;
     }
     return &a->io;
+}
+
+struct io *
+io_align_new(struct io *below, uint32_t align, struct qcow2_error *err)
+{
+    const struct io_blocks blocks = { .file = align, .memory = 1 };
+
+    return align == 1 ? below : align_new(below, &blocks, err);
+}
+
+struct io *
+io_align_direct(struct io *below, struct qcow2_error *err)
+{
+    struct io_blocks blocks;
+
+    if (!below->ops->set_direct)
+        return below;
+    if (below->ops->set_direct(below, &blocks, err) == -1) {
+        io_close(below);
+        return NULL;
+    }
+    return align_new(below, &blocks, err);
 }

@@ -62,12 +62,15 @@ try_fallocate(struct file *f, enum way way, uint64_t host_off,
 }
 
 enum { SMALL_ZERO_BYTES = 65536 };
+_Static_assert(SMALL_ZERO_BYTES % MAX_MEMORY_ALIGN == 0, "whole pages");
 
 static int
 write_zeroes(struct file *f, uint64_t host_off, uint64_t nr_bytes,
              struct qcow2_error *err)
 {
-    static const unsigned char zeroes[SMALL_ZERO_BYTES];
+    /* A page's alignment is enough for direct I/O. */
+    static const unsigned char zeroes[SMALL_ZERO_BYTES]
+        __attribute__((aligned(MAX_MEMORY_ALIGN)));
     struct iovec iov[IO_MAX_IOV];
 
     while (nr_bytes > 0) {
@@ -124,29 +127,31 @@ allocate_past_end(struct file *f, uint64_t host_off, uint64_t nr_bytes,
 }
 
 /* What is past the end reads as zeroes once the file reaches that far. Where
- * no space is wanted, a write of the last byte makes it: ftruncate would cut
- * off what another thread writes behind the range meanwhile.
+ * no space is wanted, a write of the last byte, or block, makes it: ftruncate
+ * would cut off what another thread writes behind the range meanwhile. The
+ * block in which the file ends counts as inside, as it is written whole.
  */
 int
 file_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
           unsigned flags, struct qcow2_error *err)
 {
     struct file *f = to_file(io);
-    uint64_t end = host_off + nr_bytes, size;
-    struct iovec last = { .iov_base = "", .iov_len = 1 };
+    uint64_t end = host_off + nr_bytes, size, inside;
 
     if (file_get_size(io, &size, err) < 0)
         return -1;
-    if (host_off < size
-        && zero_inside(f, host_off, min_u64(end, size) - host_off, flags,
+    inside = round_up(size, f->block);
+    if (host_off < inside
+        && zero_inside(f, host_off, min_u64(end, inside) - host_off, flags,
                        err) < 0)
         return -1;
     if (end <= size)
         return 0;
-    host_off = max_u64(host_off, size);
-    if (flags == 0)
+    if (flags == 0 && end > inside) {
+        host_off = max_u64(host_off, inside);
         return allocate_past_end(f, host_off, end - host_off, err);
-    return file_pwritev(io, &last, 1, end - 1, err);
+    }
+    return write_zeroes(f, end - f->block, f->block, err);
 }
 
 int

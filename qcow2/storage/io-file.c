@@ -86,6 +86,23 @@ rest_fill_zero(const struct rest *r)
         memset(r->iov[i].iov_base, 0, r->iov[i].iov_len);
 }
 
+/* Direct I/O ended inside a block: the file ends there, or did so then. */
+static int
+end_inside_block(struct file *f, struct rest *r, bool *again,
+                 struct qcow2_error *err)
+{
+    uint64_t size;
+
+    if (file_get_size(&f->io, &size, err) == -1)
+        return -1;
+    *again = r->host_off < size;
+    if (!*again) {
+        rest_fill_zero(r);
+        r->nr_bytes = 0;
+    }
+    return 0;
+}
+
 static int
 file_preadv(struct io *io, const struct iovec *iov, int nr_iov,
             uint64_t host_off, struct qcow2_error *err)
@@ -107,6 +124,14 @@ file_preadv(struct io *io, const struct iovec *iov, int nr_iov,
             return 0;
         }
         rest_advance(&r, n);
+        if (r.nr_bytes > 0 && !is_aligned(r.host_off, f->block)) {
+            bool again;
+
+            if (end_inside_block(f, &r, &again, err) == -1)
+                return -1;
+            if (again)
+                rest_init(&r, iov, nr_iov, host_off);
+        }
     }
     return 0;
 }
@@ -119,6 +144,8 @@ write_behind(struct file *f, uint64_t host_off, uint64_t nr_bytes)
 {
     uint64_t from, to;
 
+    if (f->block > 1) /* it is on its way already */
+        return;
     if (!io_behind_written(&f->behind, host_off, nr_bytes, &from, &to))
         return;
 #ifdef SYNC_FILE_RANGE_WRITE
@@ -278,6 +305,8 @@ static void
 file_prefetch(struct io *io, uint64_t host_off, uint64_t nr_bytes)
 {
 #ifdef POSIX_FADV_WILLNEED
+    if (to_file(io)->block > 1) /* nothing would read it from the cache */
+        return;
     posix_fadvise(to_file(io)->fd, host_off, nr_bytes, POSIX_FADV_WILLNEED);
 #else
     (void)io, (void)host_off, (void)nr_bytes;
@@ -328,6 +357,7 @@ static const struct io_ops file_ops = {
     .prefetch = file_prefetch,
     .drop_cache = file_drop_cache,
     .advise_layout = file_advise_layout,
+    .set_direct = file_set_direct,
 };
 
 /* Opening. */
@@ -353,6 +383,7 @@ file_new(const char *path, bool readonly, struct qcow2_error *err)
 
     if (f) {
         f->fd = f->node_fd = -1;
+        f->block = 1;
         io_behind_init(&f->behind);
         f->io.ops = &file_ops;
         f->io.readonly = readonly;
@@ -453,6 +484,7 @@ open_descriptor(struct file *f, int fd, struct qcow2_error *err)
                          "%s: file descriptor %d is open for appending, "
                          "where writes do not go where they should",
                          f->io.name, fd);
+    f->is_shared = true;
     f->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (f->fd < 0)
         return error_set_errno(err, errno, "%s: file descriptor %d",

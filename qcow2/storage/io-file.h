@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* io-file.h: what the parts of the backend for files share: io-file.c opens,
- * reads and writes, io-file-zero.c makes zeroes and holes.
+ * reads and writes, io-file-zero.c makes zeroes and holes, io-file-direct.c
+ * goes past the host's cache.
  */
 #ifndef QCOW2_IO_FILE_H
 #define QCOW2_IO_FILE_H
@@ -10,11 +11,19 @@
 #include "storage/io-behind.h"
 #include "storage/io.h"
 
+enum {
+    /* What direct I/O may want of a buffer's address; no system wants more
+     * than its smallest page. */
+    MAX_MEMORY_ALIGN = 4096,
+};
+
 struct file {
     struct io io;
     int fd;
     int node_fd;  /* another node of the device, for its locks; or -1 */
     bool is_block;
+    bool is_shared; /* fd has its flags together with others' descriptors */
+    uint32_t block; /* of direct I/O; 1: the host caches the file */
     struct io_behind behind;
     atomic_int behind_error; /* errno of a failure to write behind, or 0 */
 
@@ -44,5 +53,8 @@ int file_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
               unsigned flags, struct qcow2_error *err);
 int file_punch(struct io *io, uint64_t host_off, uint64_t nr_bytes,
                struct qcow2_error *err);
+
+int file_set_direct(struct io *io, struct io_blocks *blocks,
+                    struct qcow2_error *err);
 
 #endif /* QCOW2_IO_FILE_H */

@@ -2,6 +2,7 @@
 /* io-open.c: the drivers of the engine; see io-open.h. */
 #include "storage/io-open.h"
 
+#include "storage/io-align.h"
 #include "storage/io-nbd.h"
 
 static struct io *
@@ -38,9 +39,11 @@ io_open(const struct policy_file *file, const struct io_open_options *o,
         struct qcow2_error *err)
 {
     const struct io_driver *d = o->driver;
+    struct io *io;
 
     if (!d || !d->matches(file))
         for (d = drivers; !d->matches(file); d++)
             ;
-    return d->open(file, o, err);
+    io = d->open(file, o, err);
+    return io && o->direct ? io_align_direct(io, err) : io;
 }

@@ -11,6 +11,7 @@
 struct io_open_options {
     bool readonly;
     enum io_lock lock;          /* of what has locks */
+    bool direct;                /* past the host's cache */
     unsigned nbd_timeout_ms;    /* as in struct qcow2_options */
     const struct io_driver *driver; /* asked before those of the engine; NULL:
                                  * there is none */
@@ -26,6 +27,14 @@ struct io_driver {
                        struct qcow2_error *err);
 };
 
+/* Does the mode go past the host's cache? */
+static inline bool
+io_cache_is_direct(enum qcow2_cache cache)
+{
+    return cache == QCOW2_CACHE_NONE || cache == QCOW2_CACHE_DIRECTSYNC;
+}
+
+/* With direct it is for any bytes all the same. */
 struct io *io_open(const struct policy_file *file,
                    const struct io_open_options *o, struct qcow2_error *err);
 

@@ -105,7 +105,7 @@ io_flush(struct io *io, struct qcow2_error *err)
 
     if (io_flush_has_failed(io))
         return error_set(err, EIO, "%s: " IO_FLUSH_FAILED, io->name);
-    if (io->readonly || durable >= nr)
+    if (io->readonly || io->no_barriers || durable >= nr)
         return 0;
     if (io->ops->flush(io, err) == -1) {
         __atomic_store_n(&io->flush_failed, true, __ATOMIC_RELEASE);

@@ -33,6 +33,12 @@ enum {
     IO_ZERO_FAST = 2,  /* fail with ENOTSUP rather than write zeroes */
 };
 
+/* What requests have to be multiples of: powers of 2. */
+struct io_blocks {
+    uint32_t file;   /* offsets and lengths in the file */
+    uint32_t memory; /* addresses of buffers */
+};
+
 struct io_ops {
     /* Frees io, and lets go of locks. No error: what matters was flushed. */
     void (*close)(struct io *io);
@@ -93,6 +99,14 @@ struct io_ops {
      * (0: as it likes). May be NULL.
      */
     void (*advise_layout)(struct io *io, bool nocow, uint32_t extent_bytes);
+
+    /* From now on what is read and written goes past the host's cache.
+     * Requests have to be whole blocks then (io-align.h): *blocks says of
+     * what size. ENOTSUP where the file system cannot do that. May be NULL:
+     * this host caches nothing of it.
+     */
+    int (*set_direct)(struct io *io, struct io_blocks *blocks,
+                      struct qcow2_error *err);
 };
 
 struct io {
@@ -112,6 +126,10 @@ struct io {
                         * else 0 */
     uint64_t device;   /* number of a block device, whatever its node; or 0 */
     uint64_t born;     /* birth time in ns since the epoch; 0: unknown */
+    bool keeps_size;     /* a write to a part of its last block does not make
+                          * it longer (io-align.h) */
+    bool no_barriers;    /* flushes do nothing: what becomes of the file in a
+                          * power cut does not matter */
     bool keeps_no_locks; /* none was taken, as its file system has none */
 
     /* io.c: a flush with nothing to do is none. Atomic. */

@@ -108,7 +108,7 @@ run(const struct verb *verb, int argc, char **argv)
         if (key == 'o')
             image_args_take(&image, &a, a.value);
         else if (key == 't')
-            parse_cache(&a);
+            disk.options.cache = parse_cache(&a);
         else if (key == KEY_FORCE)
             force = true;
         else if (key == 'p')

@@ -235,9 +235,6 @@ take(struct bench *b, const struct args *a, int key)
     case 'w':
         b->write = true;
         break;
-    case 't':
-        parse_cache(a);
-        break;
     case 'q':
         b->quiet = true;
         break;
@@ -255,7 +252,9 @@ run(const struct verb *verb, int argc, char **argv)
 
     args_start(&a, verb, argc, argv);
     while ((key = args_next(&a)) != -1)
-        if (!disk_args_take(&disk, &a, key))
+        if (key == 't')
+            disk_args_set_cache(&disk, parse_cache(&a));
+        else if (!disk_args_take(&disk, &a, key))
             take(&b, &a, key);
     args_need(&a, 1, "one image");
     if (b.flush_interval && !b.write)

@@ -345,7 +345,7 @@ take(struct request *q, const struct args *a, int key)
         q->restore_path = a->value;
         break;
     case 'T':
-        parse_cache(a);
+        q->check.cache = parse_cache(a);
         break;
     case 'p':
         q->progress = true;

@@ -59,7 +59,7 @@ run(const struct verb *verb, int argc, char **argv)
         else if (key == 'r')
             progress_limit_rate(parse_bytes(&a, "-r", a.value));
         else if (key == 't')
-            parse_cache(&a);
+            disk_args_set_cache(&q.disk, parse_cache(&a));
         else if (key == 'p')
             show = true;
         else if (key == 'q')

@@ -81,7 +81,7 @@ run(const struct verb *verb, int argc, char **argv)
         else if (key == 's')
             strict = true;
         else if (key == 'T')
-            parse_cache(&a);
+            disk_args_set_cache(&args_a, parse_cache(&a));
         else if (key == 'p')
             show = true;
         else if (key == 'q')

@@ -67,8 +67,10 @@ run(const struct verb *verb, int argc, char **argv)
             snapshots = QCOW2_SNAPSHOTS_KEEP;
         else if (key == KEY_CHANGE_SNAPSHOTS)
             snapshots = QCOW2_SNAPSHOTS_CHANGE;
-        else if (key == 't' || key == 'T')
-            parse_cache(&a);
+        else if (key == 't')
+            q.disk.options.cache = parse_cache(&a);
+        else if (key == 'T')
+            q.disk.options.backing_cache = parse_cache(&a);
         else if (key == 'p')
             show = true;
         else if (key == 'q')

@@ -98,6 +98,12 @@ disk_args_name(struct disk_args *d, const struct args *a, const char *text)
 }
 
 void
+disk_args_set_cache(struct disk_args *d, enum qcow2_cache cache)
+{
+    d->options.cache = d->options.backing_cache = cache;
+}
+
+void
 disk_args_need_locks(const struct disk_args *d, const struct args *a,
                      const char *why)
 {

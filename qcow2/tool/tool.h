@@ -107,9 +107,8 @@ enum {
     { KEY_CHANGE_SNAPSHOTS, "change-snapshots", NULL, "let snapshots of the " \
       "image read differently" }
 #define OPTION_CACHE(letter, name, what) \
-    { letter, name, "CACHE", what ": writeback, none, writethrough, " \
-      "directsync or unsafe; all are done the same way, and what is " \
-      "finished is always flushed" }
+    { letter, name, "CACHE", what ": writeback, none (direct I/O), " \
+      "writethrough, directsync or unsafe [writeback]" }
 #define OPTION_NO_CLOBBER \
     { KEY_NO_CLOBBER, "no-clobber", NULL, "fail if the target exists" }
 #define OPTION_END { 0, NULL, NULL, NULL }
@@ -162,7 +161,7 @@ bool parse_on_off(const struct args *a, const char *what, const char *s);
 enum qcow2_format parse_format(const struct args *a, const char *s);
 enum qcow2_format parse_new_format(const struct args *a, const char *s);
                                           /* of an image to be made */
-void parse_cache(const struct args *a);
+enum qcow2_cache parse_cache(const struct args *a);
 enum qcow2_preallocation parse_prealloc(const struct args *a, const char *s);
 
 /* Value of size suffixes from "1.5G" on; false: not a size. */
@@ -262,6 +261,9 @@ extern struct qcow2_allow_list always_allowed;
 /* Was the key one of the options that OPTION_FORMAT to OPTION_BACKING are? */
 bool disk_args_take(struct disk_args *d, const struct args *a, int key);
 void disk_args_free(struct disk_args *d);
+
+/* For the disk's own file and those below it. */
+void disk_args_set_cache(struct disk_args *d, enum qcow2_cache cache);
 
 /* The verb is about to write, with locks: ends the program if -U was given,
  * and says why. No message advises -U from here on. */

@@ -12,8 +12,10 @@ transfer_take(struct transfer *c, const struct args *a, int key)
 {
     switch (key) {
     case 't':
+        c->target_cache = parse_cache(a);
+        break;
     case 'T':
-        parse_cache(a);
+        disk_args_set_cache(&c->disk, parse_cache(a));
         break;
     case KEY_NO_CLOBBER:
         c->image.create.overwrite = false;
@@ -38,6 +40,7 @@ copy(struct transfer *c, const char *target, struct qcow2_disk **sources)
 
     open.allow = c->disk.options.allow;
     open.nr_allow = c->disk.options.nr_allow;
+    open.cache = c->target_cache;
     open.failures = failures;
     open.warn = report_engine_warning;
     o->open = &open;

@@ -13,6 +13,7 @@ struct transfer {
     const char *snapshot;    /* of the sources; NULL: the disks */
     bool progress, quiet;
     bool offload, has_sparse; /* -C, -S */
+    enum qcow2_cache target_cache;
     struct disk_args disk;   /* how to open sources */
     struct image_args image; /* the target */
     struct qcow2_convert_options convert; /* the rest of it */

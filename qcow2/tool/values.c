@@ -166,16 +166,24 @@ parse_new_format(const struct args *a, const char *s)
     return format_of(a, s, true);
 }
 
-void
+enum qcow2_cache
 parse_cache(const struct args *a)
 {
-    static const char *const modes[] = {
-        "writeback", "none", "writethrough", "directsync", "unsafe", "off",
+    static const struct {
+        const char *name;
+        enum qcow2_cache cache;
+    } modes[] = {
+        { "writeback", QCOW2_CACHE_WRITEBACK },
+        { "writethrough", QCOW2_CACHE_WRITETHROUGH },
+        { "none", QCOW2_CACHE_NONE },
+        { "off", QCOW2_CACHE_NONE },
+        { "directsync", QCOW2_CACHE_DIRECTSYNC },
+        { "unsafe", QCOW2_CACHE_UNSAFE },
     };
 
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
-        if (strcmp(a->value, modes[i]) == 0)
-            return;
+        if (strcmp(a->value, modes[i].name) == 0)
+            return modes[i].cache;
     usage_error(a->verb, "the cache mode must be writeback, none, "
                 "writethrough, directsync or unsafe");
 }

@@ -25,7 +25,8 @@ __wrap_image_open(struct io *io, bool readonly, struct cache *meta,
 {
     uint64_t size;
 
-    if (!readonly && !io->readonly && !io_order_is(io)
+    /* Without barriers there is no order. */
+    if (!readonly && !io->readonly && !io->no_barriers && !io_order_is(io)
         && io_get_size(io_fault_below(io), &size, NULL) == 0
         && size <= MAX_WATCHED_BYTES)
         io = io_order_new(io, NULL);

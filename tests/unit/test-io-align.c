@@ -17,7 +17,7 @@ enum { BLOCK = 4096, SIZE = 64 * BLOCK };
 struct strict {
     struct io io;
     struct io *below;
-    uint32_t block;
+    uint32_t block, memory;
     struct fault_plan plan; /* of below: counts */
     uint64_t answer_bytes;  /* of an extent; 0: as below has it */
 };
@@ -40,7 +40,9 @@ check_list(struct strict *s, const struct iovec *iov, int nr_iov,
     int r = check_whole(s, off, 0, err);
 
     for (int i = 0; r == 0 && i < nr_iov; i++)
-        r = check_whole(s, 0, iov[i].iov_len, err);
+        r = check_whole(s, 0, iov[i].iov_len, err) == -1
+            || (s->memory && (uintptr_t)iov[i].iov_base % s->memory)
+            ? -1 : 0;
     return r;
 }
 
@@ -91,6 +93,24 @@ strict_punch(struct io *io, uint64_t off, uint64_t nr_bytes,
 }
 
 static int
+strict_truncate(struct io *io, uint64_t size, struct qcow2_error *err)
+{
+    return io_truncate(((struct strict *)io)->below, size, err);
+}
+
+static int
+strict_set_direct(struct io *io, struct io_blocks *blocks,
+                  struct qcow2_error *err)
+{
+    struct strict *s = (struct strict *)io;
+
+    (void)err;
+    s->memory = 1024;
+    *blocks = (struct io_blocks){ s->block, s->memory };
+    return 0;
+}
+
+static int
 strict_get_size(struct io *io, uint64_t *size, struct qcow2_error *err)
 {
     return io_get_size(((struct strict *)io)->below, size, err);
@@ -124,7 +144,9 @@ static const struct io_ops strict_ops = {
     .flush = strict_flush,
     .zero = strict_zero,
     .punch = strict_punch,
+    .truncate = strict_truncate,
     .get_size = strict_get_size,
+    .set_direct = strict_set_direct,
     .extent = strict_extent,
 };
 
@@ -135,7 +157,7 @@ struct scene {
 };
 
 static struct scene
-begin(uint32_t block, bool jitter)
+begin_as(uint32_t block, bool jitter, bool direct)
 {
     struct scene s = { .mem = mem_new(NULL, SIZE) };
     struct io *io = io_mem_open(s.mem, false);
@@ -148,9 +170,16 @@ begin(uint32_t block, bool jitter)
     s.strict->block = block;
     s.strict->io = *io;
     s.strict->io.ops = &strict_ops;
-    s.io = io_align_new(&s.strict->io, block, &err);
+    s.io = direct ? io_align_direct(&s.strict->io, &err)
+                  : io_align_new(&s.strict->io, block, &err);
     assert_non_null(s.io);
     return s;
+}
+
+static struct scene
+begin(uint32_t block, bool jitter)
+{
+    return begin_as(block, jitter, false);
 }
 
 static void
@@ -234,6 +263,57 @@ any_bytes_are_read_and_written(void **state)
         free(model);
         end(&s);
     }
+}
+
+/* The backend refuses buffers that the kernel would. */
+static void
+buffers_of_direct_requests_are_aligned(void **state)
+{
+    struct scene s = begin_as(BLOCK, false, true);
+    unsigned char *model = calloc(1, SIZE);
+    void *buf = NULL;
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, 12, 0);
+    for (int step = 0; step < 200; step++)
+        change_both(&s, model, &rng, step);
+    assert_int_equal(posix_memalign(&buf, 2 * BLOCK, 2 * BLOCK), 0);
+    for (int shift = 1; shift <= BLOCK; shift *= 2) {
+        unsigned char *at = (unsigned char *)buf + shift;
+
+        memset(at, shift, BLOCK);
+        assert_int_equal(io_pwrite(s.io, at, BLOCK, 0, NULL), 0);
+        memset(at, 0, BLOCK);
+        assert_int_equal(io_pread(s.io, at, BLOCK, 0, NULL), 0);
+        assert_int_equal(at[BLOCK - 1], (unsigned char)shift);
+    }
+    free(buf);
+    free(model);
+    end(&s);
+}
+
+/* A raw disk of 5 sectors, in blocks of 8: it is no longer afterwards. */
+static void
+a_file_that_keeps_its_size_does_not_grow(void **state)
+{
+    enum { ODD = 5 * 512 };
+    struct scene s = begin(BLOCK, false);
+    unsigned char buf[ODD];
+    uint64_t size;
+
+    (void)state;
+    assert_int_equal(io_truncate(s.io, BLOCK + ODD, NULL), 0);
+    s.io->keeps_size = true;
+    memset(buf, 'x', sizeof buf);
+    assert_int_equal(io_pwrite(s.io, buf, ODD, BLOCK, NULL), 0);
+    assert_int_equal(io_zero(s.io, BLOCK + 1024, ODD - 1024, 0, NULL), 0);
+    assert_int_equal(io_get_size(s.io, &size, NULL), 0);
+    assert_int_equal(size, BLOCK + ODD);
+    assert_int_equal(io_pread(s.io, buf, ODD, BLOCK, NULL), 0);
+    for (int i = 0; i < ODD; i++)
+        assert_int_equal(buf[i], i < 1024 ? 'x' : 0);
+    end(&s);
 }
 
 static void
@@ -485,11 +565,49 @@ whole_blocks_are_not_undone_by_parts(void **state)
     }
 }
 
+static void *
+write_in_front_of_the_cut(void *opaque)
+{
+    struct writer *w = opaque;
+
+    w->nr_lost += io_pwrite(w->io, "y", 1, 10, NULL) == -1;
+    return NULL;
+}
+
+/* Whoever cuts a file relies on zeroes past the new end. */
+static void
+a_cut_inside_a_block_is_not_undone_by_parts(void **state)
+{
+    struct scene s = begin(BLOCK, true);
+    unsigned char block[BLOCK];
+
+    (void)state;
+    for (int i = 0; i < NR_ROUNDS; i++) {
+        struct writer w = { .io = s.io };
+        pthread_t thread;
+
+        memset(block, 'x', BLOCK);
+        assert_int_equal(io_pwrite(s.io, block, BLOCK, 0, NULL), 0);
+        pthread_create(&thread, NULL, write_in_front_of_the_cut, &w);
+        assert_int_equal(io_truncate(s.io, 1000, NULL), 0);
+        pthread_join(thread, NULL);
+        assert_int_equal(w.nr_lost, 0);
+        assert_int_equal(io_pread(s.io, block, BLOCK, 0, NULL), 0);
+        assert_int_equal(block[10], 'y');
+        assert_int_equal(block[999], 'x');
+        for (int k = 1000; k < BLOCK; k++)
+            EXPECT(block[k] == 0, "round %d: %d is back", i, k);
+    }
+    end(&s);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_bytes_are_read_and_written),
+        cmocka_unit_test(buffers_of_direct_requests_are_aligned),
+        cmocka_unit_test(a_file_that_keeps_its_size_does_not_grow),
         cmocka_unit_test(blocks_of_a_byte_need_nothing),
         cmocka_unit_test(long_requests_keep_what_is_around_them),
         cmocka_unit_test(few_requests_are_made),
@@ -499,6 +617,7 @@ main(void)
         cmocka_unit_test(what_fails_below_fails),
         cmocka_unit_test(parts_of_a_block_do_not_undo_each_other),
         cmocka_unit_test(whole_blocks_are_not_undone_by_parts),
+        cmocka_unit_test(a_cut_inside_a_block_is_not_undone_by_parts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
