@@ -16,7 +16,7 @@ static const struct op flush = { .kind = OP_FLUSH };
 static struct op
 letter(struct powercut *pc, unsigned k, uint64_t seed)
 {
-    return letter_op(&letters[k % nr_letters], pc->rig.play.cluster_size,
+    return letter_op(&letters[k % nr_letters], play_unit(&pc->rig.play),
                      pc->rig.play.model.size, seed);
 }
 

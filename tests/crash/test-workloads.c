@@ -29,7 +29,7 @@ try_word(struct powercut *pc, const struct scene *s, unsigned length,
     powercut_begin(pc);
     for (unsigned i = 0; i < length; i++, n /= nr_letters) {
         const struct letter *l = &letters[n % nr_letters];
-        struct op op = letter_op(l, pc->rig.play.cluster_size,
+        struct op op = letter_op(l, play_unit(&pc->rig.play),
                                  pc->rig.play.model.size, 100 + i);
 
         snprintf(text + strlen(text), sizeof text - strlen(text), "; %s",

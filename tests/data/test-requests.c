@@ -25,7 +25,7 @@ static const char *const backing_names[] = {
 struct shape {
     unsigned version, cluster_bits, refcount_bits;
     enum backing backing;
-    bool snapshots, zstd;
+    bool snapshots, zstd, extended_l2;
     uint64_t size;
 };
 
@@ -73,6 +73,23 @@ add_random_clusters(struct trial *t, struct builder *b, unsigned version,
                         (unsigned long long)first,
                         (unsigned long long)(first + n),
                         (unsigned long long)new_seed(t));
+    }
+}
+
+/* Clusters of which every subcluster is of some kind. */
+static void
+add_random_subclusters(struct trial *t, uint64_t nr_clusters)
+{
+    for (unsigned i = 0; t->g.extended_l2 && i < 4; i++) {
+        char kinds[33] = "";
+
+        for (unsigned j = 0; j < 32; j++)
+            kinds[j] = j % 8 ? kinds[j - 1] : "dzup"[rng_below(&t->rng, 4)];
+        for (unsigned j = 0; j < 6; j++)
+            kinds[rng_below(&t->rng, 32)] = "dzup"[rng_below(&t->rng, 4)];
+        builder_add(t->image, "subclusters %llu %s %llu",
+                    (unsigned long long)rng_below(&t->rng, nr_clusters),
+                    kinds, (unsigned long long)new_seed(t));
     }
 }
 
@@ -151,15 +168,19 @@ make_image(struct trial *t)
                 "size %llu; compression %s", g->version,
                 (unsigned long long)cluster_size, g->refcount_bits,
                 (unsigned long long)g->size, g->zstd ? "zstd" : "zlib");
+    if (g->extended_l2)
+        builder_add(t->image, "extended-l2");
     if (g->backing != NO_BACKING)
         builder_add(t->image, "backing base %s",
                     g->backing == OTHER_QCOW2 ? "qcow2" : "raw");
     add_random_clusters(t, t->image, g->version, compressed, nr_clusters,
                         nr_lines);
+    add_random_subclusters(t, nr_clusters);
     for (unsigned i = 1; g->snapshots && i <= 2; i++) {
         builder_add(t->image, "snapshot %u name%u", i, i);
         add_random_clusters(t, t->image, g->version, compressed, nr_clusters,
                             nr_lines / 2);
+        add_random_subclusters(t, nr_clusters);
     }
 }
 
@@ -263,6 +284,8 @@ start(struct trial *t)
     play_init(&t->play, content, t->g.size);
     free(content);
     t->play.cluster_size = UINT32_C(1) << t->g.cluster_bits;
+    if (t->g.extended_l2)
+        t->play.subcluster_size = t->play.cluster_size / 32;
     t->play.may_keep_trimmed = t->g.version == 2 && t->g.backing;
     t->play.must_be_fast = t->g.version == 3;
 }
@@ -319,10 +342,12 @@ try_geometry(const struct shape *g, bool in_memory, unsigned nr_ops,
     struct trial t = { .g = *g, .next_seed = 1, .in_memory = in_memory };
 
     expect_case("TEST_SEED=%llu: v%u, clusters of %u, refcounts of %u bits, "
-                "%s%s%s, size %llu", (unsigned long long)seed, g->version,
+                "%s%s%s%s, size %llu", (unsigned long long)seed, g->version,
                 1U << g->cluster_bits, g->refcount_bits,
                 backing_names[g->backing], g->snapshots ? ", snapshots" : "",
-                g->zstd ? ", zstd" : "", (unsigned long long)g->size);
+                g->zstd ? ", zstd" : "",
+                g->extended_l2 ? ", subclusters" : "",
+                (unsigned long long)g->size);
     rng_init(&t.rng, seed, stream);
     start(&t);
     play_trial(&t, nr_ops);
@@ -402,19 +427,47 @@ tiny_disks(void **state)
     }
 }
 
+static void
+subclusters(void **state)
+{
+    unsigned rounds = env_number("TEST_ROUNDS", 1);
+
+    (void)state;
+    for (unsigned i = 0; i < 40 * rounds; i++) {
+        struct shape g = {
+            .version = 3,
+            .extended_l2 = true,
+            .backing = i % NR_BACKINGS,
+            .snapshots = i / 4 % 2,
+            .cluster_bits = 14 + i % 5,
+            .refcount_bits = 16,
+            .zstd = i % 3 == 0 && builder_has_zstd(),
+        };
+
+        g.size = size_for(g.cluster_bits, i) / 4;
+        try_geometry(&g, true, 150, 4000 + i);
+    }
+}
+
 /* The same on real files, judged by the other implementation. */
 static void
 real_files_satisfy_qemu(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < 32; i++) {
+    for (unsigned i = 0; i < 40; i++) {
         struct shape g = {
             .version = 2 + i % 2,
             .backing = i / 2 % NR_BACKINGS,
             .snapshots = i / 8 % 2,
             .cluster_bits = 9 + i * 5 % 13,
             .refcount_bits = 16,
+            .extended_l2 = i >= 32 || (i % 2 && 9 + i * 5 % 13 >= 14),
         };
+
+        if (i >= 32) {
+            g.version = 3;
+            g.cluster_bits = 14 + i % 4;
+        }
 
         /* qemu-img rounds sizes down to sectors. */
         g.size = size_for(g.cluster_bits, 0) - 512 * (i % 2);
@@ -429,6 +482,7 @@ main(void)
         cmocka_unit_test(every_geometry),
         cmocka_unit_test(narrow_refcounts),
         cmocka_unit_test(tiny_disks),
+        cmocka_unit_test(subclusters),
         cmocka_unit_test(real_files_satisfy_qemu),
     };
 

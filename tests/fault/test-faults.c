@@ -78,7 +78,7 @@ static void
 expect_usable_or_failed(struct scenario *s)
 {
     struct play *p = &s->pc->rig.play;
-    struct op again = letter_op(&letters[3], p->cluster_size, p->model.size,
+    struct op again = letter_op(&letters[3], play_unit(p), p->model.size,
                                 500);
     bool wrote = play_op(p, &again, &s->err) == 0;
     bool flushed = play_op(p, &flush, &s->err) == 0;
@@ -105,7 +105,7 @@ run_with_fault(struct scenario *s, const struct letter *l, unsigned nth)
     EXPECT_OK(play_op(p, &before, &s->err), &s->err);
     EXPECT_OK(play_op(p, &flush, &s->err), &s->err);
 
-    op = letter_op(l, p->cluster_size, p->model.size, 300);
+    op = letter_op(l, play_unit(p), p->model.size, 300);
     fault_arm_with(&s->pc->rig.plan, s->fault, nth);
     if (play_op(p, &op, &s->err) != 0)
         note_failure(s, &op);

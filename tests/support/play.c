@@ -48,6 +48,12 @@ play_free(struct play *p)
     p->scratch = NULL;
 }
 
+uint32_t
+play_unit(const struct play *p)
+{
+    return p->subcluster_size ? p->subcluster_size : p->cluster_size;
+}
+
 static void
 random_range(const struct play *p, struct rng *r, struct op *op)
 {
@@ -56,7 +62,8 @@ random_range(const struct play *p, struct rng *r, struct op *op)
     uint64_t size = p->model.size, len;
 
     if (unit == 0)
-        unit = p->cluster_size;
+        unit = p->subcluster_size && rng_percent(r, 50) ? p->subcluster_size
+                                                        : p->cluster_size;
     op->off = rng_below(r, size) / unit * unit;
     switch (rng_below(r, 4)) {
     case 0:
@@ -188,12 +195,14 @@ is_zero(const unsigned char *p, uint64_t n)
     return n == 0;
 }
 
-/* Whole clusters read as zeroes after a trim, or, where that cannot be said
- * without showing the backing file, as before. */
+/* Whole units read as zeroes after a trim, or, where that cannot be said
+ * without showing the backing file, or is a part of a compressed cluster, as
+ * before. */
 static int
 play_trim(struct play *p, const struct op *op, struct qcow2_error *err)
 {
-    uint64_t c = p->cluster_size, when = sent(p);
+    uint64_t c = play_unit(p), when = sent(p);
+    bool may_keep = p->may_keep_trimmed || p->subcluster_size;
     uint64_t end = op->off + op->nr_bytes;
     uint64_t to = end == p->model.size ? end : end / c * c;
     int r = qcow2_trim(p->disk, op->nr_bytes, op->off, op->flags, err);
@@ -201,9 +210,9 @@ play_trim(struct play *p, const struct op *op, struct qcow2_error *err)
     for (uint64_t off = (op->off + c - 1) / c * c; off < to; off += c) {
         uint64_t n = smaller(c, to - off);
 
-        if (r == 0 && p->may_keep_trimmed)
+        if (r == 0 && may_keep)
             r = qcow2_pread(p->disk, p->scratch, n, off, err);
-        if (r == 0 && p->may_keep_trimmed && !is_zero(p->scratch, n)) {
+        if (r == 0 && may_keep && !is_zero(p->scratch, n)) {
             expect_same("trimmed cluster", p->scratch, p->model.disk + off, n,
                         off);
             continue;

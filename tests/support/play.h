@@ -33,6 +33,7 @@ struct play {
     struct qcow2_disk *disk;
     struct model model;
     uint32_t cluster_size;
+    uint32_t subcluster_size; /* 0: clusters have none */
     bool may_keep_trimmed; /* v2 on a backing file: trim may do nothing */
     bool must_be_fast;     /* v3: fast zeroing of clusters works */
     struct io *host;       /* to look up extents in, or NULL */
@@ -46,6 +47,9 @@ struct play {
 /* disk[0, size) is how the disk reads. The disk is opened by the caller. */
 void play_init(struct play *p, const void *content, uint64_t size);
 void play_free(struct play *p);
+
+/* What is trimmed as a whole, and what is allocated. */
+uint32_t play_unit(const struct play *p);
 
 /* Any request; lengths and alignments as guests have them: mostly small,
  * mostly aligned to something. */

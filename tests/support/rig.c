@@ -109,6 +109,8 @@ rig_open_disk(struct rig *r, struct io *io)
     disk = disk_open_io(io, tmpdir_path("image"), &r->options, &err);
     EXPECT(disk, "open: %s", err.text);
     r->play.cluster_size = qcow2_get_cluster_size(disk);
+    if (disk_image(disk)->subcluster_size < r->play.cluster_size)
+        r->play.subcluster_size = disk_image(disk)->subcluster_size;
     return disk;
 }
 

@@ -29,6 +29,18 @@ const struct scene scenes[] = {
       "version 3; cluster 1K; refcount-bits 16; size 41000;"
       "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
       "snapshot 1 first; data 2 4; gap 3", 0, 160 << 10 },
+    /* 32 subclusters of 512 bytes: all that others do with the first clusters
+     * is done inside two of these. */
+    { "overlay with subclusters",
+      "version 3; extended-l2; cluster 16K; refcount-bits 64; size 60000;"
+      "backing base.raw raw;"
+      "subclusters 0 ddddzpddduuuuuuuuuuudzdzdzpp 1; compressed 1 2;"
+      "subclusters 2 duzu 3", 50000, 0 },
+    { "subclusters shared with snapshot",
+      "version 3; extended-l2; cluster 16K; refcount-bits 64; size 60000;"
+      "subclusters 0 ddddzpddduuuuuuuuuuudzdzdzpp 1;"
+      "subclusters 1 uuuuuzzzzd 2; snapshot 1 first;"
+      "subclusters 0 pddzpduuuud 4", 0, 0 },
 };
 
 const unsigned nr_scenes = sizeof scenes / sizeof scenes[0];
@@ -53,13 +65,13 @@ const struct letter letters[] = {
 const unsigned nr_letters = sizeof letters / sizeof letters[0];
 
 struct op
-letter_op(const struct letter *l, uint32_t cluster_size, uint64_t disk_size,
+letter_op(const struct letter *l, uint32_t unit_bytes, uint64_t disk_size,
           uint64_t seed)
 {
     struct op op = {
         .kind = l->kind, .flags = l->flags, .seed = seed,
-        .off = (uint64_t)l->off * (cluster_size / 8),
-        .nr_bytes = (uint64_t)l->len * (cluster_size / 8),
+        .off = (uint64_t)l->off * (unit_bytes / 8),
+        .nr_bytes = (uint64_t)l->len * (unit_bytes / 8),
     };
 
     if (op.off > disk_size)

@@ -17,7 +17,7 @@ struct scene {
 extern const struct scene scenes[];
 extern const unsigned nr_scenes;
 
-/* A request; places are in eighths of clusters. */
+/* A request; places are in eighths of clusters, or of subclusters. */
 struct letter {
     const char *name;
     enum op_kind kind;
@@ -28,8 +28,9 @@ struct letter {
 extern const struct letter letters[];
 extern const unsigned nr_letters;
 
-/* The request that a letter is on a disk of that size. */
-struct op letter_op(const struct letter *l, uint32_t cluster_size,
+/* The request that a letter is on a disk of that size, of such units
+ * (play_unit). */
+struct op letter_op(const struct letter *l, uint32_t unit_bytes,
                     uint64_t disk_size, uint64_t seed);
 
 #endif /* SCENES_H */
