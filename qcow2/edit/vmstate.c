@@ -13,7 +13,6 @@
 #include "disk/open-disk.h"
 #include "format/entry.h"
 #include "meta/alloc.h"
-#include "meta/compressed.h"
 #include "meta/flush.h"
 #include "meta/map.h"
 #include "meta/table.h"
@@ -231,7 +230,7 @@ read_run(struct view *v, uint64_t guest_off, size_t nr_bytes, void *buf,
                           err);
     case MAP_COMPRESSED:
         part = compressed_part_of(&m, guest_off, buf);
-        return compressed_read(&v->src, &part, 1, err);
+        return v->src.ops->read_compressed(&v->src, &part, 1, err);
     }
     __builtin_unreachable();
 }

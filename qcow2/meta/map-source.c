@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* map-source.c: a view as a layer of a chain; see map.h. */
-#include "meta/compressed.h"
+#include "layer/compressed.h"
 #include "meta/l2-cache.h"
 #include "meta/map.h"
 
@@ -23,6 +23,23 @@ preload(struct source *s, uint64_t from, uint64_t to)
     return l2_cache_preload((struct view *)s, from, to);
 }
 
+static int
+read_compressed(struct source *s, const struct compressed_part *parts,
+                unsigned nr, struct qcow2_error *err)
+{
+    struct image *img = ((struct view *)s)->img;
+    const struct compressed_file f = {
+        .source = s,
+        .owner = img,
+        .pool = img->decompress,
+        .type = img->compression_type,
+        .cluster_size = img->cluster_size,
+        .is_constant = img->readonly,
+    };
+
+    return compressed_read(&f, parts, nr, err);
+}
+
 static struct backing_name
 backing(const struct source *s)
 {
@@ -41,7 +58,7 @@ const struct source_ops map_source_ops = {
     .lookup = lookup,
     .preload = preload,
     .forget = forget,
-    .read_compressed = compressed_read,
+    .read_compressed = read_compressed,
     .backing = backing,
     .free = free_layer,
     .format = QCOW2_FORMAT_QCOW2,
