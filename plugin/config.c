@@ -237,12 +237,8 @@ set_backing(const struct parameter *p, const char *value)
 static int
 set_format(const struct parameter *p, const char *value)
 {
-    bool is_raw = strcmp(value, "raw") == 0;
-
-    if (!is_raw && strcmp(value, "qcow2") != 0)
-        return refuse(p, value, "use raw or qcow2");
-    *(enum qcow2_format *)p->where =
-        is_raw ? QCOW2_FORMAT_RAW : QCOW2_FORMAT_QCOW2;
+    if (!qcow2_format_find(value, p->where))
+        return refuse(p, value, "use raw, qcow2 or qcow");
     return 0;
 }
 

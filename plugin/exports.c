@@ -150,7 +150,7 @@ use_file(const char *snapshot, struct export *out)
 {
     struct qcow2_error err;
 
-    out->format = QCOW2_FORMAT_QCOW2;
+    out->format = QCOW2_FORMAT_AUTO; /* of any version, but never raw */
     out->path = strdup(config.file);
     out->snapshot = snapshot ? engine_word(snapshot) : NULL;
     if (!out->path || (snapshot && !out->snapshot)) {
@@ -218,7 +218,7 @@ exports_describe_disk(char text[EXPORT_TEXT_SIZE], enum qcow2_format format,
                       uint64_t size)
 {
     snprintf(text, EXPORT_TEXT_SIZE, "%s image, %ju bytes",
-             format == QCOW2_FORMAT_RAW ? "raw" : "qcow2", (uintmax_t)size);
+             qcow2_format_name(format), (uintmax_t)size);
     return text;
 }
 

@@ -96,7 +96,7 @@ fill_options(const struct export *export, struct qcow2_options *options)
 {
     *options = (struct qcow2_options){
         .format = export->format,
-        .probe_raw = true,
+        .probe_raw = config.dir,
         .no_lock = !config.lock,
         .fd = config.fd,
         .file = export->file,

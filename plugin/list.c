@@ -191,11 +191,14 @@ list_image(struct list *l, const char *name, const struct export *export)
     };
     struct qcow2_error err;
     struct qcow2_info *info = qcow2_get_info(export->path, &options, &err);
+    const char *why = !info                        ? err.text
+                      : info->refusal.errnum != 0  ? info->refusal.text
+                      : info->format == QCOW2_FORMAT_RAW && !config.dir
+                                                   ? "it is raw"
+                                                   : NULL;
 
-    if (info && info->refusal.errnum != 0)
-        err = info->refusal;
-    if (!info || info->refusal.errnum != 0) {
-        nbdkit_debug("not listed: %s", err.text);
+    if (why) {
+        nbdkit_debug("not listed: %s", why);
     } else {
         l->nr_snapshots += info->nr_snapshots;
         add_image(l, name, export->snapshot, info);

@@ -74,7 +74,13 @@ enum qcow2_format {
     QCOW2_FORMAT_AUTO = 0, /* by the file's first bytes */
     QCOW2_FORMAT_QCOW2,
     QCOW2_FORMAT_RAW,
+    QCOW2_FORMAT_QCOW, /* version 1 of qcow2: only read */
 };
+
+/* "qcow2", "raw", "qcow"; false: another name, *format stays as it is. */
+QCOW2_PUBLIC const char *qcow2_format_name(enum qcow2_format format);
+QCOW2_PUBLIC bool qcow2_format_find(const char *name,
+                                    enum qcow2_format *format);
 
 /* What a write of zeroes becomes. */
 enum qcow2_detect_zeroes {
@@ -176,8 +182,8 @@ QCOW2_PUBLIC void qcow2_failures_free(struct qcow2_failures *failures);
 /* How to open a disk. All zero (with fd -1) is a sensible default:
  * QCOW2_OPTIONS_INIT. Strings are copied. */
 struct qcow2_options {
-    enum qcow2_format format; /* AUTO refuses files that are not qcow2
-                               * unless probe_raw is set */
+    enum qcow2_format format; /* AUTO refuses files that are neither qcow2
+                               * nor qcow unless probe_raw is set */
     bool probe_raw;           /* AUTO takes other files as raw; writes that
                                * would make such a file look like another
                                * format then fail with EPERM */
@@ -307,7 +313,7 @@ QCOW2_PUBLIC bool qcow2_can_fast_zero(const struct qcow2_disk *disk);
  */
 QCOW2_PUBLIC uint32_t qcow2_get_cluster_size(const struct qcow2_disk *disk);
 
-/* QCOW2_FORMAT_QCOW2 or QCOW2_FORMAT_RAW. */
+/* Not AUTO. */
 QCOW2_PUBLIC enum qcow2_format
 qcow2_get_format(const struct qcow2_disk *disk);
 
@@ -526,12 +532,9 @@ QCOW2_PUBLIC int qcow2_job_finalize(struct qcow2_job *job,
 QCOW2_PUBLIC int qcow2_job_step(struct qcow2_job *job,
                                 struct qcow2_error *err);
 
-/* How far it is: 0 <= *done <= *total. Units are the operation's own. */
-QCOW2_PUBLIC void qcow2_job_get_progress(const struct qcow2_job *job,
-                                         uint64_t *done, uint64_t *total);
-
-/* All steps. progress (or NULL) is called between them; when it returns not
- * 0 the job fails with ECANCELED. While the job is paused or pending it waits
+/* All steps. progress (or NULL) is called between them with how far it is, 0 <=
+ * done <= total in units of the operation's own; when it returns not 0 the job
+ * fails with ECANCELED. While the job is paused or pending it waits
  * for another thread's request.
  */
 typedef int qcow2_progress_fn(void *opaque, uint64_t done, uint64_t total);
@@ -852,12 +855,13 @@ struct qcow2_info {
     uint64_t allocated_size;    /* bytes it takes from the file system;
                                  * UINT64_MAX: nobody tells (NBD) */
 
+    uint32_t cluster_size;      /* raw: 0 */
+    const char *encryption;     /* NULL: none; "aes", "luks", "unknown" */
+
     /* qcow2 only; else 0. */
     unsigned version;
-    uint32_t cluster_size;
     unsigned refcount_bits;     /* 0: the header has no valid width */
     const char *compression;    /* "zlib", "zstd" or "unknown" */
-    const char *encryption;     /* NULL: none; "aes", "luks", "unknown" */
     bool dirty, corrupt, lazy_refcounts, extended_l2;
 
     const char *backing_file;      /* as stored; NULL: none */

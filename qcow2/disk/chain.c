@@ -59,16 +59,19 @@ struct naming {
     bool trusted;               /* the user said the name */
     enum qcow2_format format;   /* AUTO: nobody said it */
     bool format_trusted;        /* said, and of the file that is named */
+    bool can_be_said;           /* the image that names it has a place for
+                                 * the format */
 };
 
 int
 chain_declared_format(const char *declared, enum qcow2_format *format,
                       struct qcow2_error *err)
 {
-    if (!declared || format_find(declared, format))
+    if (!declared || qcow2_format_find(declared, format))
         return 0;
     return error_set(err, ENOTSUP, "its declared format '%s' is not "
-                     "supported, only qcow2 and raw are", ESCAPED(declared));
+                     "supported, only qcow2, qcow and raw are",
+                     ESCAPED(declared));
 }
 
 static int
@@ -99,7 +102,7 @@ take_json(struct naming *n, const char **declared, struct qcow2_error *err)
     if (n->trusted || !backing_json_parse(n->name, n->plain, &format))
         return 0;
     n->name = n->plain;
-    says = format_name(format);
+    says = qcow2_format_name(format);
     if (*declared && strcmp(*declared, says) != 0)
         return error_set(err, EIO, "its json: name says %s, but its declared "
                          "format is '%s'", says, ESCAPED(*declared));
@@ -118,6 +121,7 @@ find_next(const struct walk *w, struct naming *n, struct qcow2_error *err)
     if (!w->above && w->options->backing_none)
         return 0;
     n->name = says.file;
+    n->can_be_said = says.can_declare;
     if (!w->above && w->options->backing) {
         n->name = w->options->backing;
         n->trusted = true;
@@ -139,7 +143,8 @@ settle_format(const struct walk *w, const struct naming *n, struct io *io,
     const char *looks_like;
 
     *format = n->format;
-    if (n->format == QCOW2_FORMAT_QCOW2 || n->format_trusted)
+    if (n->format_trusted || (n->format != QCOW2_FORMAT_AUTO
+                              && n->format != QCOW2_FORMAT_RAW))
         return 0;
     *format = QCOW2_FORMAT_RAW;
     if (probe_io(io, &looks_like, err) == -1)
@@ -148,10 +153,15 @@ settle_format(const struct walk *w, const struct naming *n, struct io *io,
         return 0;
     error_set(err, EPERM, "refused: it looks like %s, but nothing says that "
               "this is its format, and a guest with it as raw disk could "
-              "have written that", looks_like);
+              "have written that%s", looks_like,
+              w->above && !n->can_be_said
+              ? "; only a qcow2 image made of the one above it could say it"
+              : "");
     if (!w->above)
         error_hint(err, QCOW2_HINT_BACKING_FORMAT);
-    return n->trusted ? -1 : error_hint(err, QCOW2_HINT_DECLARE_FORMAT);
+    if (!n->trusted && n->can_be_said)
+        error_hint(err, QCOW2_HINT_DECLARE_FORMAT);
+    return -1;
 }
 
 static int

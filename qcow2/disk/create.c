@@ -179,7 +179,7 @@ make_plan(const struct qcow2_create_options *o, uint64_t size,
         return -1;
     hn->backing_file = o->backing;
     if (o->backing)
-        hn->backing_format = format_name(o->backing_format);
+        hn->backing_format = qcow2_format_name(o->backing_format);
     p->cluster_size = UINT32_C(1) << hn->cluster_bits;
     plan_layout(p);
     return build_tables(p, err);

@@ -4,6 +4,7 @@
 
 static const struct format_driver *const drivers[] = {
     &image_driver,
+    &qcow1_driver,
     &raw_driver,
 };
 

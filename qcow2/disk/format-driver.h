@@ -33,7 +33,7 @@ struct format_driver {
                                  struct qcow2_error *err);
 };
 
-extern const struct format_driver image_driver, raw_driver;
+extern const struct format_driver image_driver, qcow1_driver, raw_driver;
 
 /* The driver of a format, which is not AUTO. */
 const struct format_driver *format_driver(enum qcow2_format format);

@@ -21,6 +21,7 @@
 #include "format/first-read.h"
 #include "format/header.h"
 #include "format/probe.h"
+#include "format/qcow1-header.h"
 #include "format/snaptab.h"
 #include "qcow2.h"
 #include "storage/io-open.h"
@@ -33,6 +34,7 @@ struct info {
     struct qcow2_info pub; /* first */
     uint64_t dev, ino;
     struct header hdr;
+    struct qcow1_header hdr1;
     struct snapshot_table snaptab;
     struct policy_place place;
     char *path, *full_backing, *data_file, *encryption;
@@ -340,20 +342,31 @@ fill_header(struct info *info)
 }
 
 static int
+fill_backing(struct info *info, const char *name, const char *format,
+             struct qcow2_error *err)
+{
+    struct qcow2_info *pub = &info->pub;
+
+    if (!name)
+        return 0;
+    pub->backing_file = name;
+    pub->backing_format = format;
+    pub->full_backing_file = info->full_backing = join_path(pub->path, name);
+    if (!info->full_backing)
+        return error_nomem(err);
+    pub->backing_outside = leads_outside(pub->path, name);
+    return 0;
+}
+
+static int
 fill_names(struct info *info, struct qcow2_error *err)
 {
     struct qcow2_info *pub = &info->pub;
 
+    if (fill_backing(info, info->hdr.backing_file, info->hdr.backing_format,
+                     err) == -1)
+        return -1;
     pub->data_file = info->data_file;
-    pub->backing_file = info->hdr.backing_file;
-    pub->backing_format = info->hdr.backing_format;
-    if (pub->backing_file) {
-        pub->full_backing_file = info->full_backing =
-            join_path(pub->path, pub->backing_file);
-        if (!info->full_backing)
-            return error_nomem(err);
-        pub->backing_outside = leads_outside(pub->path, pub->backing_file);
-    }
     if (pub->data_file)
         pub->data_file_outside = leads_outside(pub->path, pub->data_file);
     return 0;
@@ -375,18 +388,40 @@ fill_qcow2(struct info *info, struct io *io,
 }
 
 static int
-settle_format(struct io *io, enum qcow2_format *format,
-              struct qcow2_error *err)
+fill_qcow1(struct info *info, struct io *io, struct qcow2_error *err)
 {
-    const char *looks_like;
+    struct qcow1_header *h = &info->hdr1;
+    struct qcow2_info *pub = &info->pub;
 
-    if (*format != QCOW2_FORMAT_AUTO)
-        return 0;
-    if (probe_io(io, &looks_like, err) == -1)
+    if (qcow1_header_read_loosely(io, h, &pub->refusal, err) == -1)
         return -1;
-    /* As qcow2 any other format is refused, with its name. */
-    *format = looks_like ? QCOW2_FORMAT_QCOW2 : QCOW2_FORMAT_RAW;
-    return 0;
+    pub->virtual_size = h->size;
+    if (h->cluster_bits <= MAX_CLUSTER_BITS)
+        pub->cluster_size = UINT32_C(1) << h->cluster_bits;
+    pub->encryption = encryption_name(h->crypt_method);
+    return fill_backing(info, h->backing_file, NULL, err);
+}
+
+/* What says nothing of itself is raw. */
+static int
+fill_by_format(struct info *info, struct io *io, enum qcow2_format format,
+               const struct qcow2_info_options *options,
+               struct qcow2_error *err)
+{
+    if (probe_format(io, true, &format, err) == -1)
+        return -1;
+    info->pub.format = format;
+    switch (format) {
+    case QCOW2_FORMAT_AUTO:
+    case QCOW2_FORMAT_RAW:
+        info->pub.virtual_size = info->pub.file_size;
+        return 0;
+    case QCOW2_FORMAT_QCOW2:
+        return fill_qcow2(info, io, options, err);
+    case QCOW2_FORMAT_QCOW:
+        return fill_qcow1(info, io, err);
+    }
+    __builtin_unreachable();
 }
 
 /* An NBD server does not say. */
@@ -424,12 +459,9 @@ info_new(struct io *io, const char *path, const struct policy_place *place,
     info->ino = io->ino;
     if (first_read_prepare(io, options->failures, options->no_lock, err) == -1
         || io_get_size(io, &info->pub.file_size, err) == -1
-        || fill_allocated(info, io, err) == -1
-        || settle_format(io, &format, err) == -1)
+        || fill_allocated(info, io, err) == -1)
         goto out;
-    info->pub.format = format;
-    info->pub.virtual_size = info->pub.file_size;
-    r = format == QCOW2_FORMAT_QCOW2 ? fill_qcow2(info, io, options, err) : 0;
+    r = fill_by_format(info, io, format, options, err);
 
 out:
     io_close(io);
@@ -598,6 +630,7 @@ qcow2_info_free(struct qcow2_info *pub)
         free(info->data_file);
         snaptab_free(&info->snaptab);
         header_free(&info->hdr);
+        qcow1_header_free(&info->hdr1);
         free(info);
     }
 }

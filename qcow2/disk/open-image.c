@@ -57,7 +57,8 @@ is_overridden(const struct header *h, const struct policy_place *place,
         return true;
     return h->backing_file && h->backing_format
            && o->backing_format != QCOW2_FORMAT_AUTO
-           && strcmp(h->backing_format, format_name(o->backing_format)) != 0;
+           && strcmp(h->backing_format,
+                     qcow2_format_name(o->backing_format)) != 0;
 }
 
 /* Opens the layers below the image, and puts it on them. */

@@ -18,24 +18,6 @@
 #include "storage/io-open.h"
 #include "storage/path-policy.h"
 
-/* Settles the format of an open file. */
-static int
-find_format(struct io *io, const struct qcow2_options *options,
-            enum qcow2_format *format, struct qcow2_error *err)
-{
-    const char *looks_like;
-
-    *format = options->format;
-    if (*format != QCOW2_FORMAT_AUTO)
-        return 0;
-    if (probe_io(io, &looks_like, err) == -1)
-        return -1;
-    *format = QCOW2_FORMAT_QCOW2; /* which says what is wrong if it is not */
-    if (options->probe_raw && !looks_like)
-        *format = QCOW2_FORMAT_RAW;
-    return 0;
-}
-
 int
 disk_check_own_view(const struct qcow2_disk *disk, struct qcow2_error *err)
 {
@@ -76,7 +58,7 @@ file_open(struct io *io, const struct opening *o, struct qcow2_error *err)
 {
     const struct qcow2_options *options = o->options;
     struct open_file *file = calloc(1, sizeof *file);
-    enum qcow2_format format;
+    enum qcow2_format format = options->format;
     int r = -1;
 
     if (!file) {
@@ -93,7 +75,7 @@ file_open(struct io *io, const struct opening *o, struct qcow2_error *err)
     if (!file->pool
         || first_read_prepare(io, options->failures, options->no_lock, err)
            == -1
-        || find_format(io, options, &format, err) == -1) {
+        || probe_format(io, options->probe_raw, &format, err) == -1) {
         io_close(io);
     } else {
         file->io = io;

@@ -167,7 +167,5 @@ backing_json_parse(const char *name, char path[MAX_BACKING_NAME_BYTES + 1],
     skip_blanks(&p);
     if (*p.at || !path[0] || strcmp(file_driver, "file") != 0)
         return false;
-    *format = strcmp(driver, "raw") == 0 ? QCOW2_FORMAT_RAW
-                                         : QCOW2_FORMAT_QCOW2;
-    return *format == QCOW2_FORMAT_RAW || strcmp(driver, "qcow2") == 0;
+    return qcow2_format_find(driver, format);
 }

@@ -116,6 +116,26 @@ struct disk_bitmap_entry {
 #define BITMAP_RESERVED_MASK UINT64_C(0xff000000000001fe)
 #define BITMAP_ALL_ONES      UINT64_C(1)
 
+/* Version 1, of which nothing but QEMU's own reader (block/qcow.c) tells. An L1
+ * entry is a host offset, or 0; an L2 entry, too, unless the cluster is
+ * compressed: then the bits below 63 - cluster_bits are where it is, and those
+ * above how many bytes it has. */
+struct disk_qcow1_header {
+    be32 magic;
+    be32 version;
+    be64 backing_file_offset;
+    be32 backing_file_size;
+    be32 mtime; /* of the backing file; nobody uses it */
+    be64 size;
+    uint8_t cluster_bits;
+    uint8_t l2_bits;
+    uint8_t padding[2];
+    be32 crypt_method;
+    be64 l1_table_offset;
+};
+enum { QCOW1_HEADER_LENGTH = 48 };
+#define QCOW1_COMPRESSED (UINT64_C(1) << 63)
+
 /* "Snapshots": entries padded to 8; extra data, id and name follow. */
 struct disk_snapshot {
     be64 l1_table_offset;
@@ -154,6 +174,11 @@ enum {
     /* With extended L2 entries: a subcluster has a sector at least. */
     MIN_EXTENDED_L2_CLUSTER_BITS = MIN_CLUSTER_BITS + 5,
     MAX_REFCOUNT_ORDER = 6,
+    /* Of version 1; QEMU's own. MIN_CLUSTER_BITS and MAX_L1_BYTES are limits
+     * there as well: 8 TiB in the clusters that QEMU makes. */
+    QCOW1_MAX_CLUSTER_BITS = 16,
+    QCOW1_MIN_L2_BITS = 6,
+    QCOW1_MAX_L2_BITS = 13,
     /* QEMU's own; an L1 of this size maps 2 EiB of 2 MiB clusters. */
     MAX_L1_BYTES = 32 << 20,
     /* QEMU's own; enough for 16 TiB of host file even in its dearest

@@ -50,9 +50,8 @@ check_magic(const struct source_bytes *in, struct qcow2_error *err)
         return error_set(err, EIO, "the file ends inside the header, after "
                          "%" PRIu64 " bytes", in->file_size);
     if (version == 1)
-        return error_set(err, ENOTSUP, "an image of the older format qcow "
-                         "(version 1) is not supported; qemu-img convert -O "
-                         "qcow2 makes a qcow2 image of it");
+        return error_set(err, ENOTSUP, "not a qcow2 image: it is of the "
+                         "older format qcow (version 1)");
     if (version != 2 && version != 3)
         return error_set(err, ENOTSUP, "qcow2 version %" PRIu32 " is not "
                          "supported, only 2 and 3 are", version);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* probe.c: tells disk formats by the first bytes of a file. */
+/* probe.c: tells disk formats by the first bytes of a file, and by name. */
 #include "format/probe.h"
 
 #include <string.h>
@@ -79,22 +79,49 @@ probe_io(struct io *io, const char **format, struct qcow2_error *err)
     return 0;
 }
 
+static const struct {
+    enum qcow2_format format;
+    const char *name;
+} names[] = {
+    { QCOW2_FORMAT_QCOW2, "qcow2" },
+    { QCOW2_FORMAT_RAW, "raw" },
+    { QCOW2_FORMAT_QCOW, "qcow" },
+};
+enum { NR_NAMES = sizeof names / sizeof names[0] };
+
 const char *
-format_name(enum qcow2_format format)
+qcow2_format_name(enum qcow2_format format)
 {
-    return format == QCOW2_FORMAT_RAW ? "raw" : "qcow2";
+    for (size_t i = 0; i < NR_NAMES; i++)
+        if (names[i].format == format)
+            return names[i].name;
+    return "auto";
 }
 
 bool
-format_find(const char *name, enum qcow2_format *format)
+qcow2_format_find(const char *name, enum qcow2_format *format)
 {
-    static const enum qcow2_format known[] = { QCOW2_FORMAT_QCOW2,
-                                               QCOW2_FORMAT_RAW };
-
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strcmp(name, format_name(known[i])) == 0) {
-            *format = known[i];
+    for (size_t i = 0; i < NR_NAMES; i++)
+        if (strcmp(name, names[i].name) == 0) {
+            *format = names[i].format;
             return true;
         }
     return false;
+}
+
+int
+probe_format(struct io *io, bool probe_raw, enum qcow2_format *format,
+             struct qcow2_error *err)
+{
+    const char *looks_like;
+
+    if (*format != QCOW2_FORMAT_AUTO)
+        return 0;
+    if (probe_io(io, &looks_like, err) == -1)
+        return -1;
+    *format = !looks_like && probe_raw ? QCOW2_FORMAT_RAW
+                                       : QCOW2_FORMAT_QCOW2;
+    if (looks_like)
+        qcow2_format_find(looks_like, format);
+    return 0;
 }

@@ -14,10 +14,11 @@ enum { PROBE_BYTES = 512 };
 /* What the file looks like, as qcow2_probe; *format is NULL for nothing. */
 int probe_io(struct io *io, const char **format, struct qcow2_error *err);
 
-/* As images declare the format of their backing file. */
-const char *format_name(enum qcow2_format format);
-
-/* false: another name; *format stays as it is. */
-bool format_find(const char *name, enum qcow2_format *format);
+/* Settles a format that is AUTO. What looks like nothing is raw if probe_raw,
+ * else qcow2, as is what looks like a format that is not supported: whose code
+ * refuses it, and says what it is.
+ */
+int probe_format(struct io *io, bool probe_raw, enum qcow2_format *format,
+                 struct qcow2_error *err);
 
 #endif /* QCOW2_PROBE_H */

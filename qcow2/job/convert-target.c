@@ -34,6 +34,11 @@ create(struct convert_target *t, const struct convert_source *source,
     mode_t mode = convert_source_mode(source);
     struct qcow2_create_options c = o->create;
 
+    if (o->format == QCOW2_FORMAT_QCOW) {
+        error_set(err, ENOTSUP, "%s: images of the format qcow (version 1) "
+                  "are not made", ESCAPED(t->file.path));
+        return NULL;
+    }
     c.size = max_u64(c.size, source->size);
     c.size_from_backing = false;
     return o->format == QCOW2_FORMAT_RAW

@@ -167,9 +167,8 @@ qcow2_job_step(struct qcow2_job *job, struct qcow2_error *err)
     return error_set(err, EINVAL, "the job has ended");
 }
 
-void
-qcow2_job_get_progress(const struct qcow2_job *job, uint64_t *done,
-                       uint64_t *total)
+static void
+get_progress(const struct qcow2_job *job, uint64_t *done, uint64_t *total)
 {
     *done = __atomic_load_n(&job->done, __ATOMIC_RELAXED);
     *total = __atomic_load_n(&job->total, __ATOMIC_RELAXED);
@@ -266,14 +265,14 @@ qcow2_job_run(struct qcow2_job *job, qcow2_progress_fn *progress,
     int r;
 
     do {
-        qcow2_job_get_progress(job, &done, &total);
+        get_progress(job, &done, &total);
         if (progress && progress(opaque, done, total) != 0)
             qcow2_job_cancel(job);
         wait_for_request(job);
         r = qcow2_job_step(job, err);
     } while (r == 1);
     if (r == 0 && progress) {
-        qcow2_job_get_progress(job, &done, &total);
+        get_progress(job, &done, &total);
         progress(opaque, total, total);
     }
     return r;

@@ -163,6 +163,9 @@ qcow2_measure(struct qcow2_disk *source,
     if (size > INT64_MAX - (1 << MAX_CLUSTER_BITS))
         return error_set(err, EINVAL, "a size of %" PRIu64 " bytes is more "
                          "than any image can have", size);
+    if (options->format == QCOW2_FORMAT_QCOW)
+        return error_set(err, ENOTSUP, "images of the format qcow (version 1) "
+                         "are not made");
     if (options->format != QCOW2_FORMAT_RAW)
         return measure_qcow2(&m, size, options, result, err);
     result->required = result->fully_allocated = round_up(size, 512);

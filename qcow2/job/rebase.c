@@ -316,7 +316,7 @@ rebase_new(struct qcow2_disk *top, struct qcow2_disk *below,
     r->img = top->file->image;
     r->chain = disk_get_chain(top);
     if (r->name)
-        r->format = format_name(rebase->backing_format);
+        r->format = qcow2_format_name(rebase->backing_format);
     r->header_only = rebase->header_only;
     r->snapshots = rebase->snapshots;
     r->keep.ops = &keep_ops;

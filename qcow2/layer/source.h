@@ -65,6 +65,7 @@ compressed_part_of(const struct mapping *m, uint64_t guest_off, void *buf)
 struct backing_name {
     const char *file;   /* NULL: nothing is */
     const char *format; /* as declared; NULL: it is not */
+    bool can_declare;   /* there is a place for it */
 };
 
 struct source_ops {

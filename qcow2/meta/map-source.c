@@ -45,7 +45,8 @@ backing(const struct source *s)
 {
     const struct header *h = &((const struct view *)s)->img->hdr;
 
-    return (struct backing_name){ h->backing_file, h->backing_format };
+    return (struct backing_name){ h->backing_file, h->backing_format,
+                                  true };
 }
 
 static void

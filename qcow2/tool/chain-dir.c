@@ -204,7 +204,7 @@ link_nodes(struct forest *f)
 static bool
 is_image(const struct node *n)
 {
-    return n->is_base || !n->readable || n->format == QCOW2_FORMAT_QCOW2;
+    return n->is_base || !n->readable || n->format != QCOW2_FORMAT_RAW;
 }
 
 static void
@@ -220,7 +220,7 @@ show_node(struct node *n, unsigned level)
         return;
     }
     printf(": %s, virtual size %s",
-           n->format == QCOW2_FORMAT_QCOW2 ? "qcow2" : "raw",
+           qcow2_format_name(n->format),
            EXACT_SIZE_TEXT(n->virtual_size));
     printf(", on disk %s", EXACT_SIZE_TEXT(n->allocated_size));
     if (n->backing && !n->below) {
@@ -279,8 +279,7 @@ node_json(const struct node *n)
     if (!n->readable) {
         json_put(o, "error", json_name(n->error));
     } else {
-        json_put(o, "format", json_string(n->format == QCOW2_FORMAT_QCOW2
-                                              ? "qcow2" : "raw"));
+        json_put(o, "format", json_string(qcow2_format_name(n->format)));
         json_put(o, "virtual-size", json_bytes(n->virtual_size));
         json_put(o, "actual-size", json_bytes(n->allocated_size));
         if (n->backing)

@@ -40,11 +40,10 @@ freed_by_commit(const struct row *r)
 static json_t *
 row_json(const struct row *r, bool is_base)
 {
-    bool qcow2 = r->layer.format == QCOW2_FORMAT_QCOW2;
     json_t *o = check_memory(json_object());
 
     json_put(o, "filename", json_name(r->name));
-    json_put(o, "format", json_string(qcow2 ? "qcow2" : "raw"));
+    json_put(o, "format", json_string(qcow2_format_name(r->layer.format)));
     json_put(o, "virtual-size", json_bytes(r->layer.size));
     json_put(o, "actual-size", json_bytes(r->layer.allocated));
     json_put(o, "own", json_bytes(r->usage.own));
@@ -65,7 +64,7 @@ show_row(const struct row *r, unsigned level, bool is_base)
     text_indent(level);
     puts(name);
     printf("%*s    %s, virtual size %s\n", indent, "",
-           r->layer.format == QCOW2_FORMAT_QCOW2 ? "qcow2" : "raw",
+           qcow2_format_name(r->layer.format),
            EXACT_SIZE_TEXT(r->layer.size));
     printf("%*s    on disk: %s\n", indent, "",
            EXACT_SIZE_TEXT(r->layer.allocated));

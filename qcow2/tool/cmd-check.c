@@ -236,7 +236,9 @@ check_format(const struct request *q)
     qcow2_info_free(info);
     if (format == QCOW2_FORMAT_QCOW2)
         return CLEAN;
-    report("there is nothing to check in a raw image");
+    report(format == QCOW2_FORMAT_RAW
+           ? "there is nothing to check in a raw image"
+           : "This image format does not support checks");
     return UNSUPPORTED;
 }
 

@@ -9,7 +9,7 @@
 enum { IDENTICAL = 0, DIFFERENT = 1, CANNOT_OPEN = 2, CANNOT_READ = 4 };
 
 static const struct tool_option options[] = {
-    { 'f', "format", "FMT", "format of the first image: qcow2 or raw" },
+    { 'f', "format", "FMT", "format of the first image: qcow2, qcow or raw" },
     { 'F', "b-format", "FMT", "format of the second image" },
     OPTION_IMAGE_OPTS,
     { 's', "strict", NULL,

@@ -7,7 +7,7 @@
 #include "verbs.h"
 
 static const struct tool_option options[] = {
-    { 'f', "format", "FMT", "format of the sources: qcow2 or raw" },
+    { 'f', "format", "FMT", "format of the sources: qcow2, qcow or raw" },
     OPTION_IMAGE_OPTS,
     { 'O', "target-format", "FMT", "format of the target: qcow2 or raw [raw]" },
     OPTION_IMAGE,

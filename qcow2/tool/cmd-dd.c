@@ -6,7 +6,7 @@
 #include "verbs.h"
 
 static const struct tool_option options[] = {
-    { 'f', "format", "FMT", "format of the source: qcow2 or raw" },
+    { 'f', "format", "FMT", "format of the source: qcow2, qcow or raw" },
     OPTION_IMAGE_OPTS,
     { 'O', NULL, "FMT", "format of the target: qcow2 or raw [raw]" },
     OPTION_NO_CLOBBER,

@@ -255,6 +255,9 @@ image_args_check(struct image_args *i, const struct args *a)
 
     if (c->backing)
         c->backing = name_path(a, c->backing, &c->backing_format);
+    if (i->format == QCOW2_FORMAT_QCOW)
+        usage_error(a->verb, "images of the format qcow are read, but not "
+                    "made");
     if (i->format == QCOW2_FORMAT_RAW) {
         if (c->version || c->cluster_size || c->refcount_bits || c->zstd
             || c->lazy_refcounts || c->extended_l2 || c->backing
@@ -309,7 +312,7 @@ show_qcow2(const struct image_args *i, uint64_t size)
         CLEANUP_FREE char *backing = text_escape(c->backing);
 
         printf(" backing_file=%s backing_fmt=%s", backing,
-               c->backing_format == QCOW2_FORMAT_RAW ? "raw" : "qcow2");
+               qcow2_format_name(c->backing_format));
     }
     printf("%s lazy_refcounts=%s refcount_bits=%u",
            i->has_data_file_raw ? " data_file_raw=off" : "",

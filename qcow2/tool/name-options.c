@@ -221,8 +221,8 @@ take_file(struct reader *r, const char *prefix, const char *driver)
         return take_export(r, prefix);
     if (driver && strcmp(driver, "file") != 0
         && strcmp(driver, "host_device") != 0)
-        READER_ERROR(r, "the driver '%s' is not supported: only qcow2 and "
-                     "raw on file or nbd are", driver);
+        READER_ERROR(r, "the driver '%s' is not supported: only qcow2, "
+                     "qcow and raw on file or nbd are", driver);
     if (!name)
         READER_ERROR(r, "'%sfilename' is missing", prefix);
     return driver ? name_of_path(r->args, r->text, name)
@@ -232,8 +232,9 @@ take_file(struct reader *r, const char *prefix, const char *driver)
 static bool
 is_protocol(const char *driver)
 {
-    return driver && strcmp(driver, "qcow2") != 0
-           && strcmp(driver, "raw") != 0;
+    enum qcow2_format format;
+
+    return driver && !qcow2_format_find(driver, &format);
 }
 
 /* An image: its format, if said, and the file that it is in. */
@@ -247,9 +248,9 @@ take_image(struct reader *r, const char *prefix, enum qcow2_format *format)
         *format = QCOW2_FORMAT_RAW;
         return take_file(r, prefix, driver);
     }
-    *format = !driver ? QCOW2_FORMAT_AUTO
-              : strcmp(driver, "raw") == 0 ? QCOW2_FORMAT_RAW
-                                           : QCOW2_FORMAT_QCOW2;
+    *format = QCOW2_FORMAT_AUTO;
+    if (driver)
+        qcow2_format_find(driver, format);
     if (!driver && find(r, prefix, "filename"))
         return take_file(r, prefix, NULL);
     if (find(r, prefix, "file"))

@@ -167,10 +167,11 @@ show_info(const struct qcow2_info *info, bool verdict)
 
     show_name("image", info->path);
     printf("file format: %s\nvirtual size: %s\ndisk size: %s\n",
-           qcow2 ? "qcow2" : "raw", EXACT_SIZE_TEXT(info->virtual_size),
+           qcow2_format_name(info->format),
+           EXACT_SIZE_TEXT(info->virtual_size),
            info->allocated_size == UINT64_MAX
            ? "unavailable" : SIZE_TEXT(info->allocated_size));
-    if (!qcow2)
+    if (info->format == QCOW2_FORMAT_RAW)
         return;
     if (info->encryption)
         printf("encrypted: yes\n");
@@ -180,7 +181,8 @@ show_info(const struct qcow2_info *info, bool verdict)
     if (info->backing_file)
         show_backing(info);
     show_snapshots(info->snapshots, info->nr_snapshots);
-    show_format_specific(info);
+    if (qcow2)
+        show_format_specific(info);
     if (!verdict)
         return;
     show_disk_sizes(info);
@@ -304,12 +306,12 @@ show_info_json(const struct qcow2_info *info)
     json_t *o = check_memory(json_object());
 
     json_put(o, "filename", json_name(info->path));
-    json_put(o, "format", json_string(qcow2 ? "qcow2" : "raw"));
+    json_put(o, "format", json_string(qcow2_format_name(info->format)));
     json_put(o, "virtual-size", json_bytes(info->virtual_size));
     if (info->allocated_size != UINT64_MAX)
         json_put(o, "actual-size", json_bytes(info->allocated_size));
     json_put(o, "file-size", json_bytes(info->file_size));
-    if (qcow2)
+    if (info->cluster_size > 0)
         json_put(o, "cluster-size", json_integer(info->cluster_size));
     json_put(o, "dirty-flag", json_boolean(info->dirty));
     if (info->encryption)

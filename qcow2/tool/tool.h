@@ -83,8 +83,8 @@ enum {
 
 /* Verbs that open a chain have these, and give them to disk_args_take. */
 #define OPTION_FORMAT \
-    { 'f', "format", "FMT", "format of the image: qcow2 or raw; without it " \
-      "the file's first bytes tell" }
+    { 'f', "format", "FMT", "format of the image: qcow2, qcow or raw; " \
+      "without it the file's first bytes tell" }
 #define OPTION_IMAGE_OPTS \
     { KEY_IMAGE_OPTS, "image-opts", NULL, "the image is named by options: " \
       "driver=FMT,file.filename=FILE" }

@@ -133,9 +133,9 @@ refuse_format(const struct args *a, const char *s, bool is_new)
         usage_error(a->verb, "there is no format '%s'; did you mean qcow2?",
                     text);
     if (i < NR_FORMATS && !is_new)
-        usage_error(a->verb, "format '%s' is not supported, only qcow2 and "
-                    "raw are; 'qemu-img convert -f %s -O qcow2' makes an "
-                    "image that is", text, text);
+        usage_error(a->verb, "format '%s' is not supported, only qcow2, "
+                    "qcow and raw are; 'qemu-img convert -f %s -O qcow2' "
+                    "makes an image that is", text, text);
     if (i < NR_WRITTEN)
         usage_error(a->verb, "format '%s' is not supported, only qcow2 and "
                     "raw are; make a raw image, then 'qemu-img convert -f raw "
@@ -147,11 +147,12 @@ refuse_format(const struct args *a, const char *s, bool is_new)
 static enum qcow2_format
 format_of(const struct args *a, const char *s, bool is_new)
 {
-    if (strcmp(s, "qcow2") == 0)
-        return QCOW2_FORMAT_QCOW2;
-    if (strcmp(s, "raw") != 0)
+    enum qcow2_format format;
+
+    if (!qcow2_format_find(s, &format)
+        || (is_new && format == QCOW2_FORMAT_QCOW))
         refuse_format(a, s, is_new);
-    return QCOW2_FORMAT_RAW;
+    return format;
 }
 
 enum qcow2_format

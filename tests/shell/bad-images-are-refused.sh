@@ -73,7 +73,7 @@ fi
 
 # The header.
 bad 'not.*qcow2' 0:I:0x12345678
-bad 'version 1\b' 4:I:1
+bad 'format qcow\b' 4:I:1
 bad 'version 4\b' 4:I:4
 bad 'cluster' 20:I:8
 bad 'cluster' 20:I:22

@@ -122,7 +122,7 @@ qcow2_img info empty >/dev/null
 qemu-img create -q -f vmdk other.vmdk 1M
 refuses 'looks like vmdk' qcow2_img info other.vmdk
 qemu-img create -q -f qcow old.qcow 1M
-refuses 'version 1' qcow2_img info old.qcow
+refuses 'version 1' qcow2_img info -f qcow2 old.qcow
 refuses 'one image' qcow2_img info
 refuses 'one image' qcow2_img info base.qcow2 over.qcow2
 refuses 'must be human or json' qcow2_img info --output=xml base.qcow2

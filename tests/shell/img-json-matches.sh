@@ -125,6 +125,28 @@ name=$'a "quote" \\ and \x01 and é.qcow2'
 cp top.qcow2 "$name"
 matches "$name" info
 
+# Version 1, where backing files have no declared format.
+qemu-img convert -O qcow sparse.raw plain.qcow
+all_match plain.qcow
+text_matches plain.qcow map
+qemu-img convert -c -O qcow sparse.raw compressed.qcow \
+    || qemu-img compare -q sparse.raw compressed.qcow # it did not fail
+all_match compressed.qcow
+qemu-img create -q -f qcow -b sparse.raw -F raw over.qcow 8M
+content over.qcow qcow
+all_match over.qcow
+matches over.qcow info --backing-chain
+text_matches over.qcow info --backing-chain
+text_matches over.qcow map
+qemu-img create -q -f qcow2 -b over.qcow -F qcow on-qcow.qcow2
+all_match on-qcow.qcow2
+text_matches on-qcow.qcow2 map
+matches on-qcow.qcow2 info --backing-chain
+qemu-img create -q --object secret,id=s,data=abc -f qcow \
+    -o encrypt.format=aes,encrypt.key-secret=s aes.qcow 1M
+matches aes.qcow info
+text_matches aes.qcow info
+
 # Images that we do not serve.
 qemu-img create -q -f qcow2 -o data_file=data.raw data-file.qcow2 1M
 matches data-file.qcow2 info
