@@ -19,6 +19,16 @@ enum {
     MAX_LOADS = 256,
     /* A flush cuts off no less than this part of the file. */
     CUT_PART = 16,
+    /* What is written ahead at once: so many clusters, but at least and at
+     * most so many bytes, and only if that is enough for some flushes. With
+     * 64 KiB clusters less has the barriers cost more, and more keeps the one
+     * that makes it durable waiting. */
+    AHEAD_CLUSTERS = 16,
+    MIN_AHEAD_BYTES = 1 << 20,
+    MAX_AHEAD_BYTES = 2 << 20,
+    FLUSHES_AHEAD = 4,
+    /* Flushes in a row that need little before that is done. */
+    SMALL_FLUSHES = 8,
 };
 
 static void
@@ -52,6 +62,61 @@ alloc_fill_last_cluster(struct image *img)
      * cluster. */
     if (io_get_size(img->io, &size, NULL) == 0 && size < end)
         io_truncate(img->io, end, NULL);
+    fix_end(img, false);
+}
+
+static uint64_t
+bytes_ahead(const struct image *img)
+{
+    uint64_t nr_bytes = scale_up(AHEAD_CLUSTERS, img->cluster_bits);
+
+    return min_u64(max_u64(nr_bytes, MIN_AHEAD_BYTES), MAX_AHEAD_BYTES);
+}
+
+/* Writes zeroes, where io_zero would merely allocate. Behind all that the file
+ * has, so nobody's bytes are there. Where space is lacking for all of it none
+ * is kept from others. */
+static int
+write_zeroes_at_end(struct image *img, uint64_t nr_bytes)
+{
+    CLEANUP_FREE void *zeroes = calloc(1, nr_bytes);
+    uint64_t size;
+
+    if (!zeroes || io_get_size(img->io, &size, NULL) == -1
+        || size < end_bytes(img)
+        || !range_inside(size, nr_bytes,
+                         scale_up(img->alloc.limit, img->cluster_bits)))
+        return -1;
+    if (io_pwrite(img->io, zeroes, nr_bytes, size, NULL) == 0)
+        return 0;
+    io_truncate(img->io, size, NULL);
+    image_file_was_cut(img, size);
+    return -1;
+}
+
+void
+alloc_write_ahead(struct image *img)
+{
+    struct alloc *a = &img->alloc;
+    uint64_t end = end_bytes(img), grown = end - a->flushed_end, size;
+    uint64_t nr_bytes = bytes_ahead(img);
+
+    if (!img->io->can_grow || end <= a->flushed_end) {
+        a->flushed_end = end;
+        return;
+    }
+    a->flushed_end = end;
+    if (grown > nr_bytes / FLUSHES_AHEAD)
+        a->nr_small_flushes = 0;
+    else if (a->nr_small_flushes < SMALL_FLUSHES)
+        a->nr_small_flushes++;
+    if (a->nr_small_flushes < SMALL_FLUSHES
+        || io_get_size(img->io, &size, NULL) == -1 || size - end >= grown)
+        return;
+    LOCK_SCOPE(&a->grow);
+    fix_end(img, true);
+    if (write_zeroes_at_end(img, nr_bytes) == -1)
+        a->nr_small_flushes = 0;
     fix_end(img, false);
 }
 
@@ -113,6 +178,8 @@ int
 alloc_cut_file(struct image *img, bool any, struct qcow2_error *err)
 {
     struct alloc *a = &img->alloc;
+    uint64_t ahead = any || a->nr_small_flushes < SMALL_FLUSHES
+                     ? 0 : bytes_ahead(img);
     uint64_t size, end;
     int r;
 
@@ -124,7 +191,7 @@ alloc_cut_file(struct image *img, bool any, struct qcow2_error *err)
     end = end_bytes(img);
     r = io_get_size(img->io, &size, err);
     /* Metadata without a refcount is damage, to be left as it is. */
-    if (r == 0 && size > end && (any || size - end >= size / CUT_PART)
+    if (r == 0 && size > end && (any || size - end >= size / CUT_PART + ahead)
         && !cluster_set_has(&img->overlap, end >> img->cluster_bits,
                             div_round_up(size - end, img->cluster_size))) {
         r = io_truncate(img->io, end, err);

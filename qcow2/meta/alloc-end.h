@@ -10,6 +10,13 @@
  */
 void alloc_fill_last_cluster(struct image *img);
 
+/* For the flush, likewise: where each of several flushes needed few new
+ * clusters, writes zeroes behind the end of the file, for the next ones. It is
+ * an offer: without space nothing is written. See "Space written ahead" in
+ * DESIGN.md.
+ */
+void alloc_write_ahead(struct image *img);
+
 /* Cuts off the end of the file that no cluster in use reaches to; what was
  * freed there has ended its quarantine. any: also where that is little.
  * Requests may be under way.

@@ -220,6 +220,8 @@ write_stages(struct image *img, struct take *t, struct qcow2_error *err)
 {
     if (t->refcounts.nr > 0 || t->l2.nr > 0)
         alloc_fill_last_cluster(img);
+    if (t->skips_refcounts && t->l2.nr > 0)
+        alloc_write_ahead(img);
     /* All data of the entries taken were written before. */
     if (store_flush(img->data, img->io, err) == -1) {
         t->is_final = true;

@@ -111,6 +111,8 @@ struct alloc {
 
     uint64_t cursor;            /* search for free clusters starts here */
     uint64_t end;               /* first host cluster past all in use */
+    uint64_t flushed_end;       /* end when the last flush began; its alone */
+    unsigned nr_small_flushes;  /* in a row; likewise (alloc_write_ahead) */
     bool end_is_fixed;          /* alloc-end.c is at work: take nothing from
                                  * end on, but wait for grow */
     uint64_t limit;             /* clusters that the file can have */

@@ -129,6 +129,41 @@ nor_where_the_refcount_table_grows(void **state)
     powercut_free(&pc);
 }
 
+/* So many small flushes that space is written ahead, and used. */
+static void
+nor_where_space_is_written_ahead(void **state)
+{
+    static const struct scene s = {
+        "space written ahead",
+        "version 3; cluster 4K; refcount-bits 16; size 400K;"
+        "backing base.raw raw; data 0-3 1", 300000, 0
+    };
+    struct crash_options options = {
+        .nr_random = 1, .nr_torn = 1, .seed = rng_seed(1)
+    };
+    uint64_t nr_bytes;
+    struct powercut pc;
+    struct qcow2_error err;
+
+    (void)state;
+    powercut_init(&pc, &s);
+    powercut_begin(&pc);
+    for (unsigned i = 0; i < 16; i++) {
+        struct op op = { OP_WRITE, 0, 1024, QCOW2_FUA, 9 + i };
+
+        op.off = (i * 37 % 80 + 10) * 4096 + 512;
+        if (i % 5 == 4)
+            op.kind = OP_TRIM, op.nr_bytes = 8192;
+        EXPECT_OK(play_op(&pc.rig.play, &op, &err), &err);
+    }
+    mem_bytes(crash_log_content(pc.log), &nr_bytes);
+    EXPECT(nr_bytes > 1 << 20, "nothing was written ahead");
+    options.first_mark = crash_log_nr_marks(pc.log) / 2;
+    powercut_end(&pc, &options);
+    expect_uncounted(&pc, &s);
+    powercut_free(&pc);
+}
+
 int
 main(void)
 {
@@ -136,6 +171,7 @@ main(void)
         cmocka_unit_test(no_power_cut_loses_what_was_flushed),
         cmocka_unit_test(nor_after_many_requests),
         cmocka_unit_test(nor_where_the_refcount_table_grows),
+        cmocka_unit_test(nor_where_space_is_written_ahead),
     };
     int failed;
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "audit.h"
+#include "disk/open-disk.h"
 #include "expect.h"
 #include "rig.h"
 
@@ -319,6 +320,101 @@ damage_leaves_the_bit(void **state)
     rig_free(&r);
 }
 
+enum { MIN_AHEAD = 1 << 20 };
+
+static uint64_t
+file_size(struct rig *r)
+{
+    uint64_t nr_bytes;
+
+    mem_bytes(r->mem, &nr_bytes);
+    return nr_bytes;
+}
+
+/* Each in a cluster of its own, in places that a few tables map. */
+static void
+flush_often(struct rig *r, unsigned first, unsigned nr)
+{
+    for (unsigned i = first; i < first + nr; i++)
+        rig_play(r, OP_WRITE, (uint64_t)i * C, 5000, QCOW2_FUA);
+}
+
+static void
+many_small_flushes_write_space_ahead(void **state)
+{
+    uint64_t before, after;
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    open_rig(&r, recipe, 8 << 20);
+    flush_often(&r, 40, 7);
+    before = file_size(&r);
+    flush_often(&r, 47, 3);
+    after = file_size(&r);
+    EXPECT(after >= before + MIN_AHEAD, "%llu bytes ahead",
+           (unsigned long long)(after - before));
+    /* It is used. */
+    flush_often(&r, 50, 10);
+    EXPECT(file_size(&r) == after, "the file grows");
+    /* What is freed meanwhile does not have it cut off. */
+    rig_play(&r, OP_TRIM, 50 * C, 2 * C, QCOW2_FUA);
+    EXPECT(file_size(&r) == after, "it was cut off");
+    flush_often(&r, 60, 40);
+    before = file_size(&r);
+    EXPECT(before > after, "no more is written");
+    play_verify(&r.play);
+    EXPECT_OK(qcow2_close(r.play.disk, &err), &err);
+    EXPECT(file_size(&r) < before && audit_file(&r).nr_leaks == 0,
+           "the close keeps what was not used");
+    rig_end(&r);
+    rig_free(&r);
+}
+
+static void
+nothing_is_written_ahead_of_others(void **state)
+{
+    struct rig r;
+    uint64_t end;
+
+    (void)state;
+    open_rig(&r, recipe, 8 << 20);
+    for (unsigned i = 0; i < 12; i++) {
+        rig_play(&r, OP_WRITE, (40 + i * 8) * C, 8 * C, QCOW2_FUA);
+        flush_often(&r, 0, 8); /* in place */
+    }
+    end = (uint64_t)r.play.disk->file->image->alloc.end * C;
+    EXPECT(file_size(&r) == end, "large writes");
+    close_rig(&r);
+
+    open_rig(&r, "cluster 64K; size 16M; data 0-15 1", 0);
+    flush_often(&r, 40, 40);
+    end = (uint64_t)r.play.disk->file->image->alloc.end * C;
+    EXPECT(builder_is_lazy() || file_size(&r) == end, "without lazy refcounts");
+    close_rig(&r);
+}
+
+static void
+without_space_nothing_is_written_ahead(void **state)
+{
+    struct rig r;
+    uint64_t before, used;
+
+    (void)state;
+    open_rig(&r, recipe, 8 << 20);
+    flush_often(&r, 40, 7);
+    before = file_size(&r);
+    used = mem_set_room(r.mem, UINT64_MAX);
+    mem_set_room(r.mem, used + 9 * C);
+    flush_often(&r, 47, 6);
+    EXPECT(file_size(&r) < before + MIN_AHEAD, "%llu bytes",
+           (unsigned long long)file_size(&r));
+    flush_often(&r, 53, 2);
+    mem_set_room(r.mem, UINT64_MAX);
+    flush_often(&r, 55, 20);
+    close_rig(&r);
+}
+
 int
 main(void)
 {
@@ -334,6 +430,9 @@ main(void)
         cmocka_unit_test(what_was_not_closed_is_mended_by_the_next_opening),
         cmocka_unit_test(a_close_that_fails_leaves_the_bit),
         cmocka_unit_test(damage_leaves_the_bit),
+        cmocka_unit_test(many_small_flushes_write_space_ahead),
+        cmocka_unit_test(nothing_is_written_ahead_of_others),
+        cmocka_unit_test(without_space_nothing_is_written_ahead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
