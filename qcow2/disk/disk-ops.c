@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "disk/open-disk.h"
+#include "meta/bitmap-session.h"
 #include "meta/flush.h"
 #include "request/request.h"
 
@@ -44,6 +45,7 @@ image_disk_flush(struct open_file *file, struct qcow2_error *err)
 static int
 image_disk_finish(struct open_file *file, struct qcow2_error *err)
 {
+    bitmap_session_close(file->image);
     return flush_close(file->image, err);
 }
 

@@ -257,7 +257,6 @@ static int
 decode_bitmap(const unsigned char *dir, uint64_t size, uint64_t *pos,
               struct qcow2_info_bitmap *b, struct qcow2_error *err)
 {
-    enum { IN_USE = 1, AUTO = 2 };
     struct bitmap_entry e;
 
     if (!bitmap_entry_next(dir, size, pos, &e) || e.granularity_bits > 63)
@@ -266,8 +265,8 @@ decode_bitmap(const unsigned char *dir, uint64_t size, uint64_t *pos,
     if (!b->name)
         return error_nomem(err);
     b->granularity = UINT64_C(1) << e.granularity_bits;
-    b->in_use = e.flags & IN_USE;
-    b->automatic = e.flags & AUTO;
+    b->in_use = e.flags & BITMAP_IN_USE;
+    b->automatic = e.flags & BITMAP_AUTO;
     return 1;
 }
 

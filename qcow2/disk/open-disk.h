@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "disk/bitmap-observer.h"
 #include "disk/chain.h"
 #include "disk/disk-ops.h"
 #include "disk/open-raw.h"
@@ -27,6 +28,7 @@ struct open_file {
     const struct disk_ops *ops; /* NULL: it could not be opened */
     const struct io *io;        /* its own: the image's, raw disk's, … */
     struct image *image;        /* qcow2 only */
+    struct bitmap_observer bitmaps; /* of the image's */
     struct raw_disk *raw;       /* raw only */
     struct source_chain *chain; /* constant; NULL: the image has its own */
     pthread_rwlock_t *requests; /* what disk_request_lock is if it is

@@ -107,6 +107,8 @@ open_disk(struct open_file *file, struct io *io, const struct opening *o,
         return -1;
     if (!options->readonly && prepare_writable(img, err) == -1)
         return -1;
+    if (!options->readonly && img->hdr.bitmap_directory_size > 0)
+        bitmap_observe(&file->bitmaps, img);
     IMAGE_DEBUG(img, QCOW2_DEBUG_OPEN, "%s: version %u, %" PRIu64 " bytes in "
                 "clusters of %" PRIu32 ", %u layers, %" PRIu32 " snapshots",
                 img->name, img->hdr.version, img->hdr.size,

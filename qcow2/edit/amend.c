@@ -322,6 +322,9 @@ plan_form(struct image *img, const struct qcow2_amend_options *o,
     if (to->version < 3 && o->lazy_refcounts == QCOW2_AMEND_ON)
         return error_set(err, EINVAL, "lazy refcounts need version 3 "
                          "(compat=1.1)");
+    if (to->version < 3 && h->nr_bitmaps > 0)
+        return error_set(err, ENOTSUP, "%s: version 2 has no persistent "
+                         "bitmaps: remove them first", img->name);
     if (to->version < 3)
         return check_downgrade(img, to, err);
     return 0;
@@ -387,7 +390,7 @@ amend(struct txn *t, const struct qcow2_amend_options *o,
     return change_form(t, to.version, to.refcount_order, to.compatible, err);
 }
 
-/* What is refused must not cost the image its bitmaps. */
+/* What is refused must not cost the image bitmaps that cannot be kept. */
 static int
 check_first(struct qcow2_disk *disk, const struct qcow2_amend_options *o,
             struct qcow2_error *err)

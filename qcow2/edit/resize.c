@@ -217,7 +217,8 @@ shrink(struct txn *t, uint64_t size, struct qcow2_error *err)
                                     err);
 }
 
-/* A resize that is refused must not cost the image its bitmaps. */
+/* A resize that is refused must not cost the image bitmaps that cannot be
+ * kept. */
 static int
 check_first(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
             struct qcow2_error *err)

@@ -115,6 +115,13 @@ struct disk_bitmap_entry {
 #define BITMAP_OFFSET_MASK   UINT64_C(0x00fffffffffffe00)
 #define BITMAP_RESERVED_MASK UINT64_C(0xff000000000001fe)
 #define BITMAP_ALL_ONES      UINT64_C(1)
+enum {
+    BITMAP_IN_USE = 1 << 0,           /* it may be wrong */
+    BITMAP_AUTO = 1 << 1,             /* it records changes */
+    BITMAP_EXTRA_COMPATIBLE = 1 << 2, /* extra data need not be known */
+    BITMAP_FLAGS = 7,                 /* all that are known */
+    BITMAP_DIRTY_TRACKING = 1,        /* the one type that is known */
+};
 
 /* Version 1, of which nothing but QEMU's own reader (block/qcow.c) tells. An L1
  * entry is a host offset, or 0; an L2 entry, too, unless the cluster is
@@ -199,6 +206,13 @@ enum {
     MAX_BITMAPS = 65535,
     MAX_BITMAP_DIRECTORY_BYTES = 64 << 20,
     MAX_BITMAP_BYTES = 512 << 20,
+    MAX_BITMAP_NAME_BYTES = 1023,
+    MIN_BITMAP_GRANULARITY_BITS = 9,
+    MAX_BITMAP_GRANULARITY_BITS = 31,
+    /* What is remembered of changes until it is stored: a bit for each 64 KiB
+     * of 32 TiB. Larger disks, and finer bitmaps, are marked in larger
+     * pieces, which is too much and never too little. */
+    MAX_BITMAP_MARKS_BYTES = 64 << 20,
     /* Of their tables together, in clusters, for the same reason. */
     MAX_BITMAP_TABLE_CLUSTERS = 4 << 20,
     /* Clusters of bitmaps, tables, and directory that are freed before the

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bitmaps.c: finds what persistent bitmaps occupy, and frees it once they are
- * gone; see bitmaps.h.
+/* bitmaps.c: finds what persistent bitmaps occupy, and frees it when they are
+ * removed; see bitmaps.h.
  */
 #include "meta/bitmaps.h"
 
@@ -202,12 +202,17 @@ bitmaps_find(struct image *img, struct bitmaps *b)
     walk_directory(img, b, directory, file_size);
     if (!b->doubt && !is_theirs_alone(img, b))
         b->doubt = "not all of it is counted as theirs alone";
+}
+
+void
+bitmaps_search(struct image *img, struct bitmaps *b)
+{
     if (!b->doubt)
         search_tables(img, b);
 }
 
 void
-bitmaps_remove(struct image *img, struct bitmaps *b)
+bitmaps_remove(struct image *img, struct bitmaps *b, const char *why)
 {
     char more[32] = "", leak[160] = "";
 
@@ -221,9 +226,9 @@ bitmaps_remove(struct image *img, struct bitmaps *b)
         snprintf(leak, sizeof leak, "; what they occupy stays allocated, as "
                  "%s: a repair of leaks finds out what of it is free",
                  b->doubt);
-    image_warn(img, "%s: writes do not maintain its persistent bitmaps, so "
-               "they were removed: %s%s%s", img->name,
-               b->nr_bitmaps ? b->names : "(unreadable)", more, leak);
+    image_warn(img, "%s: its persistent bitmaps cannot be kept right, so they "
+               "were removed: %s%s (%s)%s", img->name,
+               b->nr_bitmaps ? b->names : "(unreadable)", more, why, leak);
 }
 
 void

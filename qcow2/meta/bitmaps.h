@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* bitmaps.h: removes persistent bitmaps, which we do not maintain, from an
- * image that is about to change.
+/* bitmaps.h: what persistent bitmaps occupy; and removes those from an image
+ * that is about to change which cannot be kept right.
  */
 #ifndef QCOW2_BITMAPS_H
 #define QCOW2_BITMAPS_H
@@ -18,14 +18,17 @@ struct bitmaps {
     const char *doubt;          /* why nothing of it may be freed, or NULL */
 };
 
-/* Finds the bitmaps of an image that says it has some. Where there is any
- * doubt about what they occupy, so that it could be something else as well,
- * none of it is freed: as a leak it waits for a check. */
+/* Finds the bitmaps of an image that says it has some, and whether what they
+ * occupy is counted as theirs alone. */
 void bitmaps_find(struct image *img, struct bitmaps *b);
 
+/* Before they are removed: looks for what else refers to that. Where there is
+ * any doubt, none of it is freed: as a leak it waits for a check. */
+void bitmaps_search(struct image *img, struct bitmaps *b);
+
 /* Once it is durable that nothing refers to them (I3): frees what they
- * occupy, and warns. */
-void bitmaps_remove(struct image *img, struct bitmaps *b);
+ * occupy, and warns, with the reason. */
+void bitmaps_remove(struct image *img, struct bitmaps *b, const char *why);
 
 void bitmaps_end(struct bitmaps *b);
 

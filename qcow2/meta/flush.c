@@ -432,7 +432,7 @@ end_skipping(struct image *img, struct qcow2_error *err)
 int
 flush_close(struct image *img, struct qcow2_error *err)
 {
-    if (img->readonly || !img->begun)
+    if (img->readonly || !img->written)
         return 0;
     img->is_alone = true;
     if (flush_all(img, err) == -1) {

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* image-open.c: opens one qcow2 file, and prepares it for the first write; see
- * image.h.
- */
+/* image-open.c: opens one qcow2 file; see image.h. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +9,7 @@
 #include "base/error.h"
 #include "base/rwlock.h"
 #include "meta/alloc.h"
-#include "meta/bitmaps.h"
+#include "meta/bitmap-session.h"
 #include "meta/image.h"
 #include "meta/overlap.h"
 #include "meta/view.h"
@@ -156,6 +154,7 @@ image_free(struct image *img)
 {
     if (!img)
         return;
+    bitmap_session_free(img);
     pthread_cond_destroy(&img->flush.done[0]);
     pthread_cond_destroy(&img->flush.done[1]);
     pthread_mutex_destroy(&img->flush.lock);
@@ -202,62 +201,4 @@ image_reload(struct image *img, struct qcow2_error *err)
     if (cluster_set_init(&img->overlap, err) == -1)
         return -1;
     return overlap_fill(img, err);
-}
-
-/* One write, of the header's first sector at most (I5). */
-static int
-write_autoclear(struct image *img, struct qcow2_error *err)
-{
-    static const struct header_update none = { .parts = HEADER_SET_AUTOCLEAR };
-    int r;
-
-    if (!(img->hdr.autoclear & AUTOCLEAR_BITMAPS))
-        r = header_write_fields(img->io, &img->hdr, &none, err);
-    else {
-        LOCK_SCOPE(&img->feature_lock);
-
-        r = header_drop_bitmaps(img->io, &img->hdr, err);
-    }
-    return r == 0 ? 0 : error_prefix(err, "%s: clearing autoclear features",
-                                     img->name);
-}
-
-/* Clears, durably, what only programs that maintain it may leave set. */
-static int
-clear_autoclear(struct image *img, struct qcow2_error *err)
-{
-    struct bitmaps bitmaps = { .runs = NULL };
-    bool any = img->hdr.autoclear & AUTOCLEAR_BITMAPS;
-    int r;
-
-    if (img->hdr.version < 3 || img->hdr.autoclear == 0)
-        return 0;
-    if (any)
-        bitmaps_find(img, &bitmaps);
-    r = write_autoclear(img, err);
-    if (r == 0)
-        r = io_flush(img->io, err);
-    if (r == -1 && io_flush_has_failed(img->io))
-        image_fail(img);
-    if (r == 0 && any)
-        bitmaps_remove(img, &bitmaps);
-    bitmaps_end(&bitmaps);
-    return r;
-}
-
-int
-image_begin_write(struct image *img, struct qcow2_error *err)
-{
-    if (image_check_state(img, err) == -1)
-        return -1;
-    if (__atomic_load_n(&img->begun, __ATOMIC_ACQUIRE))
-        return 0;
-
-    LOCK_SCOPE(&img->begin);
-    if (!img->begun) {
-        if (clear_autoclear(img, err) == -1)
-            return -1;
-        __atomic_store_n(&img->begun, true, __ATOMIC_RELEASE);
-    }
-    return 0;
 }

@@ -169,6 +169,11 @@ struct image {
                                    * their place in the file */
     pthread_mutex_t begin;
     bool begun;                 /* atomic: the first write was prepared */
+    bool written;               /* something was, since it was opened */
+    struct bitmap_session *bitmaps; /* that are kept right, or NULL: changes
+                                 * under begin before begun is set, or while
+                                 * rwlock is held exclusively; and */
+    const struct freed_list *bitmap_clusters; /* what these occupy */
     struct range_lock ranges;
     struct range_lock tables;
 
@@ -255,9 +260,9 @@ int image_reload(struct image *img, struct qcow2_error *err);
 int image_check_own_view(const struct image *img, struct qcow2_error *err);
 
 /* Before the first change of an image: clears autoclear bits of features
- * that we do not maintain, durably, and removes its bitmaps, with a warning.
- * Cheap once done. Fails with EROFS or
- * EIO when the image takes no writes.
+ * that we do not maintain, and claims its bitmaps (bitmap-session.h), durably,
+ * or removes them, with a warning, if they cannot be kept right. Cheap once
+ * done. Fails with EROFS or EIO when the image takes no writes.
  */
 int image_begin_write(struct image *img, struct qcow2_error *err);
 

@@ -84,6 +84,19 @@ add_l2_tables(const struct image *img, struct cluster_set *o, bool copied,
     return 0;
 }
 
+/* Bitmaps that are kept right; whether they are alone was found out before. */
+static int
+add_bitmaps(const struct image *img, struct cluster_set *o,
+            struct qcow2_error *err)
+{
+    const struct freed_list *b = img->bitmap_clusters;
+
+    for (size_t i = 0; b && i < b->nr; i++)
+        if (cluster_set_add(o, b->runs[i].cluster, b->runs[i].nr, err) == -1)
+            return -1;
+    return 0;
+}
+
 /* Tables that may have several names come first. */
 static int
 add_all(const struct image *img, struct cluster_set *o,
@@ -108,7 +121,8 @@ add_all(const struct image *img, struct cluster_set *o,
                      h->bitmap_directory_size, err) == -1
         || add_alone(img, o, "snapshot table", h->snapshots_offset,
                      img->snaptab.nr_bytes, err) == -1
-        || add_l2_tables(img, o, true, err) == -1)
+        || add_l2_tables(img, o, true, err) == -1
+        || add_bitmaps(img, o, err) == -1)
         return -1;
     for (uint32_t i = 0; i < a->reftable_entries; i++)
         if (a->reftable[i]

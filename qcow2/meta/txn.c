@@ -30,7 +30,7 @@ settle(const struct txn *t, struct qcow2_error *err)
     struct image *img = t->img;
 
     if (t->flags & TXN_PAST_IMAGE)
-        return img->begun ? flush_all(img, err) : 0;
+        return img->written ? flush_all(img, err) : 0;
     if (!(t->flags & TXN_HEADER_ONLY) && image_begin_write(img, err) == -1)
         return -1;
     return t->flags & TXN_DIRTY ? flush_begin(img, err)

@@ -20,8 +20,8 @@ enum { C = 512, SIZE = 64 * C, AUTOCLEAR_AT = 88 };
 static const char *const recipes[] = {
     "cluster 512; size 32K; autoclear 40; data 0-9 1; zero-alloc 12;"
     "compressed 14-15 2",
-    /* Bitmaps, whose clusters are freed once they are gone: directory, table
-     * and bits. */
+    /* Bitmaps of an unknown type, whose clusters are freed once they are gone:
+     * directory, table and bits. */
     "cluster 512; size 32K; autoclear 0;"
     "extension 0x23852875 \\x00\\x00\\x00\\x01\\x00\\x00\\x00\\x00"
     "\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x20"
@@ -30,7 +30,7 @@ static const char *const recipes[] = {
     "poke refcount[@end/C-3] = 1; poke refcount[@end/C-2] = 1;"
     "poke refcount[@end/C-1] = 1; poke u64[136] = @end-1536;"
     "poke u64[@end-1536] = @end-1024; poke u64[@end-1528] = 0x100000000;"
-    "poke u64[@end-1520] = 0x0110000100000000;"
+    "poke u64[@end-1520] = 0x0210000100000000;"
     "poke u64[@end-1512] = 0x6100000000000000;"
     "poke u64[@end-1024] = @end-512",
 };
