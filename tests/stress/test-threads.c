@@ -297,12 +297,16 @@ blocks_are_linearizable(void **state)
           "data 0-30 1; compressed 31-60 2; snapshot 1 first", 100000 },
         { "cluster 64K; size 2M; data 0-3 1; compressed 4-9 2;"
           "snapshot 1 first; gap 3", 0 },
+        { "backing base.raw raw; extended-l2; cluster 64K; size 1M;"
+          "subclusters 0 ddzzuuppddddzu 1; subclusters 1 zd 2;"
+          "compressed 2-5 2; snapshot 1 first; subclusters 0 dpz 3;"
+          "subclusters 7 p 3", 700000 },
     };
     unsigned rounds = env_number("TEST_ROUNDS", 4);
 
     (void)state;
-    for (unsigned i = 0; i < 3 * rounds; i++)
-        run(images[i % 3].recipe, images[i % 3].backing_bytes, i * 100);
+    for (unsigned i = 0; i < 4 * rounds; i++)
+        run(images[i % 4].recipe, images[i % 4].backing_bytes, i * 100);
 }
 
 int
