@@ -44,12 +44,13 @@ struct request {
     "compressed 8-11 2; zero-alloc 6-7; data 70-71 3; snapshot 1 s;"    \
     "data 2-3 4; compressed 9 5; zero-alloc 7; gap 3"
 
-/* The same places are subclusters: those of cluster 0 are ours, 32-63
- * compressed, and 64-95 shared with the snapshot. */
+/* The same places are subclusters: 0-31 and 96-127 are ours, 32-63 compressed,
+ * and 64-95 shared with the snapshot. */
 #define WITH_SUBCLUSTERS                                                \
     "extended-l2; cluster 16K; refcount-bits 64; size 100K;"            \
     "subclusters 0 dzddzz 1; compressed 1 2; subclusters 2 uuuuuudduz 3;" \
-    "snapshot 1 s; subclusters 0 ppddzzppuddzpppppppp 4"
+    "snapshot 1 s; subclusters 0 ppddzzppuddzpppppppp 4;"               \
+    "subclusters 3 ppppdp 5"
 
 static const struct scene {
     const char *name, *recipe;
@@ -80,6 +81,7 @@ static const struct request firsts[] = {
     { "zeroes in place", ZERO, 2 * C + 100, 200 },
     { "trim", TRIM, 2 * C, 8 * C },
     { "compressed write", COMPRESS, 2 * C, C },
+    { "write into a subcluster", WRITE, 110 * C + 100, 200 },
     { "flush", FLUSH, 0, 0 },
     { "snapshot creation", CREATE, 0, 0 },
     { "snapshot deletion", DELETE, 0, 0 },
@@ -94,6 +96,7 @@ static const struct request seconds[] = {
     { "zeroes", ZERO, 2 * C, 8 * C },
     { "trim", TRIM, 0, 72 * C },
     { "compressed write", COMPRESS, 9 * C, C },
+    { "trim of the cluster's data", TRIM, 96 * C, 8 * C },
     { "snapshot deletion", DELETE, 0, 0 },
 };
 enum { NR_SECONDS = sizeof seconds / sizeof seconds[0] };

@@ -8,6 +8,7 @@
 #include "expect.h"
 #include "meta/image.h"
 #include "meta/map.h"
+#include "request/request.h"
 #include "rig.h"
 #include "storage/io-open.h"
 
@@ -293,6 +294,29 @@ whole_subclusters_are_zeroed_fast(void **state)
     end(&t);
 }
 
+/* Its place was given up after the writer had seen it, which therefore holds
+ * too little. */
+static void
+a_place_that_was_lost_is_not_replaced(void **state)
+{
+    const unsigned char bytes[S] = { 1 };
+    struct qcow2_error err;
+    struct image *img;
+    struct trial t;
+    size_t done = 1;
+
+    (void)state;
+    start(&t, OVERLAY, true);
+    img = image_of(&t);
+    pthread_rwlock_rdlock(&img->rwlock);
+    EXPECT_OK(image_begin_write(img, &err), &err);
+    EXPECT_OK(cow_write(img, bytes, S, 2 * S, true, &done, &err), &err);
+    pthread_rwlock_unlock(&img->rwlock);
+    EXPECT(done == 0, "%zu bytes were written", done);
+    expect_kinds(&t, 0, "u");
+    end(&t);
+}
+
 static void
 preallocation_hides_nothing(void **state)
 {
@@ -328,6 +352,7 @@ main(void)
         cmocka_unit_test(the_place_goes_with_the_last_data),
         cmocka_unit_test(the_last_cluster_is_zeroed_to_its_end),
         cmocka_unit_test(whole_subclusters_are_zeroed_fast),
+        cmocka_unit_test(a_place_that_was_lost_is_not_replaced),
         cmocka_unit_test(preallocation_hides_nothing),
     };
 
