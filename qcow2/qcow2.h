@@ -211,10 +211,11 @@ struct qcow2_options {
      * path, "/proc/self/fd/N" what is open there, an NBD URI those that begin
      * with it, and a file that one file. trust_backing: the user chose the
      * name that the disk itself has for its backing file, so that it needs
-     * none of this. */
+     * none of this. Data files are opened by the same rules;
+     * trust_data_file: the user chose the disk's. */
     const char *const *allow;
     size_t nr_allow;
-    bool trust_backing;
+    bool trust_backing, trust_data_file;
 
     enum qcow2_cache cache;   /* of the disk's own file, */
     enum qcow2_cache backing_cache; /* and of those below it, unless the pool

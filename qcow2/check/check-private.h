@@ -66,6 +66,10 @@ struct check {
     struct counters stored;       /* its refcount plus 1, if it differs */
     struct counters l2;           /* how often a cluster is an L2 table */
     struct counters l2_active;    /* of the active disk */
+    bool outside;                 /* data are in a file of their own: no
+                                   * entry refers to a cluster by them */
+    struct counters l2_index;     /* then: 1 more than the first L1 entry that
+                                   * points to an L2 table */
     struct counters shared;     /* metadata that something else uses, too */
     struct counters moved;      /* of these, how many references from L2
                                  * entries go to a copy */
@@ -233,6 +237,16 @@ static inline bool
 check_has_data(const struct l2_entry *e)
 {
     return e->kind == MAP_COMPRESSED || e->alloc_mask != 0;
+}
+
+/* Is the place of an entry host offset 0, of a data file? */
+static inline bool
+check_is_at_0(const struct check *c, const struct l2_entry *e)
+{
+    return c->outside && e->copied && e->host_off == 0
+           && (e->kind == MAP_UNALLOCATED
+               || (e->kind != MAP_COMPRESSED
+                   && header_has_extended_l2(c->hdr)));
 }
 
 /* Entry idx, and how many of nr > 0 from there on have data, no flaws and the

@@ -186,10 +186,12 @@ uint64_t
 check_row(const struct check *c, const struct l2_slice *s, uint64_t idx,
           uint64_t nr, struct l2_entry *e)
 {
+    uint64_t end = c->outside ? MAX_HOST_OFFSET : c->file_size;
+
     *e = l2_get(s, idx, 0);
-    if (e->alloc_mask == 0 || e->flaws || e->host_off >= c->file_size)
+    if (e->alloc_mask == 0 || e->flaws || e->host_off >= end)
         return 1;
-    nr = min_u64(nr, (c->file_size - e->host_off) >> c->cluster_bits);
+    nr = min_u64(nr, (end - e->host_off) >> c->cluster_bits);
     nr = min_u64(nr, (MAX_HOST_OFFSET - e->host_off) >> c->cluster_bits);
     return nr > 1 ? l2_row(s, idx, nr, e) : 1;
 }
@@ -235,6 +237,11 @@ count_active_l1_entry(struct check *c, uint64_t entry, uint64_t at,
         return -1;
     if (e.host_off == 0 || !aligned || e.host_off >= c->file_size)
         return 0;
+    if (c->outside && counters_get(&c->l2_index, e.host_off >> c->cluster_bits)
+                      == 0
+        && counters_set(&c->l2_index, e.host_off >> c->cluster_bits,
+                        (at - c->l1[0].start) / sizeof entry + 1, err) == -1)
+        return -1;
     return counters_add(&c->l2_active, e.host_off >> c->cluster_bits, weight,
                       err);
 }
@@ -250,6 +257,7 @@ sweep_l1(struct check *c, uint64_t start, uint64_t end, uint64_t weight,
 struct walk {
     uint64_t weight;         /* L1 entries that point to it */
     uint64_t active;         /* of the active disk */
+    uint64_t guest_off;      /* of its first entry, where data are outside */
     uint64_t next_host_off;  /* 0, or where unfragmented data goes on */
 };
 
@@ -321,6 +329,8 @@ count_l2_entry(struct check *c, struct walk *w, struct l2_entry e,
 
     report_flaws(c, &e, entry, at);
     report_bitmap_flaws(c, &e, at);
+    if (c->outside && e.kind == MAP_COMPRESSED)
+        check_report(c, PROBLEM_COMPRESSED_OUTSIDE, at, 0, 0);
     if (e.host_off == 0 && e.kind != MAP_COMPRESSED)
         return 0;
     if (misaligned && !check_has_data(&e)) {
@@ -342,12 +352,43 @@ count_l2_entry(struct check *c, struct walk *w, struct l2_entry e,
     return 0;
 }
 
+/* Where data are outside: the first guest byte that a table is about. */
+static uint64_t
+table_guest_off(struct check *c, uint64_t cluster)
+{
+    uint64_t index = counters_get(&c->l2_index, cluster);
+
+    return index ? (index - 1) << geometry_l1_reach_bits(&c->hdr->geo) : 0;
+}
+
+/* The same of data outside of the image's file, which refers to nothing here:
+ * of the cluster at guest_off, and those that follow. */
+static void
+count_outside(struct check *c, struct walk *w, struct l2_entry e,
+              uint64_t entry, uint64_t n, uint64_t guest_off, uint64_t at)
+{
+    bool is_at_0 = check_is_at_0(c, &e);
+
+    if (is_at_0)
+        e.flaws &= ~ENTRY_ALLOCATED_NOWHERE;
+    report_flaws(c, &e, entry, at);
+    report_bitmap_flaws(c, &e, at);
+    if (e.host_off == 0 && !is_at_0)
+        return;
+    note_allocated(c, w, &e, n);
+    for (uint64_t i = 0; i < n && e.host_off != guest_off
+                         && !(e.flaws & ENTRY_MISALIGNED); i++)
+        check_report(c, PROBLEM_DATA_MISPLACED, check_entry_place(c, at, i),
+                     e.host_off + i * c->cluster_size, 0);
+}
+
 static int
 count_l2_table(struct check *c, uint64_t cluster, struct qcow2_error *err)
 {
     struct walk w = {
         .weight = counters_get(&c->l2, cluster),
         .active = counters_get(&c->l2_active, cluster),
+        .guest_off = table_guest_off(c, cluster),
     };
     uint64_t host_off = scale_up(cluster, c->cluster_bits);
     const struct l2_slice s = check_slice(c, (const be64 *)c->table);
@@ -359,13 +400,18 @@ count_l2_table(struct check *c, uint64_t cluster, struct qcow2_error *err)
         return -1;
     for (uint64_t i = 0, n; i < nr && !is_hole; i += n) {
         struct l2_entry e;
+        uint64_t entry, at;
 
         n = 1;
         if (check_is_empty(&s, i))
             continue;
         n = check_row(c, &s, i, nr - i, &e);
-        if (count_l2_entry(c, &w, e, l2_load_word(&s, i * check_l2_words(c)),
-                           n, check_entry_place(c, host_off, i), err) == -1)
+        entry = l2_load_word(&s, i * check_l2_words(c));
+        at = check_entry_place(c, host_off, i);
+        if (c->outside && e.kind != MAP_COMPRESSED)
+            count_outside(c, &w, e, entry, n,
+                          w.guest_off + scale_up(i, c->cluster_bits), at);
+        else if (count_l2_entry(c, &w, e, entry, n, at, err) == -1)
             return -1;
     }
     return check_step(c, err);

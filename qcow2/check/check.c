@@ -235,6 +235,7 @@ check_begin(struct check *c, struct io *io, struct header *hdr,
     c->refcount_max = UINT64_MAX >> (64 - (1u << hdr->refcount_order));
     c->first_past_end = UINT64_MAX;
     c->refblock_bits = hdr->geo.refblock_bits;
+    c->outside = hdr->incompatible & INCOMPAT_DATA_FILE;
     c->table = malloc(c->cluster_size);
     if (!c->table)
         return error_nomem(err);
@@ -248,6 +249,7 @@ check_end(struct check *c)
     counters_free(&c->stored);
     counters_free(&c->l2);
     counters_free(&c->l2_active);
+    counters_free(&c->l2_index);
     counters_free(&c->shared);
     counters_free(&c->moved);
     counters_free(&c->copies);

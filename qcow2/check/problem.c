@@ -125,6 +125,14 @@ const struct problem_kind problem_kinds[NR_PROBLEMS] = {
         REMEDY_NONE, "compressed-damaged",
         "L2 entry at {at}: the compressed data at {hex} cannot be "
         "decompressed"),
+    [PROBLEM_COMPRESSED_OUTSIDE] = CORRUPTION(
+        REMEDY_NONE, "compressed-beside-data-file",
+        "L2 entry at {at}: it is of a compressed cluster, which an image with "
+        "a data file cannot have"),
+    [PROBLEM_DATA_MISPLACED] = CORRUPTION(
+        REMEDY_NONE, "data-misplaced",
+        "L2 entry at {at}: it points to {hex} of the data file, where data of "
+        "another guest offset belong"),
     [PROBLEM_METADATA_SHARED] = CORRUPTION(
         REMEDY_COPY, "metadata-shared",
         "metadata cluster at {at}: something else uses it too"),

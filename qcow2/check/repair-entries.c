@@ -86,6 +86,10 @@ fix_l2_entry(struct check *c, const struct fix *f, uint64_t entry,
 {
     uint64_t fixed = entry;
 
+    /* Of data outside of the image's file COPIED says that they are there. */
+    if (c->outside && e->kind != MAP_COMPRESSED)
+        return f->unshare || f->set_copied ? entry
+                                           : without_flaws(c, entry, e);
     if (f->unshare)
         return unshare_entry(c, entry, e);
     if (e->kind == MAP_COMPRESSED)
@@ -170,7 +174,8 @@ repair_moved_l2_table(struct check *c, be64 *table)
          i += check_l2_words(c)) {
         fix_entry(c, &correct, table, i);
         fix_entry(c, &unshare, table, i);
-        l2_set_copied(&s, i / check_l2_words(c), false);
+        if (!c->outside)
+            l2_set_copied(&s, i / check_l2_words(c), false);
     }
 }
 

@@ -26,7 +26,7 @@ count_moving(struct check *c, const be64 *piece, uint64_t nr, uint64_t at,
         uint64_t cluster = e.host_off >> c->cluster_bits;
 
         if (check_is_empty(&s, i) || e.kind == MAP_COMPRESSED || e.host_off == 0
-            || e.flaws & ENTRY_MISALIGNED
+            || e.flaws & ENTRY_MISALIGNED || c->outside
             || counters_get(&c->shared, cluster) == 0)
             continue;
         if (counters_add(&c->moved, cluster, weight, err) == -1)

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/escape.h"
+#include "disk/open-data.h"
 #include "format/backing-json.h"
 #include "format/first-read.h"
 #include "format/probe.h"
@@ -36,7 +37,7 @@ struct walk {
     const struct qcow2_options *options;
     const char *disk_path;
     const struct policy_place *disk_place;
-    struct policy_allow allow;
+    struct policy_allow *allow;
     const struct backing_name *disk_says;
     uint64_t dev, ino;          /* of the disk itself; 0: has none */
     struct chain_stop *stop;    /* or NULL */
@@ -234,12 +235,40 @@ find_export(const struct walk *w, const struct naming *n,
     return l;
 }
 
+static struct data_opening
+data_opening(const struct walk *w, const struct policy_place *place)
+{
+    bool locked = !w->options->no_lock && !w->options->no_lock_backing;
+
+    return (struct data_opening){
+        .place = place, .allow = w->allow, .options = w->options,
+        .readonly = true, .lock = locked ? IO_LOCK_READ : IO_LOCK_NONE,
+    };
+}
+
+struct data_opener {
+    struct layer_opener opener; /* first */
+    const struct walk *walk;
+};
+
+static int
+open_data(const struct layer_opener *o, struct source *source,
+          const struct policy_place *place, struct qcow2_error *err)
+{
+    const struct walk *w = ((const struct data_opener *)o)->walk;
+    const struct data_opening how = data_opening(w, place);
+
+    return source->ops->format == QCOW2_FORMAT_QCOW2
+               ? data_open(((struct view *)source)->img, &how, err) : 0;
+}
+
 static struct layer *
 open_layer(const struct walk *w, const struct naming *n,
            const struct policy_file *file, struct qcow2_error *err)
 {
     bool locked = !w->options->no_lock && !w->options->no_lock_backing;
     struct layer *l = find_export(w, n, file, locked);
+    const struct data_opener rest = { { open_data }, w };
     enum qcow2_format format;
     struct io *io;
 
@@ -253,7 +282,7 @@ open_layer(const struct walk *w, const struct naming *n,
         io_close(io);
         return NULL;
     }
-    return pool_get(w->pool, io, file, format, locked, err);
+    return pool_get(w->pool, io, file, format, locked, &rest.opener, err);
 }
 
 static struct layer *
@@ -310,11 +339,11 @@ find_file(struct walk *w, const struct naming *n, struct policy_file *file,
     if (n->trusted)
         return policy_trust(n->name, file, err);
     if (w->above)
-        return policy_resolve(&w->above->place, n->name, &w->allow, file,
+        return policy_resolve(&w->above->place, n->name, w->allow, file,
                               err);
     if (w->options->trust_backing)
         return policy_trust_name(w->disk_place, n->name, file, err);
-    if (policy_resolve(w->disk_place, n->name, &w->allow, file, err) == 0)
+    if (policy_resolve(w->disk_place, n->name, w->allow, file, err) == 0)
         return 0;
     return err && err->errnum == EPERM ? error_hint(err, QCOW2_HINT_BACKING)
                                        : -1;
@@ -329,6 +358,7 @@ static int
 step(struct walk *w, const struct naming *n, struct qcow2_error *err)
 {
     struct layer **link = w->above ? &w->above->backing : &w->top, *next;
+    struct data_opening how;
     struct policy_file file;
     int r;
 
@@ -348,6 +378,10 @@ step(struct walk *w, const struct naming *n, struct qcow2_error *err)
     if (r == 0 && !pool_is_file(next, &file))
         r = error_set(err, EIO, "it was replaced while the image above it is "
                       "in use");
+    if (r == 0 && next->source->data->io != next->source->io) {
+        how = data_opening(w, &next->place);
+        r = data_check_allowed(((struct view *)next->source)->img, &how, err);
+    }
     policy_file_free(&file);
     if (r == -1)
         return -1;
@@ -398,23 +432,24 @@ chain_open(struct qcow2_pool *pool, const char *path,
            struct chain_stop *stop, struct layer **top,
            struct qcow2_error *err)
 {
+    struct policy_allow allow;
     struct walk w = {
         .pool = pool, .options = options, .disk_path = path,
         .disk_place = place, .disk_says = says, .dev = dev, .ino = ino,
-        .stop = stop, .started_ms = now_ms(),
+        .stop = stop, .allow = &allow, .started_ms = now_ms(),
     };
     struct policy_place found;
     int r;
 
     *top = NULL;
-    if (policy_allow_init(&w.allow, options->allow, options->nr_allow, err)
+    if (policy_allow_init(&allow, options->allow, options->nr_allow, err)
         == -1 || find_place(&w, &found, err) == -1)
         return -1;
     if (!place)
         w.disk_place = &found;
     r = walk_down(&w, err);
     policy_place_free(&found);
-    policy_allow_free(&w.allow);
+    policy_allow_free(&allow);
     *top = r == 0 ? w.top : NULL;
     return r;
 }
@@ -487,6 +522,10 @@ chain_new(struct qcow2_pool *pool, struct source *top, struct layer *below,
     if (!chain->layers) {
         source_chain_put(chain);
         error_nomem(err);
+        return NULL;
+    }
+    if (data_check_chain(chain, err) == -1) {
+        source_chain_put(chain);
         return NULL;
     }
     if (chain->nr_layers < RESOLVER_MIN_LAYERS)

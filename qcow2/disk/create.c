@@ -262,12 +262,8 @@ has_file(const struct qcow2_disk *disk, const struct policy_file *file)
     struct source_chain *chain = disk_get_chain(disk);
     bool found = false;
 
-    for (unsigned i = 0; i < chain->nr_layers && !found; i++) {
-        const struct io *io = chain->layers[i]->io;
-
-        found = file->ino != 0 && io->dev == file->dev
-                && io->ino == file->ino;
-    }
+    for (unsigned i = 0; i < chain->nr_layers && !found; i++)
+        found = source_has_file(chain->layers[i], file->dev, file->ino);
     source_chain_put(chain);
     return found;
 }

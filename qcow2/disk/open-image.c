@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "check/check.h"
 #include "disk/format-driver.h"
+#include "disk/open-data.h"
 #include "disk/open-disk.h"
 #include "format/probe.h"
 #include "storage/path-policy.h"
@@ -103,7 +104,8 @@ open_disk(struct open_file *file, struct io *io, const struct opening *o,
     img->debug = options->debug;
     img->debug_topics = options->debug ? options->debug_topics : 0;
     img->debug_opaque = options->debug_opaque;
-    if (open_chain(file->pool, img, o, dev, ino, err) == -1)
+    if (data_open_disk(img, o->path, o->place, options, err) == -1
+        || open_chain(file->pool, img, o, dev, ino, err) == -1)
         return -1;
     if (!options->readonly && prepare_writable(img, err) == -1)
         return -1;

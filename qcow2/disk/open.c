@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/format-driver.h"
+#include "disk/open-data.h"
 #include "disk/open-disk.h"
 #include "format/first-read.h"
 #include "format/probe.h"
@@ -184,21 +185,13 @@ disk_open_at(struct io *io, const char *path, const struct policy_place *place,
     return disk;
 }
 
-static enum io_lock
-lock_of(const struct qcow2_options *options)
-{
-    return options->no_lock    ? IO_LOCK_NONE
-           : options->readonly ? IO_LOCK_READ
-                               : IO_LOCK_WRITE;
-}
-
 struct qcow2_disk *
 disk_open_file(const struct policy_file *file,
                const struct qcow2_options *options, struct chain_stop *stop,
                struct qcow2_error *err)
 {
     const struct io_open_options o = {
-        .readonly = options->readonly, .lock = lock_of(options),
+        .readonly = options->readonly, .lock = disk_lock_of(options),
         .nbd_timeout_ms = options->nbd_timeout_ms, .driver = options->driver,
         .direct = io_cache_is_direct(options->cache),
     };
@@ -218,7 +211,7 @@ disk_open_path(const char *path, const struct qcow2_options *options,
 
     if (options->fd >= 0) {
         io = io_file_open(path, options->fd, options->readonly,
-                          lock_of(options), err);
+                          disk_lock_of(options), err);
         if (io && io_cache_is_direct(options->cache))
             io = io_align_direct(io, err);
         return io ? disk_open_above(io, path, options, stop, err) : NULL;

@@ -188,11 +188,16 @@ add(struct qcow2_pool *pool, const struct policy_file *file,
 
 /* Opens a layer for all threads that wait for it. Takes over io. */
 static void
-open_layer(struct qcow2_pool *pool, struct layer *l, struct io *io)
+open_layer(struct qcow2_pool *pool, struct layer *l, struct io *io,
+           const struct layer_opener *rest)
 {
     struct source *source =
         format_driver(l->format)->open_layer(pool, io, &l->error);
 
+    if (source && rest->open(rest, source, &l->place, &l->error) == -1) {
+        source->ops->free(source);
+        source = NULL;
+    }
     LOCK_SCOPE(&pool->lock);
     l->source = source;
     l->state = source ? LAYER_READY : LAYER_FAILED;
@@ -211,7 +216,7 @@ await(struct qcow2_pool *pool, struct layer *l)
 struct layer *
 pool_get(struct qcow2_pool *pool, struct io *io,
          const struct policy_file *file, enum qcow2_format format, bool locked,
-         struct qcow2_error *err)
+         const struct layer_opener *rest, struct qcow2_error *err)
 {
     struct layer *l;
     bool found;
@@ -227,7 +232,7 @@ pool_get(struct qcow2_pool *pool, struct io *io,
     if (found || !l)
         io_close(io);
     else
-        open_layer(pool, l, io);
+        open_layer(pool, l, io, rest);
     /* The state changes no more. */
     if (l && l->state == LAYER_FAILED) {
         if (err)

@@ -54,12 +54,20 @@ struct qcow2_pool {
 /* Is the layer this file? */
 bool pool_is_file(const struct layer *l, const struct policy_file *file);
 
+/* Opens what a new layer consists of besides its file. */
+struct layer_opener {
+    int (*open)(const struct layer_opener *o, struct source *source,
+                const struct policy_place *place, struct qcow2_error *err);
+};
+
 /* A layer that is an open file, which is taken over, also on failure: the one
- * that the pool has, or a new one. A use of it is the caller's.
+ * that the pool has, or a new one, which rest completes. A use of it is the
+ * caller's.
  */
 struct layer *pool_get(struct qcow2_pool *pool, struct io *io,
                        const struct policy_file *file, enum qcow2_format format,
-                       bool locked, struct qcow2_error *err);
+                       bool locked, const struct layer_opener *rest,
+                       struct qcow2_error *err);
 
 /* The layer of an NBD export that the pool has, without connecting to the
  * server. format AUTO: of any. NULL: there is none.

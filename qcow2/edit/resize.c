@@ -16,6 +16,7 @@
 #include "disk/open-disk.h"
 #include "edit/snapshot.h"
 #include "format/entry.h"
+#include "meta/data-file.h"
 #include "meta/data.h"
 #include "meta/flush.h"
 #include "meta/l1.h"
@@ -187,13 +188,17 @@ grow(struct txn *t, uint64_t size, struct qcow2_error *err)
         return -1;
     to.l1_off = v->l1_off;
     to.l1_size = v->l1_entries;
+    if (data_file_is_used(img))
+        r = data_file_grow(img, size, err);
     v->src.size = size; /* so that requests reach past the old end */
-    if (hidden > old)
+    if (r == 0 && hidden > old)
         r = zero(img, old, hidden, err);
     if (r == 0)
         r = snapshot_switch_disk(t, &to, err);
     if (r == -1)
         v->src.size = old;
+    if (r == -1 && data_file_is_used(img))
+        data_file_cut(img, img->hdr.size);
     return r;
 }
 
@@ -213,8 +218,11 @@ shrink(struct txn *t, uint64_t size, struct qcow2_error *err)
     if (end > size)
         r = zero(img, size, end, err);
     v->src.size = size;
-    return r == -1 ? -1 : drop_rest(img, round_up(size, img->cluster_size),
-                                    err);
+    if (r == 0)
+        r = drop_rest(img, round_up(size, img->cluster_size), err);
+    if (r == 0 && data_file_is_used(img))
+        data_file_cut(img, size);
+    return r;
 }
 
 /* A resize that is refused must not cost the image bitmaps that cannot be

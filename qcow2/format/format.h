@@ -227,6 +227,7 @@ enum {
      * these: those of 2 TiB in clusters of 64 KiB. A writer waits for it. */
     MAX_SEARCHED_BYTES = 256 << 20,
     MAX_BACKING_NAME_BYTES = 1023, /* the specification's */
+    MAX_DATA_FILE_NAME_BYTES = 4095, /* no longer path leads to a file */
     /* Layers below the disk: 1,000 are promised. Each costs a file
      * descriptor, and processes commonly have a few thousand. */
     MAX_CHAIN_DEPTH = 4096,

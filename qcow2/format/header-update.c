@@ -425,7 +425,7 @@ take_over(struct header *h, struct header *fresh)
 {
     struct header_extension *extensions = h->extensions;
 
-    h->autoclear = 0;
+    h->autoclear = fresh->autoclear;
     h->nr_bitmaps = 0;
     h->bitmap_directory_offset = h->bitmap_directory_size = 0;
     h->backing_file_offset = fresh->backing_file_offset;
@@ -439,9 +439,11 @@ take_over(struct header *h, struct header *fresh)
 static int
 drop_bit_alone(struct io *io, struct header *h, struct qcow2_error *err)
 {
-    const struct header_update none = { .parts = HEADER_SET_AUTOCLEAR };
+    const struct header_update kept = {
+        .parts = HEADER_SET_AUTOCLEAR, .autoclear = header_kept_autoclear(h),
+    };
 
-    if (header_write_fields(io, h, &none, err) == -1)
+    if (header_write_fields(io, h, &kept, err) == -1)
         return -1;
     h->nr_bitmaps = 0;
     h->bitmap_directory_offset = h->bitmap_directory_size = 0;
@@ -452,8 +454,9 @@ int
 header_drop_bitmaps(struct io *io, struct header *h, struct qcow2_error *err)
 {
     static const struct header_extension no_bitmaps = { .type = EXT_BITMAPS };
-    static const struct header_update u = {
+    const struct header_update u = {
         .parts = HEADER_SET_AUTOCLEAR | HEADER_SET_EXTENSIONS,
+        .autoclear = header_kept_autoclear(h),
         .extensions = &no_bitmaps, .nr_extensions = 1,
     };
     struct header_sector sector;

@@ -157,9 +157,6 @@ check_features(const struct source_bytes *in, const struct header *h,
                          "(incompatible feature bit %u), which is not "
                          "supported", bit);
     }
-    if (h->incompatible & INCOMPAT_DATA_FILE)
-        return error_set(err, ENOTSUP, "has an external data file, which is "
-                         "not supported");
     return 0;
 }
 
@@ -348,6 +345,10 @@ decode_snapshots(const struct source_bytes *in, struct header *h,
         == -1)
         return -1;
     h->snapshots_offset = host_off;
+    if (h->incompatible & INCOMPAT_DATA_FILE)
+        return error_set(err, EIO, "header: there are %" PRIu32 " internal "
+                         "snapshots, which an image with an external data "
+                         "file cannot have", h->nr_snapshots);
     return 0;
 }
 
@@ -403,6 +404,27 @@ decode_backing_format(const struct header_extension *e, struct header *h,
     if (!h->backing_format)
         return error_nomem(err);
     return 0;
+}
+
+/* Without the bit it has no meaning. */
+static int
+decode_data_file(const struct header_extension *e, struct header *h,
+                 struct qcow2_error *err)
+{
+    size_t length = strnlen((const char *)e->data, e->length);
+
+    if (!(h->incompatible & INCOMPAT_DATA_FILE))
+        return 0;
+    if (h->data_file)
+        return error_set(err, EIO, "header: the name of the data file is there "
+                         "twice");
+    if (length == 0)
+        return 0;
+    if (length > MAX_DATA_FILE_NAME_BYTES)
+        return error_set(err, EIO, "header: the name of the data file is too "
+                         "long");
+    h->data_file = strndup((const char *)e->data, length);
+    return h->data_file ? 0 : error_nomem(err);
 }
 
 static int
@@ -491,9 +513,12 @@ decode_extensions(const struct source_bytes *in, struct header *h,
 
     if (keep_extensions(in, end, h, err) == -1)
         return -1;
-    for (unsigned i = 0; i < h->nr_extensions && r == 0; i++)
+    for (unsigned i = 0; i < h->nr_extensions && r == 0; i++) {
         if (h->extensions[i].type == EXT_BACKING_FORMAT)
             r = decode_backing_format(&h->extensions[i], h, err);
+        else if (h->extensions[i].type == EXT_DATA_FILE_NAME)
+            r = decode_data_file(&h->extensions[i], h, err);
+    }
     return r;
 }
 
@@ -665,6 +690,19 @@ header_read_loosely(struct io *io, struct header *h,
     return 0;
 }
 
+bool
+header_has_raw_data(const struct header *h)
+{
+    return h->incompatible & INCOMPAT_DATA_FILE
+           && h->autoclear & AUTOCLEAR_RAW_DATA && !h->backing_file;
+}
+
+uint64_t
+header_kept_autoclear(const struct header *h)
+{
+    return header_has_raw_data(h) ? AUTOCLEAR_RAW_DATA : 0;
+}
+
 void
 header_forget_extensions(struct header *h)
 {
@@ -678,6 +716,7 @@ header_free(struct header *h)
 {
     free(h->backing_file);
     free(h->backing_format);
+    free(h->data_file);
     free(h->extensions);
     memset(h, 0, sizeof *h);
 }

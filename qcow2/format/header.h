@@ -44,6 +44,8 @@ struct header {
     char *backing_file;          /* NULL: none */
     uint64_t backing_file_offset;
     char *backing_format;        /* as declared; NULL: not declared */
+    char *data_file;             /* of an image that has one: as stored; NULL:
+                                  * it does not say which */
 
     /* From the bitmaps extension; directory_size 0: no extension. */
     uint32_t nr_bitmaps;
@@ -62,9 +64,9 @@ header_has_extended_l2(const struct header *h)
 }
 
 /* Reads, checks and decodes. Refuses by name: unknown incompatible
- * features, encryption, external data files, compression types not built in.
- * ENOTSUP for those, EIO for damage, EINVAL for "not a qcow2 file". On failure
- * *h needs no header_free.
+ * features, encryption, compression types not built in. ENOTSUP for those, EIO
+ * for damage, EINVAL for "not a qcow2 file". On failure *h needs no
+ * header_free.
  */
 int header_read(struct io *io, struct header *h, struct qcow2_error *err);
 
@@ -116,6 +118,14 @@ int header_read_loosely(struct io *io, struct header *h,
                         struct qcow2_error *refusal,
                         struct qcow2_error *err);
 void header_free(struct header *h);
+
+/* Is the data file, by itself, the disk as a raw image? Whoever changes the
+ * disk keeps it so. A backing file, which nobody sees there, ends that.
+ */
+bool header_has_raw_data(const struct header *h);
+
+/* Of the autoclear features that are set, those that we maintain. */
+uint64_t header_kept_autoclear(const struct header *h);
 
 /* Gives up the content of extensions, for a header that is not written. */
 void header_forget_extensions(struct header *h);

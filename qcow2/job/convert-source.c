@@ -190,7 +190,8 @@ has_layer(const struct convert_source *s,
         struct source_chain *chain = disk_get_chain(s->parts[i].disk);
 
         for (unsigned n = 0; n < chain->nr_layers && !found; n++)
-            found = ask(chain->layers[n]->io, wanted);
+            found = ask(chain->layers[n]->io, wanted)
+                    || ask(chain->layers[n]->data->io, wanted);
         source_chain_put(chain);
     }
     return found;
@@ -231,7 +232,8 @@ convert_source_mode(const struct convert_source *s)
         struct source_chain *chain = disk_get_chain(s->parts[i].disk);
 
         for (unsigned n = 0; n < chain->nr_layers; n++)
-            mode &= chain->layers[n]->io->mode;
+            mode &= chain->layers[n]->io->mode
+                    & chain->layers[n]->data->io->mode;
         source_chain_put(chain);
     }
     return mode | 0600;

@@ -16,6 +16,7 @@
 #include "disk/create.h"
 #include "disk/open-disk.h"
 #include "disk/open.h"
+#include "meta/data-file.h"
 #include "meta/flush.h"
 #include "request/change.h"
 #include "storage/io-align.h"
@@ -133,6 +134,9 @@ check_fits(struct convert_target *t, const char *path, uint64_t size,
     if (o->compress && !t->disk->file->image)
         return error_set(err, EINVAL, "%s: only qcow2 images have compressed "
                          "clusters", path);
+    if (o->compress && data_file_is_used(t->disk->file->image))
+        return error_set(err, EINVAL, "%s: an image with a data file has no "
+                         "compressed clusters", path);
     return 0;
 }
 

@@ -209,7 +209,8 @@ write_header(struct rebase *r, struct qcow2_error *err)
         .parts = HEADER_SET_BACKING | HEADER_SET_AUTOCLEAR,
         .backing_file = r->name,
         .backing_format = r->format,
-        .autoclear = r->img->hdr.autoclear & AUTOCLEAR_BITMAPS,
+        .autoclear = (r->img->hdr.autoclear & AUTOCLEAR_BITMAPS)
+                     | (r->name ? 0 : header_kept_autoclear(&r->img->hdr)),
     };
     struct txn t;
 

@@ -125,6 +125,15 @@ source_file(const struct source *s, bool is_compressed)
     return is_compressed ? s->io : s->data->io;
 }
 
+/* Is the file one that the layer consists of? ino 0 is none. */
+static inline bool
+source_has_file(const struct source *s, uint64_t dev, uint64_t ino)
+{
+    return ino != 0 && ((s->io->dev == dev && s->io->ino == ino)
+                        || (s->data->io->dev == dev
+                            && s->data->io->ino == ino));
+}
+
 /* A chain of layers; layer 0 is the disk itself. It is a value: it does not
  * change once it is made, and a disk whose chain changes gets another one.
  * Requests borrow the disk's chain for as long as they hold its request lock,

@@ -67,6 +67,8 @@ struct store {
     bool fresh_is_zero; /* bytes of a new place read as zeroes wherever those
                          * of its file do */
     bool can_zero;      /* else zeroes are metadata, or are written */
+    bool zeroes_are_data; /* they are never metadata alone: whoever reads the
+                         * store without tables must find them, too */
     bool place_0;       /* host offset 0 is a place like others */
 };
 

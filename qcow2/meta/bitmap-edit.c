@@ -391,7 +391,7 @@ bitmap_edit_switch(struct bitmap_edit *e, struct qcow2_error *err)
     };
     struct header_update u = {
         .parts = HEADER_SET_AUTOCLEAR | HEADER_SET_EXTENSIONS,
-        .autoclear = AUTOCLEAR_BITMAPS,
+        .autoclear = AUTOCLEAR_BITMAPS | header_kept_autoclear(&img->hdr),
         .extensions = &extension, .nr_extensions = 1,
     };
     bool shared;
@@ -401,7 +401,7 @@ bitmap_edit_switch(struct bitmap_edit *e, struct qcow2_error *err)
         return -1;
     if (e->list->nr == 0) {
         extension.data = NULL;
-        u.autoclear = 0;
+        u.autoclear = header_kept_autoclear(&img->hdr);
     } else if (write_directory(e, &d, err) == -1) {
         return -1;
     }

@@ -32,3 +32,15 @@ data_use_store(struct image *img, struct store *s)
     img->data = s;
     img->active.src.data = s;
 }
+
+int
+data_check_outside(struct image *img, uint64_t guest_off, uint64_t host_off,
+                   uint64_t nr_bytes, struct qcow2_error *err)
+{
+    struct qcow2_error why;
+
+    if (img->data->ops->check(img->data, guest_off, host_off, nr_bytes, &why)
+        == 0)
+        return 0;
+    return image_damaged(img, err, "%s", why.text);
+}

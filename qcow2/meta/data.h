@@ -26,15 +26,39 @@ void data_use_store(struct image *img, struct store *s);
 void data_release(struct image *img, uint64_t guest_off, uint64_t host_off,
                   uint64_t nr_clusters);
 
-/* Does an entry give data the place at host offset 0? Such an entry of a store
- * that has no place there is of no data.
+/* Do subclusters have bits of their own, or is a place all that an entry says
+ * of data?
+ */
+static inline bool
+data_has_bits(const struct image *img)
+{
+    return img->geo.l2_entry_bits == EXTENDED_L2_ENTRY_BITS;
+}
+
+/* Does an entry give its cluster the place at host offset 0? COPIED says so;
+ * such an entry of a store that has no place there has none.
  */
 static inline bool
 data_is_at_0(const struct image *img, const struct l2_entry *e)
 {
-    return e->kind == MAP_UNALLOCATED && e->copied && e->host_off == 0
-           && img->data->place_0;
+    return e->copied && e->host_off == 0 && img->data->place_0
+           && (e->kind == MAP_UNALLOCATED
+               || (e->kind != MAP_COMPRESSED && data_has_bits(img)));
 }
+
+/* What is wrong with an entry, so that it says nothing. */
+static inline unsigned
+data_entry_flaws(const struct image *img, const struct l2_entry *e)
+{
+    unsigned flaws = e->flaws & ~ENTRY_COPIED_COMPRESSED;
+
+    return data_is_at_0(img, e) ? flaws & ~ENTRY_ALLOCATED_NOWHERE : flaws;
+}
+
+/* The rest of data_check_place: of places that no refcount counts. */
+int data_check_outside(struct image *img, uint64_t guest_off,
+                       uint64_t host_off, uint64_t nr_bytes,
+                       struct qcow2_error *err);
 
 /* May a table say that guest data have this place? EIO, and image_damaged,
  * otherwise.
@@ -45,8 +69,7 @@ data_check_place(struct image *img, uint64_t guest_off, uint64_t host_off,
 {
     if (img->data->counted)
         return image_check_inside(img, host_off, nr_bytes, err);
-    return img->data->ops->check(img->data, guest_off, host_off, nr_bytes,
-                                 err);
+    return data_check_outside(img, guest_off, host_off, nr_bytes, err);
 }
 
 /* May guest data be written there (I6)? EIO, and image_damaged, otherwise. */

@@ -21,7 +21,8 @@ write_autoclear(struct image *img, const struct fate *f,
 {
     const struct header_update u = {
         .parts = HEADER_SET_AUTOCLEAR,
-        .autoclear = f->kept ? AUTOCLEAR_BITMAPS : 0,
+        .autoclear = (f->kept ? AUTOCLEAR_BITMAPS : 0)
+                     | header_kept_autoclear(&img->hdr),
     };
     int r = 0;
 

@@ -76,7 +76,7 @@ add_old(const struct image *img, struct old_runs *old, uint64_t guest_off,
         .guest_off = guest_off, .is_data = e->kind != MAP_COMPRESSED,
     };
 
-    if (!has_place(img, e) || (e->flaws & ~ENTRY_COPIED_COMPRESSED)
+    if (!has_place(img, e) || data_entry_flaws(img, e)
         || (has_place(img, new) && e->host_off == new->host_off))
         return;
     if (e->kind == MAP_COMPRESSED)
@@ -102,6 +102,13 @@ mask_of(const struct geometry *geo, uint64_t from, uint64_t to)
     return (ALL_SUBCLUSTERS >> (32 - (end - first))) << first;
 }
 
+/* Can an entry have this place and subclusters that are zero? */
+static bool
+can_keep(const struct image *img, const struct l2_entry *e)
+{
+    return e->host_off != 0 || (data_has_bits(img) && data_is_at_0(img, e));
+}
+
 /* Without a place nothing of it may be data. */
 static void
 drop_place(struct l2_entry *e)
@@ -122,8 +129,8 @@ give_place(struct l2_entry *e, uint64_t host_off)
 /* The entry of a cluster of which the subclusters of mask change. host_off is
  * the place of the whole cluster. */
 static struct l2_entry
-new_entry(const struct l2_entry *old, uint32_t mask, enum map_change change,
-          uint64_t host_off)
+new_entry(const struct image *img, const struct l2_entry *old, uint32_t mask,
+          enum map_change change, uint64_t host_off)
 {
     struct l2_entry e = {
         .host_off = old->kind == MAP_COMPRESSED ? 0 : old->host_off,
@@ -148,7 +155,7 @@ new_entry(const struct l2_entry *old, uint32_t mask, enum map_change change,
         break;
     case MAP_TO_ZERO_KEEP:
         e.zero_mask |= mask;
-        e.copied &= e.host_off != 0;
+        e.copied &= can_keep(img, old);
         break;
     case MAP_TO_UNALLOCATED:
         drop_place(&e);
@@ -197,7 +204,7 @@ map_set(struct map_cursor *c, uint64_t guest_off, uint64_t nr_bytes,
         uint32_t mask = mask_of(&img->geo, max_u64(at, guest_off) - at,
                                 min_u64(end - at, img->cluster_size));
         struct l2_entry before = l2_get(&s, idx, 0);
-        struct l2_entry e = new_entry(&before, mask, change,
+        struct l2_entry e = new_entry(img, &before, mask, change,
                                       place + (at - start));
 
         changed |= l2_set(&s, idx, &e);

@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "format/entry.h"
+#include "meta/data-file.h"
 #include "meta/data.h"
 #include "meta/l1.h"
 #include "meta/l2-cache.h"
@@ -79,17 +80,23 @@ fill_mapping(struct view *v, const struct l2_entry *e, bool own_table,
     struct image *img = v->img;
     uint32_t in_cluster = guest_off & (img->cluster_size - 1);
 
-    if (e->flaws & ~ENTRY_COPIED_COMPRESSED)
+    if (e->flaws && data_entry_flaws(img, e))
         return image_damaged(img, err, "the L2 entry of guest offset 0x%llx "
                              "is invalid", (unsigned long long)guest_off);
     *m = (struct mapping){
         .kind = e->kind, .nr_bytes = nr_bytes, .source = &v->src,
     };
     if (data_is_at_0(img, e)) {
-        m->kind = MAP_DATA;
+        if (!data_has_bits(img))
+            m->kind = MAP_DATA;
         m->has_host = true;
         m->nr_bytes = min_u64(nr_bytes, img->cluster_size - in_cluster);
     }
+    if (e->kind == MAP_COMPRESSED && data_file_is_used(img))
+        return image_damaged(img, err, "the L2 entry of guest offset 0x%llx "
+                             "is of compressed data, which an image with a "
+                             "data file cannot have",
+                             (unsigned long long)guest_off);
     if (e->kind == MAP_COMPRESSED) {
         m->host_off = e->host_off;
         m->compressed_len = e->compressed_len;

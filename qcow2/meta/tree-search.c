@@ -75,7 +75,8 @@ search_l2_entry(struct search *s, uint64_t entry, struct qcow2_error *err)
                                         s->img->hdr.version);
 
     (void)err;
-    if (e.host_off == 0)
+    if (e.host_off == 0
+        || (!s->img->data->counted && e.kind != MAP_COMPRESSED))
         return 0;
     return is_hit(s, e.host_off, e.kind == MAP_COMPRESSED
                                      ? e.compressed_len : 1);

@@ -2,9 +2,12 @@
 /* write-compressed.c: writes clusters that are compressed already. */
 #include "request/request.h"
 
+#include <errno.h>
+
 #include "base/checked.h"
 #include "base/error.h"
 #include "meta/alloc.h"
+#include "meta/data-file.h"
 #include "meta/flush.h"
 #include "meta/overlap.h"
 
@@ -57,6 +60,9 @@ write_compressed(struct image *img, const void *packed, uint32_t nr_bytes,
     struct range r;
     int ret;
 
+    if (data_file_is_used(img))
+        return error_set(err, ENOTSUP, "%s: an image with a data file has no "
+                         "compressed clusters", img->name);
     if (flush_make_room(img, err) == -1)
         return -1;
     range_lock_exclusive(&img->ranges, &r, guest_off,

@@ -17,7 +17,7 @@ static const unsigned char zero_buffer[ZERO_BUFFER_BYTES];
 bool
 zero_is_fast(const struct image *img)
 {
-    return img->hdr.version >= 3;
+    return img->hdr.version >= 3 && !img->data->zeroes_are_data;
 }
 
 /* Does an unallocated cluster show a backing file, here or wherever the image
@@ -36,6 +36,8 @@ static bool
 metadata_change(const struct image *img, bool free_space,
                 enum map_change *change)
 {
+    if (img->data->zeroes_are_data)
+        return false;
     if (img->hdr.version >= 3)
         *change = free_space ? MAP_TO_ZERO : MAP_TO_ZERO_KEEP;
     else if (free_space && !has_backing(img))
@@ -81,6 +83,25 @@ is_done(struct image *img, uint64_t guest_off, const struct zeroing *z,
     return 0;
 }
 
+/* Gives back the space of what has a place outside of the image's file, before
+ * the entries change. A power cut may keep this alone: then what a client gave
+ * up reads as zeroes, as it would a moment later. */
+static int
+punch_outside(struct image *img, uint64_t guest_off, const struct mapping *m,
+              struct qcow2_error *err)
+{
+    struct qcow2_error why;
+
+    if (img->data->counted || !m->has_host || m->kind == MAP_COMPRESSED
+        || store_zero(img->data, guest_off, m->host_off, m->nr_bytes,
+                      IO_ZERO_PUNCH | IO_ZERO_FAST, &why) == 0
+        || why.errnum == ENOTSUP)
+        return 0;
+    if (err)
+        *err = why;
+    return -1;
+}
+
 /* Of compressed data no part can be zeroed. */
 static bool
 is_part_of_compressed(const struct image *img, const struct mapping *m)
@@ -110,6 +131,8 @@ change_subclusters(struct image *img, uint64_t *from, uint64_t to,
             r = is_done(img, *from, z, &m, &done, err);
         if (r == 0 && !done) {
             r = map_prepare(&c, *from, err);
+            if (r == 0 && z->free_space)
+                r = punch_outside(img, *from, &m, err);
             if (r == 0)
                 map_set(&c, *from, m.nr_bytes, z->change, 0);
         }
@@ -181,10 +204,8 @@ zeroable(const struct store *s, const struct mapping *m)
  * *done may be 0. */
 static int
 zero_in_place(struct image *img, uint64_t guest_off, uint64_t nr_bytes,
-              unsigned flags, uint64_t *done, struct qcow2_error *err)
+              unsigned io_flags, uint64_t *done, struct qcow2_error *err)
 {
-    unsigned io_flags = flags & QCOW2_MAY_TRIM && !img->no_discard
-                        ? IO_ZERO_PUNCH : 0;
     struct range r;
     int ret = 0;
 
@@ -274,11 +295,14 @@ static int
 zero_data(struct image *img, uint64_t from, uint64_t to, unsigned flags,
           struct qcow2_error *err)
 {
+    unsigned io_flags = flags & QCOW2_MAY_TRIM && !img->no_discard
+                        ? IO_ZERO_PUNCH : 0;
+
     while (from < to) {
         uint64_t piece = min_u64(to - from, map_piece(&img->active, from));
         uint64_t done;
 
-        if (zero_in_place(img, from, piece, flags, &done, err) == -1)
+        if (zero_in_place(img, from, piece, io_flags, &done, err) == -1)
             return -1;
         if (done == 0) {
             uint64_t start = round_down(from, img->subcluster_size);
@@ -404,6 +428,29 @@ zero_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
                             : 0;
 }
 
+/* Trims where zeroes are data: what cannot be punched stays. */
+static int
+trim_data(struct image *img, uint64_t from, uint64_t to,
+          struct qcow2_error *err)
+{
+    while (from < to) {
+        uint64_t piece = min_u64(to - from, map_piece(&img->active, from));
+        struct qcow2_error why;
+        uint64_t done;
+
+        if (zero_in_place(img, from, piece, IO_ZERO_PUNCH | IO_ZERO_FAST, &done,
+                          &why) == -1) {
+            if (why.errnum == ENOTSUP)
+                return 0;
+            if (err)
+                *err = why;
+            return -1;
+        }
+        from += done > 0 ? done : piece;
+    }
+    return 0;
+}
+
 int
 zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
           struct qcow2_error *err)
@@ -411,6 +458,8 @@ zero_trim(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
     struct parts p = split(img, guest_off, nr_bytes);
     struct zeroing z = { .free_space = true };
 
+    if (!img->no_discard && img->data->zeroes_are_data)
+        return trim_data(img, p.body_from, min_u64(p.body_to, p.to), err);
     if (img->no_discard || !metadata_change(img, true, &z.change))
         return 0;
     return zero_subclusters(img, p.body_from, p.body_to, 0, &z, err);

@@ -296,6 +296,7 @@ defect_read(const char *directory, struct defect *d)
     builder_add(b, "%s", recipe);
     bytes = builder_bytes(b, &nr_bytes);
     d->image = mem_new(bytes, nr_bytes);
+    builder_write(b, tmpdir_path("as-built")); /* and its data file */
     parse_expect(expect, d);
     builder_free(b);
     free(expect);
@@ -421,8 +422,8 @@ try_writes(const struct defect *d, struct mem *image)
 
     expect_step("write all");
     options.backing_none = true;
-    disk = disk_open_io(io_mem_open(image, false), "repaired", &options,
-                        &err);
+    disk = disk_open_io(io_mem_open(image, false), tmpdir_path("repaired"),
+                        &options, &err);
     EXPECT(disk, "%s", err.text);
     size = qcow2_get_size(disk);
     buf = malloc(size);
@@ -591,8 +592,8 @@ try_open_dirty(const struct defect *d)
     expect_step("open with dirty bit");
     options.backing_none = true;
     if (has_bit) {
-        disk = disk_open_io(io_mem_open(image, false), "defect", &options,
-                            &err);
+        disk = disk_open_io(io_mem_open(image, false), tmpdir_path("defect"),
+                            &options, &err);
         EXPECT((disk != NULL) == !d->damaged, "%s",
                disk ? "opened" : err.text);
         if (disk) {

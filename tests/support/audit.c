@@ -36,6 +36,7 @@ struct image_bytes {
     uint64_t nr_bytes;
     unsigned version, cluster_bits, refcount_order;
     bool is_extended; /* L2 entries of 128 bits */
+    bool is_outside;  /* guest data are in a data file */
     uint64_t cluster_size;
     uint64_t reftable_off, reftable_entries;
     struct cluster *clusters;
@@ -170,11 +171,28 @@ check_bitmap(struct image_bytes *im, uint64_t guest_cluster, uint64_t entry,
         what = "has a bitmap, and is compressed";
     else if (allocated & zero)
         what = "has a subcluster that is allocated and zero";
-    else if (!(entry & COMPRESSED) && allocated && !(entry & OFFSET_MASK))
+    else if (!(entry & COMPRESSED) && allocated && !(entry & OFFSET_MASK)
+             && !(im->is_outside && (entry & COPIED)))
         what = "has allocated subclusters, and no offset";
     if (what)
         corruption(im, "L2 entry 0x%" PRIx64 " of cluster 0x%" PRIx64 " %s",
                    entry, guest_cluster, what);
+}
+
+/* In a data file each cluster is at its guest offset, and COPIED says that one
+ * is at offset 0. */
+static void
+check_outside(struct image_bytes *im, bool active, bool count,
+              uint64_t guest_cluster, uint64_t entry)
+{
+    uint64_t off = entry & OFFSET_MASK;
+
+    if (off == 0 && !(entry & COPIED))
+        return;
+    if (off != guest_cluster << im->cluster_bits)
+        corruption(im, "L2 entry 0x%" PRIx64 " of cluster 0x%" PRIx64
+                   " leads elsewhere", entry, guest_cluster);
+    im->result->nr_data += active && count;
 }
 
 static void
@@ -198,6 +216,10 @@ walk_l2_entry(struct image_bytes *im, bool active, bool count,
         ((entry & 1) && (im->version == 2 || im->is_extended)))
         corruption(im, "L2 entry 0x%" PRIx64 " of cluster 0x%" PRIx64
                    " has reserved bits", entry, guest_cluster);
+    if (im->is_outside) {
+        check_outside(im, active, count, guest_cluster, entry);
+        return;
+    }
     if (off == 0) {
         if (entry & COPIED)
             corruption(im, "L2 entry 0x%" PRIx64 " without an offset", entry);
@@ -374,6 +396,7 @@ read_header(struct image_bytes *im)
     }
     incompatible = im->version == 2 ? 0 : number_at(im, 72, 8);
     im->is_extended = incompatible & 16;
+    im->is_outside = incompatible & 4;
     if (im->is_extended && im->cluster_bits < 14)
         corruption(im, "subclusters of less than a sector");
     im->result->dirty = incompatible & 1;

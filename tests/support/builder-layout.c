@@ -197,7 +197,7 @@ refer_view(struct builder *b, const struct test_view *v)
 
             if (s->kind == SLOT_COMPRESSED)
                 refer(b, s->host_off, s->packed_len);
-            else if (s->host_off)
+            else if (s->has_place && !b->data_file[0])
                 refer(b, s->host_off, b->cluster_size);
         }
     }
@@ -245,8 +245,8 @@ l2_entry(const struct builder *b, const struct slot *s, bool active)
     case SLOT_SUBCLUSTERS:
     case SLOT_DATA:
         entry |= s->host_off;
-        if (active && s->host_off)
-            entry |= copied_flag(b, s->host_off);
+        if (active && s->has_place)
+            entry |= b->data_file[0] ? COPIED : copied_flag(b, s->host_off);
         return entry;
     case SLOT_COMPRESSED:
         sectors = (s->host_off + s->packed_len - 1) / 512 - s->host_off / 512;

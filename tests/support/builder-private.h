@@ -16,6 +16,7 @@ enum slot_kind {
 struct slot {
     enum slot_kind kind;
     uint64_t host_off; /* COMPRESSED: of the first byte */
+    bool has_place;    /* of its own; 0 may be one, in a data file */
     uint64_t seed;
     uint32_t packed_len;
     uint32_t allocated, zero; /* SUBCLUSTERS: a bit for each */
@@ -67,6 +68,9 @@ struct builder {
     uint32_t header_length;
     struct test_extension extensions[MAX_TEST_EXTENSIONS];
     unsigned nr_extensions;
+    char data_file[64];   /* empty: data are in the image */
+    unsigned char *data;  /* its bytes, in whole clusters */
+    uint64_t nr_data_bytes;
 
     bool begun;           /* the geometry is fixed */
     bool laid_out;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <zlib.h>
 #ifdef HAVE_ZSTD
@@ -87,6 +88,7 @@ builder_free(struct builder *b)
     for (unsigned i = 0; i < b->nr_snapshots; i++)
         free_view(&b->snapshots[i].view);
     free(b->bytes);
+    free(b->data);
     free(b->pokes);
     free(b);
 }
@@ -288,6 +290,26 @@ add_junk(struct builder *b, uint64_t nr_clusters)
     return off;
 }
 
+/* Gives the slot a place, and returns its bytes. */
+static unsigned char *
+place_cluster(struct builder *b, struct slot *s, uint64_t guest_cluster)
+{
+    uint64_t end = (guest_cluster + 1) * b->cluster_size;
+
+    s->has_place = true;
+    if (!b->data_file[0]) {
+        s->host_off = add_junk(b, 1);
+        return b->bytes + s->host_off;
+    }
+    s->host_off = end - b->cluster_size;
+    if (end > b->nr_data_bytes) {
+        b->data = must_alloc(b->data, end);
+        memset(b->data + b->nr_data_bytes, 0, end - b->nr_data_bytes);
+        b->nr_data_bytes = end;
+    }
+    return memset(b->data + s->host_off, 0x5a, b->cluster_size);
+}
+
 static void
 make_cluster(struct builder *b, struct test_view *v, enum slot_kind kind,
              uint64_t guest_cluster, uint64_t seed)
@@ -302,12 +324,11 @@ make_cluster(struct builder *b, struct test_view *v, enum slot_kind kind,
     case SLOT_ZERO:
         break;
     case SLOT_DATA:
-        s->host_off = builder_alloc(b, 1);
-        pattern_fill(b->bytes + s->host_off, b->cluster_size, seed,
+        pattern_fill(place_cluster(b, s, guest_cluster), b->cluster_size, seed,
                      guest_cluster * b->cluster_size);
         break;
     case SLOT_ZERO_ALLOC:
-        s->host_off = add_junk(b, 1);
+        place_cluster(b, s, guest_cluster);
         break;
     case SLOT_COMPRESSED:
         make_compressed(b, s, guest_cluster);
@@ -321,11 +342,11 @@ static void
 fill_subclusters(struct builder *b, struct slot *s, uint64_t guest_cluster)
 {
     uint32_t n = b->cluster_size / 32;
+    unsigned char *place = place_cluster(b, s, guest_cluster);
 
-    s->host_off = add_junk(b, 1);
     for (unsigned i = 0; i < 32; i++)
         if (s->allocated >> i & 1)
-            pattern_fill(b->bytes + s->host_off + i * n, n, s->seed,
+            pattern_fill(place + i * n, n, s->seed,
                          guest_cluster * b->cluster_size + i * n);
 }
 
@@ -439,6 +460,23 @@ log2_of(uint64_t n)
     return bits;
 }
 
+static void
+add_data_file(struct builder *b, const char *args)
+{
+    struct test_extension *x = &b->extensions[b->nr_extensions];
+    char raw[8] = "";
+
+    if (b->nr_extensions++ == MAX_TEST_EXTENSIONS
+        || sscanf(args, "%63s %7s", b->data_file, raw) < 1)
+        builder_mistake("data-file: '%s'", args);
+    x->type = 0x44415441;
+    x->length = strlen(b->data_file);
+    memcpy(x->data, b->data_file, x->length);
+    b->features[0] |= 4;
+    if (strcmp(raw, "raw") == 0)
+        b->features[2] |= 2;
+}
+
 static bool
 add_geometry(struct builder *b, const char *word, char *args)
 {
@@ -467,6 +505,8 @@ add_geometry(struct builder *b, const char *word, char *args)
         b->header_length = builder_number(args, &end);
     else if (strcmp(word, "extension") == 0)
         add_extension(b, args);
+    else if (strcmp(word, "data-file") == 0)
+        add_data_file(b, args);
     else if (strcmp(word, "backing") == 0)
         sscanf(args, "%1023s %63s", b->backing, b->backing_format);
     else if (strcmp(word, "compression") == 0)
@@ -596,15 +636,47 @@ builder_bytes(struct builder *b, size_t *nr_bytes)
     return b->bytes;
 }
 
+bool
+builder_has_data_file(const struct builder *b)
+{
+    return b->data_file[0] != '\0';
+}
+
+const unsigned char *
+builder_data(const struct builder *b, uint64_t *nr_bytes)
+{
+    *nr_bytes = b->data_file[0] ? b->active.size : 0;
+    if (*nr_bytes > b->nr_data_bytes)
+        *nr_bytes = b->nr_data_bytes;
+    return b->data;
+}
+
+static void
+write_file(const char *path, const void *bytes, size_t nr_bytes,
+           uint64_t length)
+{
+    FILE *f = fopen(path, "wb");
+
+    if (!f || (nr_bytes > 0 && fwrite(bytes, 1, nr_bytes, f) != nr_bytes)
+        || fclose(f) != 0 || truncate(path, length) != 0)
+        builder_mistake("cannot write %s", path);
+}
+
 void
 builder_write(struct builder *b, const char *path)
 {
     size_t nr_bytes;
     const unsigned char *bytes = builder_bytes(b, &nr_bytes);
-    FILE *f = fopen(path, "wb");
+    uint64_t nr_data_bytes;
+    char data_path[1024];
 
-    if (!f || fwrite(bytes, 1, nr_bytes, f) != nr_bytes || fclose(f) != 0)
-        builder_mistake("cannot write %s", path);
+    write_file(path, bytes, nr_bytes, nr_bytes);
+    if (!b->data_file[0])
+        return;
+    snprintf(data_path, sizeof data_path, "%.*s%s",
+             (int)(strrchr(path, '/') - path + 1), path, b->data_file);
+    bytes = builder_data(b, &nr_data_bytes);
+    write_file(data_path, bytes, nr_data_bytes, b->active.size);
 }
 
 void

@@ -10,6 +10,8 @@
  *   refcount-bits N          16
  *   size BYTES               virtual size; any number
  *   backing NAME [FORMAT]    FORMAT "-": none declared
+ *   data-file NAME [raw]     guest data are there (sets incompatible bit 2,
+ *                            and autoclear bit 1)
  *   compression zlib|zstd    (zstd sets incompatible bit 3)
  *   incompatible|compatible|autoclear BIT
  *   extended-l2              subclusters (sets incompatible bit 4)
@@ -68,7 +70,14 @@ void builder_free(struct builder *b);
 /* The image; the builder keeps it. The first call lays it out, and nothing
  * can be added after it. */
 const unsigned char *builder_bytes(struct builder *b, size_t *nr_bytes);
-void builder_write(struct builder *b, const char *path);
+void builder_write(struct builder *b, const char *path); /* and the data file,
+                                                * in the same directory */
+
+bool builder_has_data_file(const struct builder *b);
+
+/* What the data file begins with; the rest, to the size of the disk, is
+ * zeroes. */
+const unsigned char *builder_data(const struct builder *b, uint64_t *nr_bytes);
 
 /* From here on, or with LAZY_REFCOUNTS=1, images of version 3 have lazy
  * refcounts. */

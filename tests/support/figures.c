@@ -43,7 +43,9 @@ figures_expect_same(const char *path, const struct qcow2_check_result *r)
 
     if (!oracle_present())
         return;
-    oracle_run("qemu-img check -f qcow2 --output=json '%s' >'%s' 2>/dev/null",
+    /* In its directory, which is where QEMU looks for a data file. */
+    oracle_run("cd \"$(dirname '%s')\" && qemu-img check -f qcow2 "
+               "--output=json '%s' >'%s' 2>/dev/null", path,
                path, json);
     bytes = tmpdir_read_file(json, &nr_bytes);
     text = strndup((char *)bytes, nr_bytes);

@@ -83,6 +83,7 @@ struct order {
 #define COPIED      (UINT64_C(1) << 63)
 #define COMPRESSED  (UINT64_C(1) << 62)
 #define ZERO        UINT64_C(1)
+#define DATA_FILE   UINT64_C(4) /* of incompatible features */
 
 enum { SECTOR = 512 };
 

@@ -72,6 +72,8 @@ static void
 walk_l2(const struct walk *w, uint64_t l2_off)
 {
     unsigned bits = 62 - (w->o->cluster_bits - 8);
+    bool outside = w->o->version > 2
+                   && order_number(w->o, w->world, 72, 8) & DATA_FILE;
 
     for (uint64_t i = 0; i < w->o->cluster_size / w->o->l2_entry_bytes; i++) {
         struct order_entry e = order_l2_entry(w->o, w->world, l2_off, i);
@@ -87,7 +89,7 @@ walk_l2(const struct walk *w, uint64_t l2_off)
             give_role(w, ROLE_COMPRESSED, at, to_last + SECTOR);
             if (w->packed)
                 w->packed(w->o, at, sectors ? to_last + 1 : 1, w->op);
-        } else if (off) {
+        } else if (off && !outside) {
             walk_place(w, e, off);
         }
     }

@@ -56,6 +56,16 @@ json_number(const char *text, const char *key)
     return p ? strtol(p + strlen(quoted), NULL, 10) : 0;
 }
 
+/* Of a path, up to the name. Others find data files by the current directory.
+ */
+static int
+directory_length(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? (int)(slash - path) + 1 : 0;
+}
+
 void
 oracle_check(const char *path, struct oracle_check *c)
 {
@@ -65,7 +75,8 @@ oracle_check(const char *path, struct oracle_check *c)
     int status;
 
     snprintf(command, sizeof command,
-             "qemu-img check -f qcow2 --output=json '%s' 2>/dev/null", path);
+             "cd '%.*s.' && qemu-img check -f qcow2 --output=json '%s' "
+             "2>/dev/null", directory_length(path), path, path);
     f = popen(command, "r");
     EXPECT(f, "cannot run %s", command);
     n = fread(text, 1, sizeof text - 1, f);
@@ -99,8 +110,9 @@ oracle_expect_content(const char *path, const void *disk, uint64_t nr_bytes)
     if (!oracle_present())
         return;
     tmpdir_write_file(raw, disk, nr_bytes);
-    status = oracle_run("qemu-img compare -f qcow2 -F raw '%s' '%s' "
-                        ">/dev/null", path, raw);
+    status = oracle_run("cd '%.*s.' && qemu-img compare -f qcow2 -F raw "
+                        "'%s' '%s' >/dev/null", directory_length(path), path,
+                        path, raw);
     EXPECT(status == 0, "qemu-img compare of %s with the model: %d", path,
            status);
 }

@@ -76,6 +76,8 @@ rig_start(struct rig *r)
     unsigned char *content = must_have(malloc(size + 1));
 
     r->mem = new_file(r);
+    if (builder_has_data_file(r->image))
+        builder_write(r->image, tmpdir_path("as-built"));
     memcpy(content, r->below, size);
     builder_overlay(r->image, -1, content, size);
     memset(&r->play, 0, sizeof r->play);

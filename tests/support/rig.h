@@ -22,7 +22,7 @@ struct rig {
 };
 
 /* A backing file "base.raw" of that many bytes is made in the temporary
- * directory; 0: none. */
+ * directory; 0: none. A data file is there, too, from rig_start on. */
 void rig_init(struct rig *r, const char *recipe, uint64_t backing_bytes);
 void rig_free(struct rig *r);
 

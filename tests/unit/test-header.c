@@ -202,7 +202,6 @@ static void
 test_unsupported_features_are_refused_by_name(void **state)
 {
     (void)state;
-    refuse("size 1M; incompatible 2", ENOTSUP, "external data file");
     refuse("size 1M; incompatible 5", ENOTSUP, "feature bit 5");
     refuse("size 1M; incompatible 63", ENOTSUP, "feature bit 63");
 }

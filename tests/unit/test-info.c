@@ -117,7 +117,7 @@ test_refused_images_are_told(void **state)
         { "poke header.crypt_method = 1", ENOTSUP, "AES" },
         { "poke header.crypt_method = 2", ENOTSUP, "LUKS" },
         { "poke header.crypt_method = 9", ENOTSUP, "unknown method 9" },
-        { "poke header.incompatible_features = 4", ENOTSUP, "data file" },
+        { "poke header.incompatible_features = 4", EIO, "snapshots" },
         { "poke header.incompatible_features = 16", EIO, "extended L2" },
         { "poke header.incompatible_features = 0x100", ENOTSUP, "bit 8" },
         { "poke header.l1_table_offset = 77", EIO, "L1 table" },
