@@ -18,7 +18,7 @@ mode="$1"
 source="$2"
 seconds="${FUZZ_SECONDS:-60}"
 read -ra targets <<<"${FUZZ_TARGETS:-open read write check snapshots \
-bitmaps decompress}"
+bitmaps decompress qcow1}"
 dir="$PWD/fuzz-$mode"
 
 # need PROGRAM PACKAGE

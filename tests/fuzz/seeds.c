@@ -13,6 +13,7 @@
 #include "base/compress.h"
 #include "bases.h"
 #include "input.h"
+#include "qcow1-image.h"
 #include "rng.h"
 #include "session.h"
 #include "tmpdir.h"
@@ -329,6 +330,25 @@ compressed_seeds(struct seeds *s)
     compress_context_free(context);
 }
 
+/* The smallest and largest geometries, and between them. */
+static void
+qcow1_seeds(struct seeds *s)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        struct qcow1_image image = {
+            .cluster_bits = 9 + i % 8, .l2_bits = 6 + i * 5 % 8,
+            .size = 1 + i * 1531, .backing = i & 1 ? "below" : NULL,
+        };
+        struct rng rng;
+
+        rng_init(&rng, 1, i);
+        qcow1_image_make(&image, &rng);
+        put_bytes(s, image.bytes, image.nr_bytes);
+        tell(s, "version-1", i);
+        qcow1_image_free(&image);
+    }
+}
+
 void
 seeds_each(const char *target, const char *check_dir, seed_fn *fn,
            void *opaque)
@@ -341,6 +361,8 @@ seeds_each(const char *target, const char *check_dir, seed_fn *fn,
     s->opaque = opaque;
     if (strcmp(target, "decompress") == 0) {
         compressed_seeds(s);
+    } else if (strcmp(target, "qcow1") == 0) {
+        qcow1_seeds(s);
     } else {
         base_seeds(s);
         recipe_seeds(s, check_dir);

@@ -195,6 +195,7 @@ const struct target targets[] = {
     { "snapshots", target_snapshots },
     { "bitmaps", target_bitmaps },
     { "decompress", target_decompress },
+    { "qcow1", target_qcow1 },
 };
 const unsigned nr_targets = sizeof targets / sizeof targets[0];
 

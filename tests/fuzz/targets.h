@@ -25,5 +25,6 @@ void target_run(const struct target *t, const uint8_t *data, size_t nr_bytes);
 void target_check(const uint8_t *data, size_t nr_bytes);
 void target_bitmaps(const uint8_t *data, size_t nr_bytes);
 void target_decompress(const uint8_t *data, size_t nr_bytes);
+void target_qcow1(const uint8_t *data, size_t nr_bytes);
 
 #endif /* TARGETS_H */

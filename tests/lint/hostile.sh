@@ -16,7 +16,7 @@ complain ()
 # Its rows: 1 to 73, what small inputs cost, and the vulnerabilities of others.
 costs=(state-size state-repeats l1-of-layers l1-of-snapshots
        slices-of-layers names-of-layers depth-of-directory
-       plan-of-repair zeroes-of-version-2 blocks-of-nothing every-verb)
+       plan-of-repair zeroes-of-version-2 tables-of-version-1 blocks-of-nothing every-verb)
 rows="$(grep -oE '^\| (CVE-[0-9]+-[0-9]+|[0-9]+|[a-z][a-z0-9]*(-[a-z0-9]+)+) \|' \
     hostile.md | tr -d '| ')"
 wanted="$(seq 73; printf '%s\n' "${costs[@]}"

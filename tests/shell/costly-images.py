@@ -103,6 +103,20 @@ i.l1([0] * 2048)
 block = i.add(b"\0\1" * 32768)
 i.finish([block] + [(n + 1000) << 16 for n in range(L1 - 1)])
 
+# Version 1: the largest table, in a hole; and tables that are each other.
+def image_1(name, size, l1, file_size, words=()):
+    with open(name, "w+b") as f:
+        f.truncate(file_size)
+        f.write(struct.pack(">4sIQIIQBBHIQ", b"QFI\xfb", 1, 0, 0, 0, size, 16,
+                            13, 0, 0, l1))
+        f.seek(l1)
+        f.write(struct.pack(f">{len(words)}Q", *words))
+    print(name)
+image_1("version-1-of-holes", 1 << 51, 64, 1 << 31)
+image_1("version-1-of-one-table", 1 << 46, 512, 4 << 20, [512] * L1)
+image_1("version-1-of-compressed", 1 << 46, 512, 4 << 20,
+        [512] + [1 << 63 | 0xffff << 47 | 512] * L1)
+
 # A file that is nothing but a hole.
 i = Image("file-is-a-hole", 1 << 40, file_size=(1 << 43) - 4096)
 i.l1([0] * 2048)

@@ -41,6 +41,19 @@ def image(name, backing=b"", form=b"raw", version=3, incompatible=0,
             assert len(cluster) <= C
             f.write(cluster.ljust(C, b"\0"))
 
+def image_1(name, backing):
+    """The same in version 1."""
+    backing = os.fsencode(backing)
+    l1 = 48 + -(-len(backing) // 8) * 8
+    l2 = l1 + 8
+    head = struct.pack(">4sIQIIQBBHIQ", b"QFI\xfb", 1, 48, len(backing), 0,
+                       2 * C, 12, 6, 0, 0, l1)
+    with open(os.path.join(INSIDE, name), "wb") as f:
+        f.write(head + backing.ljust(l1 - 48, b"\0") + struct.pack(">QQQ", l2,
+                0, C) + bytes(512))
+        f.seek(C)
+        f.write(b"mine" * (C // 4))
+
 def case(name, says, *args, **more):
     image(name, *args, **more)
     print(name, says)
@@ -113,3 +126,7 @@ case("encryption-luks", "encrypt", crypt=2,
 case("encryption-luks-without-a-header", "encrypt", crypt=2)
 case("extended-l2", "extended.L2", incompatible=16)
 case("harmless", "-", "beside.raw")
+for name, backing in (("absolute", raw), ("link", "link"),
+                      ("relative", "../outside/secret.raw")):
+    image_1("version-1-" + name, backing)
+    print("version-1-" + name, "lies.outside|read,.but.not.written|checks")

@@ -260,7 +260,7 @@ static void
 the_file_may_end_inside_a_cluster(void **state)
 {
     struct qcow1_image image;
-    unsigned char buf[2048], want[2048] = { 0 };
+    unsigned char buf[3072], want[2048] = { 0 };
     struct qcow2_disk *disk;
     struct qcow2_error err;
     struct mem *m;
@@ -283,13 +283,17 @@ the_file_may_end_inside_a_cluster(void **state)
     qcow1_image_put(&image, 48, 8, 512);
     qcow1_image_put(&image, 512, 8, 1024);
     qcow1_image_put(&image, 520, 8, 2048);
+    qcow1_image_put(&image, 528, 8, 3072);
     pattern_fill(image.bytes + 1024, 1724, 5, 0);
     memcpy(want, image.bytes + 1024, 1724);
     m = mem_new(image.bytes, image.nr_bytes);
     disk = try_open(m, true, &err);
     EXPECT(disk, "%s", err.text);
-    EXPECT_OK(qcow2_pread(disk, buf, sizeof buf, 0, &err), &err);
-    expect_same("what the file has, then zeroes", buf, want, sizeof buf, 0);
+    EXPECT_OK(qcow2_pread(disk, buf, sizeof want, 0, &err), &err);
+    expect_same("what the file has, then zeroes", buf, want, sizeof want, 0);
+    EXPECT(qcow2_pread(disk, buf, 1, 2048, &err) == -1
+           && qcow2_pread(disk, buf, sizeof buf, 0, &err) == -1,
+           "past it there is something");
     qcow2_close(disk, NULL);
     mem_free(m);
     qcow1_image_free(&image);
