@@ -35,6 +35,8 @@ const char config_help[] =
     "cache=MODE                 Use of the host's cache: writeback (default),\n"
     "                           none, writethrough, directsync or unsafe.\n"
     "cache-size=SIZE            Bound of cached metadata (default 32M).\n"
+    "image-offset=SIZE          Where the image begins in the file.\n"
+    "image-size=SIZE            How long it is there.\n"
     "lock=on|off                Lock out other processes (default on).\n"
     "nbd-timeout=SECONDS        How long NBD servers may take (default 30).\n"
     "sandbox=on|off             Restrict the server to what it needs (default\n"
@@ -95,6 +97,15 @@ set_size(const struct parameter *p, const char *value)
         return refuse(p, value, "use a size, as 64M");
     *(uint64_t *)p->where = nr_bytes;
     return 0;
+}
+
+static int
+set_size_of_image(const struct parameter *p, const char *value)
+{
+    if (set_size(p, value) == -1)
+        return -1;
+    return *(uint64_t *)p->where > 0
+           ? 0 : refuse(p, value, "an image is not empty");
 }
 
 static int
@@ -293,6 +304,8 @@ static const struct parameter parameters[] = {
     { "detect-zeroes", set_detect_zeroes, &config.detect_zeroes, false },
     { "cache", set_cache, &config.cache, false },
     { "cache-size", set_size, &config.cache_bytes, false },
+    { "image-offset", set_size, &config.window.offset, false },
+    { "image-size", set_size_of_image, &config.window.size, false },
     { "lock", set_bool, &config.lock, false },
     { "nbd-timeout", set_seconds, &config.nbd_timeout_ms, false },
     { "sandbox", set_sandbox, &config.sandbox, false },
@@ -326,8 +339,10 @@ config_complete(void)
     }
     if (config.dir
         && (config.snapshot || config.backing || config.backing_none
-            || config.backing_format != QCOW2_FORMAT_AUTO)) {
-        nbdkit_error("dir= excludes snapshot=, backing=, backing-format=");
+            || config.backing_format != QCOW2_FORMAT_AUTO
+            || config.window.offset > 0 || config.window.size > 0)) {
+        nbdkit_error("dir= excludes snapshot=, backing=, backing-format=, "
+                     "image-offset= and image-size=");
         return -1;
     }
     return take_always_allowed() == 0 ? sandbox_check() : -1;

@@ -100,6 +100,7 @@ fill_options(const struct export *export, struct qcow2_options *options)
         .no_lock = !config.lock,
         .fd = config.fd,
         .file = export->file,
+        .window = config.window,
         .backing_none = config.backing_none,
         .backing = config.backing,
         .backing_format = config.backing_format,
@@ -126,6 +127,7 @@ is_raw(const struct export *export)
 {
     const struct qcow2_info_options options = {
         .file = export->file,
+        .window = config.window,
         .use_fd = config.fd >= 0,
         .fd = config.fd,
         .no_lock = true,

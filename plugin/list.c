@@ -187,6 +187,7 @@ list_image(struct list *l, const char *name, const struct export *export)
         .use_fd = config.fd >= 0,
         .fd = config.fd,
         .file = export->file,
+        .window = config.window,
         .nbd_timeout_ms = config.nbd_timeout_ms,
     };
     struct qcow2_error err;

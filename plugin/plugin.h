@@ -33,6 +33,7 @@ struct config {
     int dir_fd;       /* the directory itself: its name is not used again */
     int fd;           /* fd=, or -1 */
     const char *snapshot;
+    struct qcow2_window window; /* image-offset=, image-size= */
     bool backing_none;
     const char *backing;
     enum qcow2_format backing_format;

@@ -106,6 +106,16 @@ enum qcow2_cache {
                                 * closing it makes all durable */
 };
 
+/* The part of a file that an image is. All zero: all of it. Nothing outside of
+ * it is read or written, and the image cannot get longer than that (ENOSPC);
+ * the file is locked as a whole. size 0: up to the end of the file; then a
+ * qcow2 image opens only readonly (EROFS), as it would take what lies behind
+ * it for free space of its own.
+ */
+struct qcow2_window {
+    uint64_t offset, size; /* bytes */
+};
+
 /* Topics of the debug callback; a mask of these says which are wanted. */
 enum {
     QCOW2_DEBUG_OPEN = 1,
@@ -193,6 +203,7 @@ struct qcow2_options {
     int fd;                   /* use this descriptor instead of opening
                                * path (it is duplicated), or -1 */
     const struct qcow2_file *file; /* instead of path, or NULL */
+    struct qcow2_window window; /* of the disk's own file */
 
     /* The backing chain. backing_none: as if the image named none.
      * backing: this file instead of the one the image names; trusted, as
@@ -712,9 +723,10 @@ struct qcow2_convert_options {
     bool target_is_zero;      /* no_create: it reads as zeroes already */
     const struct qcow2_options *open; /* how to open the target, or NULL:
                                * pool, allow, no_lock, no_discard, cache,
-                               * warn, debug. Cache UNSAFE makes nothing of
-                               * a target that the job creates durable: a
-                               * power cut may leave half of it */
+                               * window (with no_create), warn, debug.
+                               * Cache UNSAFE makes nothing of a target that
+                               * the job creates durable: a power cut may
+                               * leave half of it */
 
     bool compress;            /* as the target's compression type says */
     int compress_level;       /* 0: the library's default */
@@ -895,6 +907,7 @@ struct qcow2_info_options {
     bool use_fd;              /* read this descriptor (it is duplicated); */
     int fd;                   /* path is for messages only */
     const struct qcow2_file *file; /* instead of path, or NULL */
+    struct qcow2_window window; /* as in qcow2_options */
     bool no_lock;             /* take no locks and respect none */
     bool no_bitmaps;          /* do not read the bitmap directory */
     bool limit_snapshots;     /* read only the first of the snapshots, */
@@ -982,6 +995,7 @@ struct qcow2_check_options {
     bool plan;      /* say by `write` what would be written; write nothing */
     bool no_lock;
     enum qcow2_cache cache; /* as in qcow2_options */
+    struct qcow2_window window; /* as in qcow2_options */
     const struct qcow2_file *file; /* instead of path, or NULL */
     struct qcow2_failures *failures; /* the process's, or NULL */
 

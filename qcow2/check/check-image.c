@@ -10,6 +10,7 @@
 #include "check/check-private.h"
 #include "format/first-read.h"
 #include "storage/io-open.h"
+#include "storage/io-window.h"
 #include "storage/path-policy.h"
 
 static bool
@@ -166,6 +167,7 @@ open_file(const struct policy_file *file, bool readonly,
     const struct io_open_options o = {
         .readonly = readonly, .lock = lock,
         .direct = io_cache_is_direct(options->cache),
+        .window = options->window,
     };
 
     return io_open(file, &o, err);
@@ -187,7 +189,9 @@ qcow2_check(const char *path, const struct qcow2_check_options *options,
     policy_file_free(&found);
     if (!io)
         return -1;
-    r = first_read_prepare(io, options->failures, options->no_lock, err);
+    r = readonly ? 0 : io_window_check_end(io, err);
+    if (r == 0)
+        r = first_read_prepare(io, options->failures, options->no_lock, err);
     if (r == 0)
         r = check_io(io, options, result, err);
     io_close(io);

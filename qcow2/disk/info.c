@@ -494,16 +494,14 @@ lock_of(const struct qcow2_info_options *options)
     return options->no_lock ? IO_LOCK_NONE : IO_LOCK_READ;
 }
 
-static struct io *
-open_io(const struct policy_file *file,
-        const struct qcow2_info_options *options, struct qcow2_error *err)
+/* Of backing files; the window is of the top. */
+static struct io_open_options
+io_options_of(const struct qcow2_info_options *options)
 {
-    const struct io_open_options o = {
+    return (struct io_open_options){
         .readonly = true, .lock = lock_of(options),
         .nbd_timeout_ms = options->nbd_timeout_ms,
     };
-
-    return io_open(file, &o, err);
 }
 
 /* Nobody serves what is read here, so a format that nothing declares may be
@@ -535,7 +533,9 @@ open_backing(const struct info *top, const struct info *above,
         const char *path = strlen(above->full_backing) < PATH_MAX
                            ? above->full_backing : file.path;
 
-        io = open_io(&file, options, err);
+        const struct io_open_options o = io_options_of(options);
+
+        io = io_open(&file, &o, err);
         info = io ? info_new(io, path, &file.place, format, options, err)
                   : NULL;
     }
@@ -578,10 +578,14 @@ open_top(const char *path, const struct qcow2_info_options *options,
     struct info *info = NULL;
     struct policy_file found = POLICY_FILE_INIT;
     const struct policy_file *file = &found;
+    struct io_open_options o = io_options_of(options);
     struct io *io;
 
+    o.window = options->window;
     if (options->use_fd && options->fd >= 0) {
-        io = io_file_open(path, options->fd, true, lock_of(options), err);
+        io = io_file_open(path, options->fd, true, o.lock, err);
+        if (io)
+            io = io_open_over(io, &o, err);
         if (io)
             policy_place_of_fd(options->fd, &place);
     } else {
@@ -589,7 +593,7 @@ open_top(const char *path, const struct qcow2_info_options *options,
             file = &options->file->file;
         else if (policy_trust(path, &found, err) == -1)
             return NULL;
-        io = open_io(file, options, err);
+        io = io_open(file, &o, err);
         if (io)
             policy_place_copy(&place, &file->place);
     }

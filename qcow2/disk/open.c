@@ -15,7 +15,6 @@
 #include "format/first-read.h"
 #include "format/probe.h"
 #include "meta/txn.h"
-#include "storage/io-align.h"
 #include "storage/io-open.h"
 #include "storage/path-policy.h"
 
@@ -185,16 +184,23 @@ disk_open_at(struct io *io, const char *path, const struct policy_place *place,
     return disk;
 }
 
+static struct io_open_options
+io_options_of(const struct qcow2_options *options)
+{
+    return (struct io_open_options){
+        .readonly = options->readonly, .lock = disk_lock_of(options),
+        .nbd_timeout_ms = options->nbd_timeout_ms, .driver = options->driver,
+        .direct = io_cache_is_direct(options->cache),
+        .window = options->window,
+    };
+}
+
 struct qcow2_disk *
 disk_open_file(const struct policy_file *file,
                const struct qcow2_options *options, struct chain_stop *stop,
                struct qcow2_error *err)
 {
-    const struct io_open_options o = {
-        .readonly = options->readonly, .lock = disk_lock_of(options),
-        .nbd_timeout_ms = options->nbd_timeout_ms, .driver = options->driver,
-        .direct = io_cache_is_direct(options->cache),
-    };
+    const struct io_open_options o = io_options_of(options);
     struct io *io = io_open(file, &o, err);
 
     return io ? disk_open_at(io, file->path, &file->place, options, stop, err)
@@ -205,15 +211,15 @@ struct qcow2_disk *
 disk_open_path(const char *path, const struct qcow2_options *options,
                struct chain_stop *stop, struct qcow2_error *err)
 {
+    const struct io_open_options o = io_options_of(options);
     struct qcow2_disk *disk;
     struct policy_file file;
     struct io *io;
 
     if (options->fd >= 0) {
-        io = io_file_open(path, options->fd, options->readonly,
-                          disk_lock_of(options), err);
-        if (io && io_cache_is_direct(options->cache))
-            io = io_align_direct(io, err);
+        io = io_file_open(path, options->fd, o.readonly, o.lock, err);
+        if (io)
+            io = io_open_over(io, &o, err);
         return io ? disk_open_above(io, path, options, stop, err) : NULL;
     }
     if (options->file)

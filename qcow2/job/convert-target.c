@@ -57,6 +57,8 @@ set_open_options(struct qcow2_options *open,
     open->fd = -1;
     open->file = NULL;
     open->readonly = false;
+    if (!o->no_create)
+        open->window = (struct qcow2_window){ 0 };
     open->format = o->format;
     if (o->format == QCOW2_FORMAT_AUTO && !o->no_create)
         open->format = QCOW2_FORMAT_QCOW2;

@@ -13,6 +13,7 @@
 #include "meta/image.h"
 #include "meta/overlap.h"
 #include "meta/view.h"
+#include "storage/io-window.h"
 
 static void
 set_geometry(struct image *img)
@@ -82,6 +83,8 @@ init_ranges(struct image *img, struct qcow2_error *err)
 static int
 load_tables(struct image *img, bool is_layer, struct qcow2_error *err)
 {
+    if (!img->readonly && io_window_check_end(img->io, err) == -1)
+        return -1;
     if (is_layer)
         header_forget_extensions(&img->hdr);
     else if (load_snapshots(img, err) == -1)

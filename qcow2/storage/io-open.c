@@ -4,6 +4,7 @@
 
 #include "storage/io-align.h"
 #include "storage/io-nbd.h"
+#include "storage/io-window.h"
 
 static struct io *
 open_export(const struct policy_file *file, const struct io_open_options *o,
@@ -34,6 +35,16 @@ static const struct io_driver drivers[] = {
     { matches_any, open_local },
 };
 
+/* The window lies on top: it may begin inside a block. */
+struct io *
+io_open_over(struct io *io, const struct io_open_options *o,
+             struct qcow2_error *err)
+{
+    if (o->direct)
+        io = io_align_direct(io, err);
+    return io ? io_window_new(io, &o->window, err) : NULL;
+}
+
 struct io *
 io_open(const struct policy_file *file, const struct io_open_options *o,
         struct qcow2_error *err)
@@ -45,5 +56,5 @@ io_open(const struct policy_file *file, const struct io_open_options *o,
         for (d = drivers; !d->matches(file); d++)
             ;
     io = d->open(file, o, err);
-    return io && o->direct ? io_align_direct(io, err) : io;
+    return io ? io_open_over(io, o, err) : NULL;
 }

@@ -12,6 +12,7 @@ struct io_open_options {
     bool readonly;
     enum io_lock lock;          /* of what has locks */
     bool direct;                /* past the host's cache */
+    struct qcow2_window window; /* of the file that is the image */
     unsigned nbd_timeout_ms;    /* as in struct qcow2_options */
     const struct io_driver *driver; /* asked before those of the engine; NULL:
                                  * there is none */
@@ -37,5 +38,10 @@ io_cache_is_direct(enum qcow2_cache cache)
 /* With direct it is for any bytes all the same. */
 struct io *io_open(const struct policy_file *file,
                    const struct io_open_options *o, struct qcow2_error *err);
+
+/* The same of a file that is open already, which it takes over, also on
+ * failure: what direct and window say. */
+struct io *io_open_over(struct io *io, const struct io_open_options *o,
+                        struct qcow2_error *err);
 
 #endif /* QCOW2_IO_OPEN_H */

@@ -128,6 +128,8 @@ struct io {
     uint64_t born;     /* birth time in ns since the epoch; 0: unknown */
     bool keeps_size;     /* a write to a part of its last block does not make
                           * it longer (io-align.h) */
+    bool end_is_guessed; /* what is near its end may belong to others
+                          * (io-window.h) */
     bool no_barriers;    /* flushes do nothing: what becomes of the file in a
                           * power cut does not matter */
     bool keeps_no_locks; /* none was taken, as its file system has none */

@@ -221,6 +221,7 @@ check_format(const struct request *q)
         .format = q->disk.options.format,
         .no_lock = q->disk.options.no_lock,
         .file = q->check.file,
+        .window = q->disk.options.window,
         .failures = failures,
     };
     struct qcow2_error err;
@@ -262,6 +263,8 @@ check(struct request *q)
     q->check.progress = progress_show;
     q->check.opaque = q;
     q->check.no_lock = q->disk.options.no_lock;
+    q->check.window = q->disk.options.window;
+    q->check.cache = q->disk.options.cache;
     progress_begin(q->progress, q->quiet || q->json);
     r = qcow2_check(q->path, &q->check, &result, &err);
     progress_end();
@@ -347,7 +350,7 @@ take(struct request *q, const struct args *a, int key)
         q->restore_path = a->value;
         break;
     case 'T':
-        q->check.cache = parse_cache(a);
+        disk_args_set_cache(&q->disk, parse_cache(a));
         break;
     case 'p':
         q->progress = true;
@@ -379,8 +382,14 @@ run(const struct verb *verb, int argc, char **argv)
         usage_error(verb, "--plan and --undo go with -r");
     if (q.check.plan && q.undo_path)
         usage_error(verb, "--plan writes nothing that --undo could keep");
-    if ((repair && !q.check.plan) || q.restore_path)
+    if ((repair && !q.check.plan) || q.restore_path) {
         disk_args_need_locks(&q.disk, &a, "a repair needs the locks");
+        disk_args_need_writable(&q.disk, &a, q.named);
+    }
+    if ((q.undo_path || q.restore_path)
+        && (q.disk.options.window.offset || q.disk.options.window.size))
+        usage_error(verb, "--undo and --restore are for images that have a "
+                    "file of their own");
     if (q.restore_path && repair)
         usage_error(verb, "either repair or restore");
     return q.restore_path ? undo_restore(q.restore_path, q.path)

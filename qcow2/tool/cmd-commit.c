@@ -69,6 +69,7 @@ run(const struct verb *verb, int argc, char **argv)
     }
     args_need(&a, 1, "one image");
     q.path = disk_args_name(&q.disk, &a, a.operands[0]);
+    disk_args_need_writable(&q.disk, &a, a.operands[0]);
     status = job_finish_overlay(begin, &q, snapshots, show, quiet);
     disk_args_free(&q.disk);
     if (status == EXIT_SUCCESS && !quiet)

@@ -80,6 +80,7 @@ run(const struct verb *verb, int argc, char **argv)
                     "names: 'backing' has no meaning here");
     o = (struct qcow2_info_options){
         .format = disk.options.format, .no_lock = disk.options.no_lock,
+        .window = disk.options.window,
         .chain = chain, .allow = disk.options.allow,
         .nr_allow = disk.options.nr_allow, .failures = failures,
     };

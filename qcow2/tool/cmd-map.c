@@ -20,9 +20,17 @@ static const struct tool_option options[] = {
 
 struct map_walk {
     char **names; /* of the layers */
+    uint64_t image_off; /* of the top layer in its file */
     bool first;
     bool failed;
 };
+
+/* In the file, not in the part of it that the image may be. */
+static uint64_t
+file_offset(const struct map_walk *w, const struct qcow2_extent *e)
+{
+    return e->host_off + (e->depth == 0 ? w->image_off : 0);
+}
 
 static int
 show_line(void *opaque, const struct qcow2_extent *e)
@@ -40,7 +48,7 @@ show_line(void *opaque, const struct qcow2_extent *e)
     }
     name = text_escape(w->names[e->depth]);
     printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n",
-           e->guest_off, e->nr_bytes, e->host_off, name);
+           e->guest_off, e->nr_bytes, file_offset(w, e), name);
     return 0;
 }
 
@@ -59,7 +67,7 @@ show_object(void *opaque, const struct qcow2_extent *e)
     json_put(o, "data", json_boolean(e->present && !e->zero));
     json_put(o, "compressed", json_boolean(e->compressed));
     if (e->has_host_off)
-        json_put(o, "offset", json_bytes(e->host_off));
+        json_put(o, "offset", json_bytes(file_offset(w, e)));
     printf("%s", w->first ? "[" : ",\n");
     json_dumpf(o, stdout, 0);
     json_decref(o);
@@ -72,7 +80,9 @@ show_map(struct qcow2_disk *disk, const char *path,
          const struct disk_args *disk_args, bool json, uint64_t start,
          uint64_t max_length)
 {
-    struct map_walk w = { .first = true };
+    struct map_walk w = {
+        .first = true, .image_off = disk_args->options.window.offset,
+    };
     uint64_t size = qcow2_get_size(disk);
     struct qcow2_error err;
     int r;

@@ -113,6 +113,7 @@ measure_found(const char *path, const struct disk_args *disk_args,
         .format = disk_args->options.format,
         .no_lock = disk_args->options.no_lock,
         .file = disk_args->options.file,
+        .window = disk_args->options.window,
         .failures = failures,
     };
     struct qcow2_info *info;

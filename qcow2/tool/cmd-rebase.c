@@ -92,6 +92,7 @@ run(const struct verb *verb, int argc, char **argv)
                     "or -F raw");
     rebase->backing = *backing ? backing : NULL;
     q.path = disk_args_name(&q.disk, &a, a.operands[0]);
+    disk_args_need_writable(&q.disk, &a, a.operands[0]);
     status = job_finish_overlay(begin, &q, snapshots, show, quiet);
     disk_args_free(&q.disk);
     return status;

@@ -72,6 +72,7 @@ list(const struct request *q)
     struct qcow2_info_options o = {
         .format = q->disk.options.format,
         .no_lock = q->disk.options.no_lock,
+        .window = q->disk.options.window,
         .failures = failures,
     };
     struct qcow2_error err;

@@ -80,12 +80,8 @@ disk_args_name(struct disk_args *d, const struct args *a, const char *text)
     if (d->image_opts && o->format != QCOW2_FORMAT_AUTO)
         usage_error(a->verb, "with --image-opts the format is given by "
                     "driver=");
-    if (n.format != QCOW2_FORMAT_AUTO && o->format != QCOW2_FORMAT_AUTO
-        && n.format != o->format)
-        name_error(a, text, "its 'driver' is not the format that is given "
-                   "for it");
-    if (n.format != QCOW2_FORMAT_AUTO)
-        o->format = n.format;
+    name_settle_format(a, text, n.format, &o->format);
+    name_apply(&n.settings, o);
     if (!n.backing && !n.backing_none)
         return n.path;
     if (o->backing || o->backing_none)
@@ -113,6 +109,14 @@ disk_args_need_locks(const struct disk_args *d, const struct args *a,
 }
 
 void
+disk_args_need_writable(const struct disk_args *d, const struct args *a,
+                        const char *text)
+{
+    if (d->options.readonly)
+        name_error(a, text, "'read-only' is on, but it is to be written");
+}
+
+void
 disk_args_free(struct disk_args *d)
 {
     free(d->allow);
@@ -125,6 +129,12 @@ disk_open(const char *path, const struct disk_args *d, bool readonly)
     struct qcow2_disk *disk;
     struct qcow2_error err;
 
+    if (options.readonly && !readonly) {
+        CLEANUP_FREE char *name = text_escape(path);
+
+        report("%s: 'read-only' is on, but it is to be written", name);
+        return NULL;
+    }
     options.readonly = readonly;
     disk = qcow2_open(path, &options, &err);
     if (!disk) {

@@ -158,28 +158,142 @@ take(struct reader *r, const char *prefix, const char *key)
     return o->value;
 }
 
-/* Options that change nothing of what is read or written here. */
+static bool
+is_one_of(const char *value, const char *const *words)
+{
+    while (*words && strcmp(value, *words) != 0)
+        words++;
+    return *words;
+}
+
+static enum name_switch
+take_switch(struct reader *r, const char *prefix, const char *key)
+{
+    static const char *const on[] = { "on", "yes", "true", "y", NULL };
+    static const char *const off[] = { "off", "no", "false", "n", NULL };
+    const char *value = take(r, prefix, key);
+
+    if (!value)
+        return NAME_UNSAID;
+    if (!is_one_of(value, on) && !is_one_of(value, off))
+        READER_ERROR(r, "'%s%s' must be on or off", prefix, key);
+    return is_one_of(value, on) ? NAME_ON : NAME_OFF;
+}
+
+/* What is said nearer to the file counts. */
+static void
+take_switch_to(struct reader *r, const char *prefix, const char *key,
+               enum name_switch *where)
+{
+    enum name_switch s = take_switch(r, prefix, key);
+
+    if (s != NAME_UNSAID)
+        *where = s;
+}
+
+static void
+take_choice(struct reader *r, const char *prefix, const char *key,
+            const char *const *words)
+{
+    const char *value = take(r, prefix, key);
+
+    if (value && !is_one_of(value, words))
+        READER_ERROR(r, "'%s%s' cannot be '%s'", prefix, key, value);
+}
+
+/* Options that change nothing of what is read or written here: those that
+ * every driver has, and how QEMU's qcow2 driver uses its memory. */
 static void
 take_harmless(struct reader *r, const char *prefix)
 {
     static const char *const keys[] = {
-        "aio", "auto-read-only", "cache.direct", "cache.no-flush",
-        "detect-zeroes", "discard", "discard-no-unref", "node-name",
-        "open-timeout",
-        "pass-discard-request", "pass-discard-snapshot",
-        "pass-discard-other", "reconnect-delay",
+        "cache-clean-interval", "cache-size", "l2-cache-entry-size",
+        "l2-cache-size", "node-name", "open-timeout", "overlap-check",
+        "reconnect-delay", "refcount-cache-size",
     };
-    const char *value;
+    static const char *const switches[] = {
+        "auto-read-only", "discard-no-unref", "drop-cache", "lazy-refcounts",
+        "pass-discard-other", "pass-discard-request", "pass-discard-snapshot",
+        "x-check-cache-dropped",
+    };
+    static const char *const aio[] = { "threads", "native", "io_uring",
+                                       NULL };
+    static const char *const locking[] = { "on", "auto", NULL };
 
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         take(r, prefix, keys[i]);
-    value = take(r, prefix, "read-only");
-    if (value && strcmp(value, "off") != 0)
-        READER_ERROR(r, "'%sread-only' can only be off", prefix);
-    value = take(r, prefix, "locking");
-    if (value && strcmp(value, "auto") != 0 && strcmp(value, "on") != 0)
-        READER_ERROR(r, "'%slocking' can only be on or auto; -U takes no "
-                     "locks", prefix);
+    for (size_t i = 0; i < sizeof switches / sizeof switches[0]; i++)
+        take_switch(r, prefix, switches[i]);
+    take_choice(r, prefix, "aio", aio);
+    if (find(r, prefix, "locking"))
+        take_choice(r, prefix, "locking", locking);
+    if (take_switch(r, prefix, "force-share") == NAME_ON)
+        READER_ERROR(r, "'%sforce-share' can only be off; -U takes no locks",
+                     prefix);
+}
+
+static void
+take_discard(struct reader *r, const char *prefix, struct name_settings *s)
+{
+    static const char *const no[] = { "ignore", "off", NULL };
+    static const char *const yes[] = { "unmap", "on", NULL };
+    const char *value = take(r, prefix, "discard");
+
+    if (!value)
+        return;
+    if (!is_one_of(value, no) && !is_one_of(value, yes))
+        READER_ERROR(r, "'%sdiscard' must be unmap or ignore", prefix);
+    s->discard = is_one_of(value, yes) ? NAME_ON : NAME_OFF;
+}
+
+static void
+take_detect_zeroes(struct reader *r, const char *prefix,
+                   struct name_settings *s)
+{
+    const char *value = take(r, prefix, "detect-zeroes");
+
+    if (!value)
+        return;
+    s->has_detect_zeroes = true;
+    if (strcmp(value, "unmap") == 0)
+        s->detect_zeroes = QCOW2_DETECT_ZEROES_UNMAP;
+    else if (strcmp(value, "on") == 0)
+        s->detect_zeroes = QCOW2_DETECT_ZEROES_ON;
+    else if (strcmp(value, "off") == 0)
+        s->detect_zeroes = QCOW2_DETECT_ZEROES_OFF;
+    else
+        READER_ERROR(r, "'%sdetect-zeroes' must be on, off or unmap", prefix);
+}
+
+/* What is the same for drivers of formats and of files. */
+static void
+take_settings(struct reader *r, const char *prefix, struct name_settings *s)
+{
+    take_harmless(r, prefix);
+    take_switch_to(r, prefix, "cache.direct", &s->direct);
+    take_switch_to(r, prefix, "cache.no-flush", &s->no_flush);
+    take_switch_to(r, prefix, "read-only", &s->read_only);
+    take_discard(r, prefix, s);
+    take_detect_zeroes(r, prefix, s);
+}
+
+/* Of the driver raw. */
+static void
+take_window(struct reader *r, const char *prefix, struct name_settings *s)
+{
+    const char *offset = take(r, prefix, "offset");
+    const char *size = take(r, prefix, "size");
+
+    if (!offset && !size)
+        return;
+    if (s->window.offset > 0 || s->window.size > 0)
+        READER_ERROR(r, "a part of a part of a file is not supported: say "
+                     "'offset' and 'size' once");
+    if (offset && !text_to_bytes(offset, &s->window.offset))
+        READER_ERROR(r, "'%soffset' is not a size", prefix);
+    if (size && (!text_to_bytes(size, &s->window.size)
+                 || s->window.size == 0))
+        READER_ERROR(r, "'%ssize' must be a size above 0", prefix);
 }
 
 /* server.type and so on, or the older host, port, path at the same level. */
@@ -211,12 +325,13 @@ take_export(struct reader *r, const char *prefix)
 
 /* The file or export that the options which begin with prefix are about. */
 static const char *
-take_file(struct reader *r, const char *prefix, const char *driver)
+take_file(struct reader *r, const char *prefix, const char *driver,
+          struct name_settings *s)
 {
     bool is_nbd = driver && strcmp(driver, "nbd") == 0;
     const char *name = is_nbd ? NULL : take(r, prefix, "filename");
 
-    take_harmless(r, prefix);
+    take_settings(r, prefix, s);
     if (is_nbd)
         return take_export(r, prefix);
     if (driver && strcmp(driver, "file") != 0
@@ -237,34 +352,70 @@ is_protocol(const char *driver)
     return driver && !qcow2_format_find(driver, &format);
 }
 
+static void
+refuse_node(struct reader *r, const char *prefix)
+{
+    if (find(r, prefix, "file"))
+        READER_ERROR(r, "'%sfile' names a node, and there are none here; "
+                     "write %sfile.filename", prefix, prefix);
+}
+
+/* prefix and "file."; to be freed. */
+static char *
+file_of(const char *prefix)
+{
+    char *below;
+
+    if (asprintf(&below, "%sfile.", prefix) == -1)
+        check_memory(NULL);
+    return below;
+}
+
+/* What is below a format: a file, or by the driver raw a part of one. */
+static const char *
+take_below(struct reader *r, const char *prefix, bool is_backing,
+           struct name_settings *s)
+{
+    CLEANUP_FREE char *below = file_of(prefix);
+    const char *driver = take(r, below, "driver");
+
+    if (driver && strcmp(driver, "raw") == 0 && !is_backing) {
+        take_settings(r, below, s);
+        take_window(r, below, s);
+        prefix = strcpy(check_memory(malloc(strlen(below) + 1)), below);
+        free(below);
+        refuse_node(r, prefix);
+        below = file_of(prefix);
+        free((char *)prefix);
+        driver = take(r, below, "driver");
+    }
+    if (driver && !is_protocol(driver))
+        READER_ERROR(r, "'%sdriver' can only be file or nbd", below);
+    return take_file(r, below, driver, s);
+}
+
 /* An image: its format, if said, and the file that it is in. */
 static const char *
-take_image(struct reader *r, const char *prefix, enum qcow2_format *format)
+take_image(struct reader *r, const char *prefix, enum qcow2_format *format,
+           struct name_settings *s)
 {
-    const char *driver = take(r, prefix, "driver"), *path;
-    char *below;
+    const char *driver = take(r, prefix, "driver");
+    bool is_backing = *prefix;
 
     if (is_protocol(driver)) {
         *format = QCOW2_FORMAT_RAW;
-        return take_file(r, prefix, driver);
+        return take_file(r, prefix, driver, s);
     }
     *format = QCOW2_FORMAT_AUTO;
     if (driver)
         qcow2_format_find(driver, format);
     if (!driver && find(r, prefix, "filename"))
-        return take_file(r, prefix, NULL);
-    if (find(r, prefix, "file"))
-        READER_ERROR(r, "'%sfile' names a node, and there are none here; "
-                     "write %sfile.filename", prefix, prefix);
-    take_harmless(r, prefix);
-    if (asprintf(&below, "%sfile.", prefix) == -1)
-        check_memory(NULL);
-    driver = take(r, below, "driver");
-    if (driver && !is_protocol(driver))
-        READER_ERROR(r, "'%sdriver' can only be file or nbd", below);
-    path = take_file(r, below, driver);
-    free(below);
-    return path;
+        return take_file(r, prefix, NULL, s);
+    refuse_node(r, prefix);
+    take_settings(r, prefix, s);
+    if (*format == QCOW2_FORMAT_RAW && !is_backing)
+        take_window(r, prefix, s);
+    return take_below(r, prefix, is_backing, s);
 }
 
 static bool
@@ -280,8 +431,10 @@ static void
 take_backing(struct reader *r, struct name *n)
 {
     struct option_value *o = find(r, "", "backing");
+    struct name_settings ignored = { .read_only = NAME_UNSAID };
 
-    if (o && o->value)
+    /* "backing=" is how a list says null. */
+    if (o && o->value && *o->value)
         READER_ERROR(r, "'backing' names a node, and there are none here; "
                      "write backing.file.filename");
     if (o) {
@@ -289,7 +442,7 @@ take_backing(struct reader *r, struct name *n)
         n->backing_none = true;
     }
     if (has_backing(r))
-        n->backing = take_image(r, "backing.", &n->backing_format);
+        n->backing = take_image(r, "backing.", &n->backing_format, &ignored);
     if ((n->backing_none || n->backing) && n->format == QCOW2_FORMAT_RAW)
         READER_ERROR(r, "a raw image has no backing file");
 }
@@ -304,7 +457,7 @@ name_of_options(const struct args *a, const char *text, bool json)
         read_json(&r);
     else
         read_list(&r);
-    n.path = take_image(&r, "", &n.format);
+    n.path = take_image(&r, "", &n.format, &n.settings);
     take_backing(&r, &n);
     for (size_t i = 0; i < r.nr; i++) {
         if (!r.options[i].taken)

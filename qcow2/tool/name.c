@@ -223,6 +223,18 @@ name_parse(const struct args *a, const char *text, bool image_opts)
     return (struct name){ .path = name_of_plain(a, text) };
 }
 
+void
+name_settle_format(const struct args *a, const char *text,
+                   enum qcow2_format says, enum qcow2_format *format)
+{
+    if (says == QCOW2_FORMAT_AUTO)
+        return;
+    if (*format != QCOW2_FORMAT_AUTO && *format != says)
+        name_error(a, text, "its 'driver' is not the format that is given "
+                   "for it");
+    *format = says;
+}
+
 const char *
 name_path(const struct args *a, const char *text, enum qcow2_format *format)
 {
@@ -230,11 +242,37 @@ name_path(const struct args *a, const char *text, enum qcow2_format *format)
 
     if (n.backing || n.backing_none)
         name_error(a, text, "'backing' has no meaning here");
-    if (n.format == QCOW2_FORMAT_AUTO || !format)
-        return n.path;
-    if (*format != QCOW2_FORMAT_AUTO && *format != n.format)
-        name_error(a, text, "its 'driver' is not the format that is given "
-                   "for it");
-    *format = n.format;
+    if (n.settings.window.offset > 0 || n.settings.window.size > 0)
+        name_error(a, text, "'offset' and 'size' have no meaning here");
+    if (n.settings.read_only == NAME_ON)
+        name_error(a, text, "'read-only' has no meaning here");
+    if (format)
+        name_settle_format(a, text, n.format, format);
     return n.path;
+}
+
+void
+name_apply(const struct name_settings *s, struct qcow2_options *o)
+{
+    bool direct = o->cache == QCOW2_CACHE_NONE
+                  || o->cache == QCOW2_CACHE_DIRECTSYNC;
+    bool sync = o->cache == QCOW2_CACHE_WRITETHROUGH
+                || o->cache == QCOW2_CACHE_DIRECTSYNC;
+    bool unsafe = o->cache == QCOW2_CACHE_UNSAFE;
+
+    o->window = s->window;
+    o->readonly = s->read_only == NAME_ON;
+    if (s->discard != NAME_UNSAID)
+        o->no_discard = s->discard == NAME_OFF;
+    if (s->has_detect_zeroes)
+        o->detect_zeroes = s->detect_zeroes;
+    if (s->direct != NAME_UNSAID)
+        direct = s->direct == NAME_ON;
+    if (s->no_flush != NAME_UNSAID)
+        unsafe = s->no_flush == NAME_ON;
+    /* Without flushes and direct is not a mode of ours: with them it is. */
+    o->cache = direct   ? sync ? QCOW2_CACHE_DIRECTSYNC : QCOW2_CACHE_NONE
+               : unsafe ? QCOW2_CACHE_UNSAFE
+               : sync   ? QCOW2_CACHE_WRITETHROUGH
+                        : QCOW2_CACHE_WRITEBACK;
 }

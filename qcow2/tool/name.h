@@ -12,6 +12,19 @@
 
 #include "tool.h"
 
+/* Of a switch that a name may have. */
+enum name_switch { NAME_UNSAID = 0, NAME_OFF, NAME_ON };
+
+/* How to open what is named, as far as the name says. */
+struct name_settings {
+    struct qcow2_window window;
+    enum name_switch direct, no_flush; /* cache.direct, cache.no-flush */
+    enum name_switch discard;          /* on: unmap */
+    enum name_switch read_only;
+    bool has_detect_zeroes;
+    enum qcow2_detect_zeroes detect_zeroes;
+};
+
 struct name {
     const char *path;         /* or a URI; kept until the program ends */
     enum qcow2_format format; /* AUTO: the name does not say */
@@ -19,6 +32,7 @@ struct name {
                                * does not say */
     enum qcow2_format backing_format;
     bool backing_none;
+    struct name_settings settings;
 };
 
 /* The program ends if the name is none that is supported. */
@@ -29,6 +43,13 @@ struct name name_parse(const struct args *a, const char *text,
  * goes to *format (which may be NULL) or must be what that is. */
 const char *name_path(const struct args *a, const char *text,
                       enum qcow2_format *format);
+
+/* Has *o be what the settings say; what they do not say stays. */
+void name_apply(const struct name_settings *s, struct qcow2_options *o);
+
+/* What the name says is *format, or what is known of it already. */
+void name_settle_format(const struct args *a, const char *text,
+                        enum qcow2_format says, enum qcow2_format *format);
 
 /* Is it a string that begins with "json:"? */
 bool name_is_json(const char *text);

@@ -270,6 +270,11 @@ void disk_args_set_cache(struct disk_args *d, enum qcow2_cache cache);
 void disk_args_need_locks(const struct disk_args *d, const struct args *a,
                           const char *why);
 
+/* Ends the program if text, the name on the command line, said read-only=on;
+ * disk_open does so itself. */
+void disk_args_need_writable(const struct disk_args *d, const struct args *a,
+                             const char *text);
+
 /* The path or URI of the image with this name on the command line; what else
  * the name says goes to d->options. Ends the program if it is none (name.h).
  */

@@ -5,7 +5,6 @@
 
 #include "transfer.h"
 
-#include "name.h"
 
 void
 transfer_take(struct transfer *c, const struct args *a, int key)
@@ -41,6 +40,7 @@ copy(struct transfer *c, const char *target, struct qcow2_disk **sources)
     open.allow = c->disk.options.allow;
     open.nr_allow = c->disk.options.nr_allow;
     open.cache = c->target_cache;
+    name_apply(&c->target_settings, &open);
     open.failures = failures;
     open.warn = report_engine_warning;
     o->open = &open;
@@ -79,12 +79,19 @@ name_target(struct transfer *c, const struct args *a)
 {
     struct name n;
 
-    if (!c->target_opts)
+    if (!c->target_opts && !c->convert.no_create)
         return name_path(a, c->target, &c->image.format);
-    n = name_parse(a, c->target, true);
+    n = name_parse(a, c->target, c->target_opts);
     if (n.backing || n.backing_none)
         name_error(a, c->target, "'backing' has no meaning here");
-    c->image.format = n.format;
+    if (n.settings.read_only == NAME_ON)
+        name_error(a, c->target, "'read-only' is on, but it is to be "
+                   "written");
+    if (!c->target_opts)
+        name_settle_format(a, c->target, n.format, &c->image.format);
+    else
+        c->image.format = n.format;
+    c->target_settings = n.settings;
     return n.path;
 }
 

@@ -4,6 +4,7 @@
 #define TRANSFER_H
 
 #include "image-args.h"
+#include "name.h"
 
 struct transfer {
     char **sources;          /* as on the command line */
@@ -14,6 +15,7 @@ struct transfer {
     bool progress, quiet;
     bool offload, has_sparse; /* -C, -S */
     enum qcow2_cache target_cache;
+    struct name_settings target_settings; /* with -n */
     struct disk_args disk;   /* how to open sources */
     struct image_args image; /* the target */
     struct qcow2_convert_options convert; /* the rest of it */

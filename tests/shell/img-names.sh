@@ -158,13 +158,13 @@ option "'file.filename' is missing" driver=qcow2
 option "driver 'rbd' is not supported" driver=rbd,pool=p
 option "driver 'vmdk' is not supported" driver=vmdk,file.filename=x
 option "driver 'ssh' is not" driver=raw,file.driver=ssh,file.host=h,file.path=x
-option "option 'size' is not" driver=raw,size=512,file.filename=s.raw
-option "option 'offset' is not" driver=raw,offset=512,file.filename=s.raw
+option "option 'size' is not" driver=qcow2,size=512,file.filename=s.raw
+option "option 'offset' is not" driver=qcow2,offset=512,file.filename=s.raw
 option "names a node" driver=qcow2,file=node
 option "names a node" driver=qcow2,file.filename=s.qcow2,backing=node
 option "no backing file" driver=raw,file.filename=s.raw,backing.file.filename=x
 option "is there twice" file.filename=s.raw,file.filename=s.raw
-option "can only be off" driver=raw,file.filename=s.raw,read-only=on
+option "can only be off" driver=raw,file.filename=s.raw,force-share=on
 option "either server.type" driver=nbd
 option "port must be" driver=nbd,host=h,port=x
 says 'it is not JSON' qcow2_img info json:x
