@@ -76,7 +76,7 @@ requests_in_blocks_can_be_cut_anywhere(void **state)
         struct powercut pc;
 
         powercut_init(&pc, &scenes[i]);
-        pc.block = BLOCK;
+        pc.rig.block = BLOCK;
         for (unsigned n = i; n < nr_letters * nr_letters; n += step)
             try_pair(&pc, scenes[i].name, n / nr_letters, n % nr_letters);
         for (unsigned n = 0; n < nr_random; n++)

@@ -9,7 +9,6 @@
 #include "expect.h"
 #include "rng.h"
 #include "states.h"
-#include "storage/io-align.h"
 
 /* What is written over all of the disk at the end. */
 enum { LAST_CONTENT = 4711 };
@@ -67,7 +66,6 @@ powercut_begin(struct powercut *pc)
     const unsigned char *bytes;
     uint64_t nr_bytes;
     struct audit a;
-    struct io *io;
 
     rig_start(&pc->rig);
     bytes = mem_bytes(pc->rig.mem, &nr_bytes);
@@ -76,10 +74,9 @@ powercut_begin(struct powercut *pc)
     pc->closed = UINT64_MAX;
     pc->log = crash_log_new(pc->rig.mem);
     remember(pc);
-    io = io_fault_new(io_crash_open(pc->log), &pc->rig.plan);
-    if (pc->block)
-        io = must_have(io_align_new(io, pc->block, NULL));
-    pc->rig.play.disk = rig_open_disk(&pc->rig, io);
+    pc->rig.play.disk = rig_open_disk(&pc->rig,
+                                      io_fault_new(io_crash_open(pc->log),
+                                                   &pc->rig.plan));
 }
 
 void

@@ -26,8 +26,6 @@ struct powercut {
     uint64_t moment;
     uint64_t closed;            /* the moment when the disk was */
     unsigned nr_old_leaks;      /* of the scene */
-    uint32_t block;             /* the disk is on one that takes only whole
-                                 * blocks of so many bytes; 0: any bytes */
 
     /* Over all workloads. */
     uint64_t nr_states, nr_workloads, nr_leaky;

@@ -9,6 +9,7 @@
 #include "expect.h"
 #include "oracle.h"
 #include "snapshots.h"
+#include "storage/io-align.h"
 #include "tmpdir.h"
 
 static void *
@@ -108,6 +109,8 @@ rig_open_disk(struct rig *r, struct io *io)
     struct qcow2_disk *disk;
     struct qcow2_error err;
 
+    if (r->block)
+        io = must_have(io_align_new(io, r->block, &err));
     disk = disk_open_io(io, tmpdir_path("image"), &r->options, &err);
     EXPECT(disk, "open: %s", err.text);
     r->play.cluster_size = qcow2_get_cluster_size(disk);

@@ -17,6 +17,8 @@ struct rig {
     struct qcow2_options options;
     struct mem *mem;             /* the image's file */
     uint64_t device_bytes;       /* it is a block device; 0: a file */
+    uint32_t block;              /* the file takes only whole blocks of so
+                                  * many bytes; 0: any bytes */
     struct fault_plan plan;      /* counts what is done to it, and fails it */
     struct play play;
 };
@@ -33,6 +35,7 @@ void rig_end(struct rig *r);
 /* What the header of an image says. */
 unsigned rig_version(struct mem *image);
 
+/* On io, and on what makes whole blocks of requests if rig.block says so. */
 struct qcow2_disk *rig_open_disk(struct rig *r, struct io *io);
 void rig_expect_snapshots(struct rig *r, struct qcow2_disk *disk);
 
