@@ -6,8 +6,8 @@
  * snapshot table is switched to it (I2, I5). Then the old tables have lost a
  * reference (I3), and if the L2 table is the active disk's alone now, that
  * says so (I4). What it maps keeps its references: the snapshot maps it as
- * before. So a power cut leaves the old tables or the new ones, and at worst
- * leaks.
+ * before, but for clusters that moved as only a part of them had data. So a
+ * power cut leaves the old tables or the new ones, and at worst leaks.
  */
 #include "edit/keep.h"
 
@@ -24,6 +24,7 @@
 #include "format/entry.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
+#include "meta/l2-slice.h"
 #include "meta/l2-table.h"
 #include "meta/map.h"
 #include "meta/overlap.h"
@@ -35,15 +36,16 @@ enum {
     WINDOW_BYTES = 16 << 20,
     /* Windows of a step in which nothing is to be copied. */
     MAX_WINDOWS = 64,
-    MAX_WINDOW_CLUSTERS = WINDOW_BYTES / 512,
+    MAX_WINDOW_UNITS = WINDOW_BYTES / 512,
 };
 
-/* A part of a snapshot's disk, which one L2 table maps. */
+/* A part of a snapshot's disk, which one L2 table maps. Its units are
+ * subclusters; without extended L2 entries these are the clusters. */
 struct window {
     uint64_t from, to;          /* whole clusters */
     unsigned char *old, *new;   /* contents, from `from` on */
-    uint64_t nr_needed;         /* clusters that need a copy of the old one, */
-    uint8_t needed[MAX_WINDOW_CLUSTERS / 8]; /* a bit each */
+    uint64_t nr_needed;         /* units that need a copy of the old one, */
+    uint8_t needed[MAX_WINDOW_UNITS / 8]; /* a bit each */
 };
 
 static struct image *
@@ -53,23 +55,23 @@ image_of(const struct keep *k)
 }
 
 static uint64_t
-window_cluster(const struct keep *k, const struct window *w, uint64_t off)
+window_unit(const struct keep *k, const struct window *w, uint64_t off)
 {
-    return (off - w->from) >> image_of(k)->cluster_bits;
+    return (off - w->from) >> image_of(k)->geo.subcluster_bits;
 }
 
 static bool
-is_needed(const struct window *w, uint64_t cluster)
+is_needed(const struct window *w, uint64_t unit)
 {
-    return w->needed[cluster / 8] & 1u << cluster % 8;
+    return w->needed[unit / 8] & 1u << unit % 8;
 }
 
-/* Notes the clusters of [from, to) that will read differently. */
+/* Notes the units of [from, to) that will read differently. */
 static int
 compare(struct keep *k, struct window *w, uint64_t from, uint64_t to,
         struct qcow2_error *err)
 {
-    uint32_t size = image_of(k)->cluster_size;
+    uint32_t size = image_of(k)->subcluster_size;
     uint64_t end = k->view->src.size;
     unsigned char *old = w->old + (from - w->from);
     unsigned char *new = w->new + (from - w->from);
@@ -78,12 +80,12 @@ compare(struct keep *k, struct window *w, uint64_t from, uint64_t to,
         || k->ops->read_new(k->opaque, new, to - from, from, err) == -1)
         return -1;
     for (uint64_t at = 0; at < to - from; at += size) {
-        uint64_t cluster = window_cluster(k, w, from + at);
+        uint64_t unit = window_unit(k, w, from + at);
 
         /* What lies past the snapshot's end does not matter. */
         if (memcmp(old + at, new + at, min_u64(size, end - from - at)) == 0)
             continue;
-        w->needed[cluster / 8] |= 1u << cluster % 8;
+        w->needed[unit / 8] |= 1u << unit % 8;
         w->nr_needed++;
     }
     return 0;
@@ -94,6 +96,8 @@ static int
 look_below(struct keep *k, struct window *w, uint64_t from, uint64_t to,
            struct qcow2_error *err)
 {
+    uint32_t size = image_of(k)->subcluster_size;
+
     while (from < to) {
         bool may_change;
         uint64_t len;
@@ -101,11 +105,11 @@ look_below(struct keep *k, struct window *w, uint64_t from, uint64_t to,
         if (k->ops->plan(k->opaque, from, to - from, &may_change, &len, err)
             == -1)
             return -1;
-        /* Clusters that are of several kinds may change as a whole. */
-        len = min_u64(to - from, may_change || len < image_of(k)->cluster_size
-                                 ? round_up(len, image_of(k)->cluster_size)
-                                 : round_down(len, image_of(k)->cluster_size));
-        if ((may_change || len == image_of(k)->cluster_size)
+        /* Units that are of several kinds may change as a whole. */
+        len = min_u64(to - from, may_change || len < size
+                                 ? round_up(len, size)
+                                 : round_down(len, size));
+        if ((may_change || len == size)
             && compare(k, w, from, from + len, err) == -1)
             return -1;
         from += len;
@@ -116,17 +120,16 @@ look_below(struct keep *k, struct window *w, uint64_t from, uint64_t to,
 static int
 look(struct keep *k, struct window *w, struct qcow2_error *err)
 {
-    uint64_t size = k->view->src.size;
+    uint64_t to = min_u64(w->to, k->view->src.size);
 
-    for (uint64_t off = w->from; off < w->to;) {
+    for (uint64_t off = w->from; off < to;) {
         struct mapping m;
         uint64_t end;
 
-        if (map_lookup(k->view, off, min_u64(w->to, size) - off, &m, err)
-            == -1)
+        if (map_lookup(k->view, off, to - off, &m, err) == -1)
             return -1;
         end = min_u64(w->to, round_up(off + m.nr_bytes,
-                                      image_of(k)->cluster_size));
+                                      image_of(k)->subcluster_size));
         if (m.kind == MAP_UNALLOCATED
             && look_below(k, w, off, end, err) == -1)
             return -1;
@@ -144,28 +147,38 @@ struct copying {
     be64 *table;
     uint64_t l1_entry;      /* of the new table */
     struct freed_list made; /* clusters, in case of a failure */
+    struct freed_list left; /* old places of clusters */
 };
 
 static int
-remember(struct copying *c, uint64_t host_off, uint64_t nr,
-         struct qcow2_error *err)
+remember(struct freed_list *l, uint64_t cluster, struct qcow2_error *err)
 {
-    struct freed_list *l = &c->made;
-    unsigned bits = image_of(c->k)->cluster_bits;
-
     if (l->nr == l->capacity) {
         size_t capacity = l->capacity ? 2 * l->capacity : 64;
         struct freed_run *runs = realloc(l->runs, capacity * sizeof *runs);
 
-        if (!runs) {
-            alloc_free(image_of(c->k), host_off, nr);
+        if (!runs)
             return error_nomem(err);
-        }
         l->runs = runs;
         l->capacity = capacity;
     }
-    l->runs[l->nr++] = (struct freed_run){ host_off >> bits, nr };
+    l->runs[l->nr++] = (struct freed_run){ cluster, 1 };
     return 0;
+}
+
+static int
+new_cluster(struct copying *c, uint64_t *host_off, struct qcow2_error *err)
+{
+    struct image *img = image_of(c->k);
+    struct alloc_run run;
+
+    if (alloc_clusters(img, 1, &run, err) == -1)
+        return -1;
+    *host_off = run.host_off;
+    if (remember(&c->made, *host_off >> img->cluster_bits, err) == 0)
+        return 0;
+    alloc_free(img, *host_off, 1);
+    return -1;
 }
 
 static bool
@@ -174,28 +187,105 @@ reads_zero(const unsigned char *buf, size_t nr_bytes)
     return buf[0] == 0 && memcmp(buf, buf + 1, nr_bytes - 1) == 0;
 }
 
-/* A copy of what the backing file shows, for a cluster of the window. */
+/* Subclusters of a cluster of the window, a bit each: the needed ones that
+ * become data, and those that become zero. */
+static void
+sort_units(const struct copying *c, uint64_t first, uint32_t *data,
+           uint32_t *zero)
+{
+    const struct image *img = image_of(c->k);
+    unsigned bits = img->geo.subcluster_bits;
+    uint64_t nr = UINT64_C(1) << (img->cluster_bits - bits);
+
+    *data = *zero = 0;
+    for (uint64_t i = 0; i < nr; i++) {
+        const unsigned char *buf = c->w->old + ((first + i) << bits);
+        uint32_t bit = nr == 1 ? ALL_SUBCLUSTERS : UINT32_C(1) << i;
+
+        if (!is_needed(c->w, first + i))
+            continue;
+        if (img->hdr.version >= 3 && reads_zero(buf, img->subcluster_size))
+            *zero |= bit;
+        else
+            *data |= bit;
+    }
+}
+
+/* Writes the subclusters of mask of a cluster, which is in buf. */
 static int
-copy_cluster(struct copying *c, uint64_t cluster, be64 *entry,
-             struct qcow2_error *err)
+write_units(const struct image *img, const unsigned char *buf, uint32_t mask,
+            uint64_t guest_off, uint64_t host_off, struct qcow2_error *err)
+{
+    unsigned bits = img->geo.subcluster_bits;
+    uint64_t nr = UINT64_C(1) << (img->cluster_bits - bits);
+
+    for (uint64_t i = 0, n; i < nr; i += n) {
+        n = 1;
+        if (!(mask >> i & 1))
+            continue;
+        while (i + n < nr && mask >> (i + n) & 1)
+            n++;
+        if (store_write(img->data, buf + (i << bits), n << bits,
+                        guest_off + (i << bits), host_off + (i << bits), err)
+            == -1)
+            return -1;
+    }
+    return 0;
+}
+
+/* Gives a cluster, of which a part has a place, another one with that part in
+ * it: the old place may hold something else for another table that has it. */
+static int
+move_place(struct copying *c, struct l2_entry *e, uint64_t guest_off,
+           struct qcow2_error *err)
 {
     struct image *img = image_of(c->k);
-    const unsigned char *buf = c->w->old + (cluster << img->cluster_bits);
-    struct alloc_run run;
+    CLEANUP_FREE unsigned char *buf = NULL;
+    uint64_t old = e->host_off;
 
-    if (img->hdr.version >= 3 && reads_zero(buf, img->cluster_size)) {
-        *entry = be64_make(entry_make_zero(0));
-        return 0;
-    }
-    if (alloc_clusters(img, 1, &run, err) == -1
-        || remember(c, run.host_off, 1, err) == -1
-        || store_write(img->data, buf, img->cluster_size,
-                       c->w->from + (cluster << img->cluster_bits),
-                       run.host_off, err) == -1)
+    if (new_cluster(c, &e->host_off, err) == -1)
         return -1;
-    *entry = be64_make(entry_with_copied(entry_make_data(run.host_off),
-                                         false));
-    c->k->nr_copied += img->cluster_size;
+    if (old == 0)
+        return 0;
+    buf = malloc(img->cluster_size);
+    if (!buf)
+        return error_nomem(err);
+    if (store_read(img->data, buf, img->cluster_size, guest_off, old, err)
+            == -1
+        || write_units(img, buf, e->alloc_mask, guest_off, e->host_off, err)
+           == -1)
+        return -1;
+    return remember(&c->left, old >> img->cluster_bits, err);
+}
+
+/* A copy of what the backing file shows, for the cluster of the window whose
+ * first unit is `first`. */
+static int
+copy_cluster(struct copying *c, const struct l2_slice *table, uint64_t idx,
+             uint64_t first, struct qcow2_error *err)
+{
+    struct image *img = image_of(c->k);
+    uint64_t at = first << img->geo.subcluster_bits;
+    struct l2_entry e = l2_get(table, idx, 0);
+    uint32_t data, zero;
+
+    sort_units(c, first, &data, &zero);
+    if (data != 0
+        && (move_place(c, &e, c->w->from + at, err) == -1
+            || write_units(img, c->w->old + at, data, c->w->from + at,
+                           e.host_off, err) == -1))
+        return -1;
+    if ((data | zero) == 0)
+        return 0;
+    e.alloc_mask |= data;
+    e.zero_mask |= zero;
+    e.kind = entry_subcluster_kind(e.alloc_mask, e.zero_mask, 0);
+    e.copied = false;
+    l2_set(table, idx, &e);
+    c->k->nr_copied += data == ALL_SUBCLUSTERS
+                       ? img->cluster_size
+                       : (uint64_t)__builtin_popcount(data)
+                         << img->geo.subcluster_bits;
     return 0;
 }
 
@@ -206,19 +296,20 @@ make_table(struct copying *c, struct qcow2_error *err)
     struct image *img = image_of(c->k);
     uint64_t entries = UINT64_C(1) << img->geo.l2_bits;
     uint64_t first = c->w->from >> img->cluster_bits & (entries - 1);
-    uint64_t nr = window_cluster(c->k, c->w, c->w->to);
-    struct alloc_run run;
+    uint64_t nr = (c->w->to - c->w->from) >> img->cluster_bits;
+    unsigned units_bits = img->cluster_bits - img->geo.subcluster_bits;
+    struct l2_slice table = l2_slice_in_memory(c->table, &img->geo,
+                                               img->hdr.version);
+    uint64_t host_off;
 
     for (uint64_t i = 0; i < nr; i++)
-        if (is_needed(c->w, i)
-            && copy_cluster(c, i, &c->table[first + i], err) == -1)
+        if (copy_cluster(c, &table, first + i, i << units_bits, err) == -1)
             return -1;
-    if (alloc_clusters(img, 1, &run, err) == -1
-        || remember(c, run.host_off, 1, err) == -1)
+    if (new_cluster(c, &host_off, err) == -1)
         return -1;
-    table_forget(img, run.host_off);
-    c->l1_entry = run.host_off;
-    return io_pwrite(img->io, c->table, img->cluster_size, run.host_off, err);
+    table_forget(img, host_off);
+    c->l1_entry = host_off;
+    return io_pwrite(img->io, c->table, img->cluster_size, host_off, err);
 }
 
 /* The new table in a copy of the L1 table. */
@@ -247,6 +338,9 @@ drop_tables(struct copying *c, uint64_t table_off, struct qcow2_error *err)
                             img->cluster_size));
     if (table_off != 0)
         alloc_free(img, table_off, 1);
+    for (size_t i = 0; i < c->left.nr; i++)
+        alloc_free(img, c->left.runs[i].cluster << img->cluster_bits,
+                   c->left.runs[i].nr);
     return overlap_fill(img, err) == -1 || flush_all(img, err) == -1
            || tree_set_copied(img, c->l1_index, 1, err) == -1 ? -1 : 0;
 }
@@ -301,6 +395,7 @@ copy_window(struct keep *k, const struct window *w, struct qcow2_error *err)
         return -1;
     r = copy(&t, &c, err);
     free(c.made.runs);
+    free(c.left.runs);
     return txn_end(&t, r, err);
 }
 
@@ -338,7 +433,8 @@ refuse(struct keep *k, const struct window *w, struct qcow2_error *err)
     error_set(err, ENOTEMPTY, "%s: the snapshot '%s' would read differently, "
               "from guest offset 0x%llx on: it leaves ranges to the backing "
               "file", image_of(k)->name, ESCAPED(s->name),
-              (unsigned long long)(w->from + (i << image_of(k)->cluster_bits)));
+              (unsigned long long)(w->from
+                                   + (i << image_of(k)->geo.subcluster_bits)));
     return error_hint(err, QCOW2_HINT_SNAPSHOTS);
 }
 

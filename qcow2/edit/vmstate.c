@@ -11,9 +11,9 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/open-disk.h"
-#include "format/entry.h"
 #include "meta/alloc.h"
 #include "meta/flush.h"
+#include "meta/l2-slice.h"
 #include "meta/map.h"
 #include "meta/table.h"
 #include "meta/tree.h"
@@ -108,7 +108,8 @@ struct mapper {
     struct image *img;
     struct vmstate *vs;
     be64 *table;
-    uint32_t nr; /* entries in use */
+    struct l2_slice entries; /* of it */
+    uint32_t nr; /* of them in use */
 };
 
 static int
@@ -118,9 +119,10 @@ map_run(struct mapper *m, const struct alloc_run *run,
     struct image *img = m->img;
 
     for (uint64_t i = 0; i < run->nr_clusters; i++) {
-        m->table[m->nr++] = be64_make(entry_with_copied(
-            entry_make_data(run->host_off + (i << img->cluster_bits)),
-            false));
+        struct l2_entry e = l2_data(run->host_off + (i << img->cluster_bits));
+
+        e.copied = false;
+        l2_set(&m->entries, m->nr++, &e);
         if (m->nr == UINT32_C(1) << img->geo.l2_bits) {
             if (end_table(img, m->vs, m->table, err) == -1)
                 return -1;
@@ -173,7 +175,10 @@ vmstate_store(struct image *img, struct vmstate *vs,
     size_t size = max_u64(STATE_BUFFER_BYTES, img->cluster_size);
     CLEANUP_FREE unsigned char *buf = malloc(size);
     CLEANUP_FREE be64 *table = calloc(1, img->cluster_size);
-    struct mapper m = { img, vs, table, 0 };
+    struct mapper m = {
+        .img = img, .vs = vs, .table = table,
+        .entries = l2_slice_in_memory(table, &img->geo, img->hdr.version),
+    };
     long n;
 
     if (!buf || !table)

@@ -8,10 +8,10 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "format/entry.h"
+#include "meta/l2-slice.h"
 #include "meta/tree.h"
 
-enum { PIECE_ENTRIES = 8192 };
+enum { PIECE_BYTES = 64 << 10 };
 
 struct search {
     struct image *img;
@@ -42,44 +42,40 @@ is_hit(const struct search *s, uint64_t host_off, uint64_t nr_bytes)
     return low < s->nr && s->runs[low].cluster <= last;
 }
 
-typedef int entry_fn(struct search *s, uint64_t entry,
-                     struct qcow2_error *err);
-
-/* Calls fn for the entries of a table until one is a hit. */
-static int
-search_table(struct search *s, uint64_t host_off, uint64_t nr_bytes,
-             entry_fn *fn, struct qcow2_error *err)
+static bool
+is_entry_hit(const struct search *s, const struct l2_entry *e)
 {
-    be64 *piece = s->piece;
-    uint64_t n;
-    int r = 0;
+    if (e->host_off == 0
+        || (!s->img->data->counted && e->kind != MAP_COMPRESSED))
+        return false;
+    return is_hit(s, e->host_off, e->kind == MAP_COMPRESSED
+                                      ? e->compressed_len : 1);
+}
+
+/* Does an entry of this table hit? */
+static int
+search_l2(struct search *s, uint64_t host_off, struct qcow2_error *err)
+{
+    const struct geometry *geo = &s->img->geo;
+    struct l2_slice entries = l2_slice_in_memory(s->piece, geo,
+                                                 s->img->hdr.version);
+    uint64_t nr_bytes = s->img->cluster_size, n;
 
     if (nr_bytes > s->budget)
         return error_set(err, E2BIG, "the tables are too many");
     s->budget -= nr_bytes;
-    for (uint64_t at = 0; r == 0 && at < nr_bytes; at += n) {
-        n = min_u64(nr_bytes - at, PIECE_ENTRIES * sizeof *piece);
-        if (io_pread(s->img->io, piece, n, host_off + at, err) == -1)
+    for (uint64_t at = 0; at < nr_bytes; at += n) {
+        n = min_u64(nr_bytes - at, PIECE_BYTES);
+        if (io_pread(s->img->io, s->piece, n, host_off + at, err) == -1)
             return -1;
-        for (uint64_t i = 0; r == 0 && i < n / sizeof *piece; i++)
-            if (be64_get(piece[i]))
-                r = fn(s, be64_get(piece[i]), err);
+        for (uint64_t i = 0; i < n >> geo->l2_entry_bits; i++) {
+            struct l2_entry e = l2_get(&entries, i, 0);
+
+            if (is_entry_hit(s, &e))
+                return 1;
+        }
     }
-    return r;
-}
-
-static int
-search_l2_entry(struct search *s, uint64_t entry, struct qcow2_error *err)
-{
-    struct l2_entry e = entry_decode_l2(entry, s->img->cluster_bits,
-                                        s->img->hdr.version);
-
-    (void)err;
-    if (e.host_off == 0
-        || (!s->img->data->counted && e.kind != MAP_COMPRESSED))
-        return 0;
-    return is_hit(s, e.host_off, e.kind == MAP_COMPRESSED
-                                     ? e.compressed_len : 1);
+    return 0;
 }
 
 /* Snapshots share tables: each is looked through once. */
@@ -95,8 +91,7 @@ search_l1_entry(struct search *s, uint64_t entry, struct qcow2_error *err)
         return 1;
     if (cluster_set_add(&s->seen, cluster, 1, err) == -1)
         return -1;
-    return search_table(s, e.host_off, s->img->cluster_size, search_l2_entry,
-                        err);
+    return search_l2(s, e.host_off, err);
 }
 
 static int
@@ -123,7 +118,7 @@ int
 tree_search(struct image *img, const struct freed_run *runs, size_t nr,
             struct qcow2_error *err)
 {
-    CLEANUP_FREE be64 *piece = malloc(PIECE_ENTRIES * sizeof *piece);
+    CLEANUP_FREE be64 *piece = malloc(PIECE_BYTES);
     struct search s = { .img = img, .runs = runs, .nr = nr, .piece = piece,
                         .budget = MAX_SEARCHED_BYTES };
     int r;

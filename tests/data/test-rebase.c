@@ -599,6 +599,52 @@ no_power_cut_shows_half_a_header(void **state)
     }
 }
 
+static void
+expect_snapshot(const char *name, const unsigned char *want,
+                uint64_t nr_bytes)
+{
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    struct qcow2_disk *disk, *snapshot;
+    struct qcow2_error err;
+    unsigned char *got;
+
+    options.readonly = true;
+    disk = qcow2_open(tmpdir_path("top"), &options, &err);
+    EXPECT(disk, "%s", err.text);
+    snapshot = qcow2_open_snapshot(disk, name, &err);
+    EXPECT(snapshot, "%s", err.text);
+    got = layers_read(snapshot);
+    expect_same(name, got, want, nr_bytes, 0);
+    free(got);
+    qcow2_close(snapshot, NULL);
+    qcow2_close(disk, NULL);
+}
+
+/* The two snapshots have the same place for cluster 0, of which the second,
+ * like the disk, leaves a part to the backing file. */
+static void
+the_place_of_another_snapshots_data_is_not_written(void **state)
+{
+    enum { CLUSTER = 16 << 10, SHARED = CLUSTER / 4, SIZE = 2 * CLUSTER };
+    struct qcow2_rebase_options rebase = { .snapshots = QCOW2_SNAPSHOTS_KEEP };
+    unsigned char first[SIZE] = "", second[SIZE];
+
+    (void)state;
+    tmpdir_clear();
+    expect_case("a place that two snapshots share");
+    builder_make(tmpdir_path("below"), "cluster 512; size 32K; data 0-63 1");
+    builder_make(tmpdir_path("top"), "cluster 16K; extended-l2; size 32K;"
+                 "backing below qcow2; data 0 5; zero 1; snapshot 1 first;"
+                 "zero 1; snapshot 2 second; poke bitmap[0] = 0xff");
+    pattern_fill(first, CLUSTER, 5, 0);
+    memcpy(second, first, SIZE);
+    pattern_fill(second + SHARED, CLUSTER - SHARED, 1, SHARED);
+    rebase_by_path("top", &rebase);
+    expect_snapshot("first", first, SIZE);
+    expect_snapshot("second", second, SIZE);
+    oracle_expect_clean(tmpdir_path("top"));
+}
+
 int
 main(void)
 {
@@ -613,6 +659,7 @@ main(void)
         cmocka_unit_test(headers_of_the_other_implementation),
         cmocka_unit_test(what_has_no_room_is_refused),
         cmocka_unit_test(no_power_cut_shows_half_a_header),
+        cmocka_unit_test(the_place_of_another_snapshots_data_is_not_written),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,6 +50,12 @@ const struct job_scene job_scenes[] = {
       "cluster 1K; size 41000; backing below qcow2; data 2-4 5; zero 7;"
       "data 39-40 7",
       "version 2; cluster 512; size 20000; data 0-9 1", NULL },
+    { "commit with subclusters", JOB_COMMIT,
+      "cluster 16K; extended-l2; refcount-bits 64; size 41000;"
+      "backing below qcow2; subclusters 0 uddzu 5; compressed 1 6;"
+      "snapshot 1 s; subclusters 2 duz 8; subclusters 0 uuudz 9",
+      "cluster 16K; extended-l2; size 41000; subclusters 0 ddzzudu 1;"
+      "data 1 2; snapshot 1 s; subclusters 0 zdu 3", NULL },
     { "rebase", JOB_REBASE,
       "cluster 1K; size 41000; backing below qcow2; data 2-4 5; zero 5;"
       "compressed 8-9 6; snapshot 1 s; data 3 8",
@@ -59,6 +65,12 @@ const struct job_scene job_scenes[] = {
       "cluster 1K; refcount-bits 64; size 41000; backing below qcow2;"
       "data 2-4 5; zero 5",
       "cluster 512; size 41000; data 0-9 1; data 40-60 2", NULL },
+    { "rebase with subclusters", JOB_REBASE,
+      "cluster 16K; extended-l2; size 41000; backing below qcow2;"
+      "subclusters 0 dduzudu 5; zero 1; snapshot 1 s; subclusters 0 udu 8;"
+      "subclusters 2 uz",
+      "cluster 512; size 41000; data 0-9 1; data 20-50 2",
+      "cluster 512; size 30000; data 0-8 1; data 15-30 4" },
     { "rebase in version 2", JOB_REBASE,
       "version 2; cluster 512; size 30000; backing below qcow2; data 2-4 5",
       "cluster 512; size 41000; data 0-9 1",
@@ -78,6 +90,12 @@ const struct job_scene job_scenes[] = {
     { "repair by new refcounts", JOB_REPAIR,
       "cluster 512; refcount-bits 16; size 41000; data 0-30 1; leak 3;"
       "poke reftable[0] = 0", NULL, NULL },
+    { "repair with subclusters", JOB_REPAIR,
+      "cluster 16K; extended-l2; refcount-bits 64; size 41000; data 0 1;"
+      "subclusters 1 dzu 2; compressed 2 3; leak 2; snapshot 1 s;"
+      "subclusters 0 zdu 4; poke refcount[@data[1]/C] = 0;"
+      "poke l2[1] | 0x8000000000000000;"
+      "poke l2[0] & 0x7fffffffffffffff", NULL, NULL },
     { "open with refcounts not written", JOB_OPEN_DIRTY,
       "cluster 512; refcount-bits 64; size 41000; compatible 0;"
       "incompatible 0; data 0-9 1; data 70-75 2; compressed 20-23 3;"

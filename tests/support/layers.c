@@ -40,6 +40,20 @@ make_raw(struct layers *l, struct test_layer *t)
     tmpdir_write_file(tmpdir_path(t->name), t->shows, t->size);
 }
 
+/* Subclusters of all kinds, in runs of a few. */
+static void
+add_subclusters(struct layers *l, struct test_layer *t, uint64_t nr)
+{
+    char letters[33] = "";
+
+    for (unsigned i = 0; i < 32; i++)
+        letters[i] = i > 0 && rng_percent(l->rng, 70)
+                     ? letters[i - 1] : "dzup"[rng_below(l->rng, 4)];
+    builder_add(t->image, "subclusters %llu %s %llu",
+                (unsigned long long)rng_below(l->rng, nr), letters,
+                (unsigned long long)l->next_seed++);
+}
+
 /* A few clusters of every kind, in any order. */
 static void
 add_clusters(struct layers *l, struct test_layer *t, unsigned nr_lines)
@@ -61,6 +75,8 @@ add_clusters(struct layers *l, struct test_layer *t, unsigned nr_lines)
         builder_add(t->image, "%s %llu-%llu %llu", kind,
                     (unsigned long long)first, (unsigned long long)last,
                     (unsigned long long)l->next_seed++);
+        for (unsigned i = 0; t->extended && i < 3; i++)
+            add_subclusters(l, t, nr);
     }
 }
 
@@ -69,12 +85,17 @@ make_qcow2(struct layers *l, struct test_layer *t, bool snapshots)
 {
     t->version = rng_percent(l->rng, 30) ? 2 : 3;
     t->cluster_bits = 9 + rng_below(l->rng, 8);
+    t->extended = t->version == 3 && rng_percent(l->rng, 35);
+    if (t->extended)
+        t->cluster_bits = 14 + rng_below(l->rng, 3);
     t->image = builder_new();
     builder_add(t->image, "version %u; cluster %u; size %llu", t->version,
                 1U << t->cluster_bits, (unsigned long long)t->size);
     if (t->version == 3)
         builder_add(t->image, "refcount-bits %u",
                     4U << rng_below(l->rng, 5));
+    if (t->extended)
+        builder_add(t->image, "extended-l2");
     if (t > l->layer)
         builder_add(t->image, "backing %s %s", (t - 1)->name,
                     (t - 1)->raw ? "raw" : "qcow2");
@@ -133,15 +154,16 @@ layers_top(struct layers *l)
 const char *
 layers_text(const struct layers *l)
 {
-    static char text[256];
+    static char text[512];
     int len = 0;
 
     for (unsigned i = 0; i < l->nr; i++) {
         const struct test_layer *t = &l->layer[i];
 
-        len += snprintf(text + len, sizeof text - len, "%s%s v%u bits %u "
+        len += snprintf(text + len, sizeof text - len, "%s%s v%u bits %u%s "
                         "size %llu", i ? " <- " : "", t->raw ? "raw" : "qcow2",
                         t->version, t->cluster_bits,
+                        t->extended ? " extended" : "",
                         (unsigned long long)t->size);
     }
     return text;

@@ -16,7 +16,7 @@
 enum { MAX_TEST_LAYERS = 6 };
 
 struct test_layer {
-    bool raw;
+    bool raw, extended; /* L2 entries */
     unsigned version, cluster_bits;
     uint64_t size;
     char name[16];          /* in the temporary directory */

@@ -255,6 +255,38 @@ test_all_refcounts_can_be_written_anew(void **state)
     free(disk);
 }
 
+static uint64_t
+number_at(struct io *io, uint64_t host_off)
+{
+    be64 n;
+
+    assert_int_equal(io_pread(io, &n, sizeof n, host_off, NULL), 0);
+    return be64_get(n);
+}
+
+static void
+test_a_place_that_is_none_goes_but_what_is_zero_stays(void **state)
+{
+    struct mem *image = image_of("cluster 16K; extended-l2; size 64K;"
+                                 "subclusters 0 zpu; zero-alloc 1;"
+                                 "poke l2[0] + 512; poke l2[1] + 512");
+    struct io *io = io_mem_open(image, true);
+    struct qcow2_check_result r;
+    struct qcow2_error err;
+    uint64_t l2;
+
+    (void)state;
+    EXPECT_OK(check_mem(image, QCOW2_REPAIR_ALL, &r, &err), &err);
+    assert_true(r.corruptions_fixed == 2 && r.leaks_fixed == 2);
+    l2 = number_at(io, number_at(io, HEADER_AT_L1 + 4)) & L1_OFFSET_MASK;
+    EXPECT(number_at(io, l2) == 0 && number_at(io, l2 + 16) == 0, "a place");
+    EXPECT(number_at(io, l2 + 8) == UINT64_C(1) << 32
+           && number_at(io, l2 + 24) == UINT64_C(0xffffffff) << 32, "bitmaps");
+    io_close(io);
+    expect_clean(image);
+    mem_free(image);
+}
+
 /* An L1 table of 32 MiB that points to nothing, in a file of 1 PiB. */
 static void
 test_a_file_of_holes_is_no_work(void **state)
@@ -730,6 +762,8 @@ main(void)
         cmocka_unit_test(test_overlapping_tables_are_read_once),
         cmocka_unit_test(test_figures_are_those_of_qemu_img),
         cmocka_unit_test(test_all_refcounts_can_be_written_anew),
+        cmocka_unit_test(
+            test_a_place_that_is_none_goes_but_what_is_zero_stays),
         cmocka_unit_test(test_a_file_of_holes_is_no_work),
         cmocka_unit_test(test_tables_in_holes_are_not_read_to_repair_entries),
         cmocka_unit_test(test_refcounts_of_too_large_a_file_are_refused),
