@@ -480,6 +480,7 @@ struct qcow2_create_options {
     uint64_t *size_created;   /* set to the virtual size of the new image;
                                * or NULL */
     struct qcow2_failures *failures; /* the process's, or NULL */
+    const struct io_driver *driver; /* as in qcow2_options: makes the file */
 };
 
 /* Creates an empty qcow2 image at path. On failure nothing is left behind

@@ -10,7 +10,7 @@
 #include "format/probe.h"
 #include "qcow2.h"
 #include "storage/failures.h"
-#include "storage/io.h"
+#include "storage/io-open.h"
 
 int
 create_preallocate(struct io *io, const struct policy_target *target,
@@ -58,7 +58,10 @@ create_raw_target(struct policy_target *target,
                   const struct qcow2_create_options *o, mode_t mode,
                   struct qcow2_error *err)
 {
-    struct io *io = policy_target_open(target, o->overwrite, mode, err);
+    const struct io_create_options c = {
+        .overwrite = o->overwrite, .mode = mode, .driver = o->driver,
+    };
+    struct io *io = io_create(target, &c, err);
 
     if (!io)
         return NULL;

@@ -18,6 +18,7 @@
 #include "format/refcount-growth.h"
 #include "meta/refcount.h"
 #include "storage/failures.h"
+#include "storage/io-open.h"
 #include "storage/path-policy.h"
 
 enum {
@@ -246,6 +247,7 @@ open_backing(const struct policy_place *place,
     options.readonly = true;
     options.allow = o->allow;
     options.nr_allow = o->nr_allow;
+    options.driver = o->driver;
     if (policy_trust_name(place, o->backing, &file, err) == 0) {
         disk = open_used(&file, &options, err);
         policy_file_free(&file);
@@ -337,7 +339,10 @@ static struct io *
 create_file(struct policy_target *t, const struct qcow2_create_options *o,
             mode_t mode, const struct plan *p, struct qcow2_error *err)
 {
-    struct io *io = policy_target_open(t, o->overwrite, mode, err);
+    const struct io_create_options c = {
+        .overwrite = o->overwrite, .mode = mode, .driver = o->driver,
+    };
+    struct io *io = io_create(t, &c, err);
 
     if (!io)
         return NULL;

@@ -14,7 +14,6 @@
 #include "base/error.h"
 #include "base/escape.h"
 #include "storage/io-nbd.h"
-#include "storage/io-open.h"
 
 /* Does QEMU take this name for something else than a path ("nbd:…",
  * "json:…")? A colon after a slash is part of a path.
@@ -518,61 +517,6 @@ policy_target_find(const char *path, struct policy_target *t,
     if (r == -1)
         policy_target_free(t);
     return r;
-}
-
-static struct io *
-make_file(struct policy_target *t, mode_t mode, struct qcow2_error *err)
-{
-    struct stat st;
-    struct io *io;
-    int fd = openat(t->dir->fd, t->name,
-                    O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-
-    if (fd == -1) {
-        error_set_errno(err, errno, "%s: cannot create", ESCAPED(t->path));
-        return NULL;
-    }
-    if (fstat(fd, &st) == 0) {
-        t->created = true;
-        t->dev = st.st_dev;
-        t->ino = st.st_ino;
-    }
-    io = io_file_take(t->path, fd, IO_LOCK_WRITE, err);
-    if (io)
-        return io;
-    /* EBUSY: somebody uses it already. */
-    if (err && err->errnum != EBUSY)
-        policy_target_remove(t);
-    t->created = false;
-    return NULL;
-}
-
-/* What the file holds is dropped only once nobody else uses it; for good, so
- * that no power cut shows it with what is written next. */
-static struct io *
-empty_file(struct policy_target *t, struct qcow2_error *err)
-{
-    const struct io_open_options o = { .lock = IO_LOCK_WRITE };
-    struct io *io = io_open(&t->file, &o, err);
-
-    if (io && io->can_grow
-        && (io_truncate(io, 0, err) == -1 || io_flush(io, err) == -1)) {
-        io_close(io);
-        return NULL;
-    }
-    return io;
-}
-
-struct io *
-policy_target_open(struct policy_target *t, bool overwrite, mode_t mode,
-                 struct qcow2_error *err)
-{
-    if (!t->file.path)
-        return make_file(t, mode, err);
-    if (overwrite)
-        return empty_file(t, err);
-    error_set_errno(err, EEXIST, "%s: cannot create", ESCAPED(t->path));
-    return NULL;
 }
 
 void

@@ -111,7 +111,7 @@ struct policy_target {
     char name[NAME_MAX + 1];
     struct policy_file file;  /* what is there, which may be an NBD export;
                                * path NULL: nothing */
-    bool created;           /* by policy_target_open: may be removed again */
+    bool created;           /* by io_create: may be removed again */
     uint64_t dev, ino;      /* what it made */
 };
 #define POLICY_TARGET_INIT { .file = POLICY_FILE_INIT }
@@ -120,17 +120,11 @@ struct policy_target {
 int policy_target_find(const char *path, struct policy_target *t,
                      struct qcow2_error *err);
 
-/* Makes the file, with this mode but for the umask, or (if overwrite) opens
- * the one that is there and makes it durably empty; with IO_LOCK_WRITE. A
- * device or NBD export is always there, and keeps its size and data. */
-struct io *policy_target_open(struct policy_target *t, bool overwrite,
-                            mode_t mode, struct qcow2_error *err);
-
 /* Where the file made is. To be freed. */
 void policy_target_place(const struct policy_target *t,
                          struct policy_place *place);
 
-/* Removes what policy_target_open created, if it is still there. */
+/* Removes what io_create created, if it is still there. */
 void policy_target_remove(const struct policy_target *t);
 void policy_target_free(struct policy_target *t);
 

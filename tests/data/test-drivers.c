@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-drivers.c: an I/O driver of a test's serves every file that a disk or
- * a job opens by its name, and so lets each operation of it fail.
+ * a job opens or makes by its name, and so lets each operation of it fail.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "builder.h"
 #include "expect.h"
@@ -15,7 +16,7 @@
 
 /* A local file, with faults by this plan. */
 static struct fault_plan plan = FAULT_PLAN_INIT;
-static unsigned nr_opened, nr_writable;
+static unsigned nr_opened, nr_writable, nr_made;
 
 static bool
 matches_local(const struct policy_file *file)
@@ -37,7 +38,19 @@ open_faulty(const struct policy_file *file, const struct io_open_options *o,
     return io ? io_fault_new(io, &plan) : NULL;
 }
 
-static const struct io_driver faulty = { matches_local, open_faulty };
+static struct io *
+create_faulty(struct policy_target *t, mode_t mode, struct qcow2_error *err)
+{
+    const struct io_create_options plain = { .mode = mode };
+    struct io *io = io_create(t, &plain, err);
+
+    nr_made++;
+    return io ? io_fault_new(io, &plan) : NULL;
+}
+
+static const struct io_driver faulty = {
+    matches_local, open_faulty, create_faulty,
+};
 
 static void
 make_chain(void)
@@ -178,6 +191,78 @@ a_rebase_by_names_fails_anywhere(void **state)
     fail_everywhere(rebase, 4);
 }
 
+static int
+create_qcow2(struct qcow2_error *err)
+{
+    const struct qcow2_create_options o = {
+        .size = 41000, .backing = "base", .backing_format = QCOW2_FORMAT_QCOW2,
+        .driver = &faulty,
+    };
+
+    return qcow2_create(tmpdir_path("new"), &o, err);
+}
+
+static int
+create_raw(struct qcow2_error *err)
+{
+    const struct qcow2_create_options o = {
+        .size = 41000, .prealloc = QCOW2_PREALLOC_FULL, .driver = &faulty,
+    };
+
+    return qcow2_create_raw(tmpdir_path("new"), &o, err);
+}
+
+static int
+convert(struct qcow2_error *err)
+{
+    const struct qcow2_convert_options convert = {
+        .format = QCOW2_FORMAT_QCOW2, .create.driver = &faulty,
+        .nr_threads = 1,
+    };
+    struct qcow2_options o = options_of(NULL);
+    struct qcow2_disk *source;
+    int r;
+
+    o.readonly = true;
+    source = qcow2_open(tmpdir_path("top"), &o, err);
+    EXPECT(source, "%s", err->text);
+    r = run_job(qcow2_convert(&source, 1, tmpdir_path("new"), &convert, err),
+                err);
+    qcow2_close(source, NULL);
+    return r;
+}
+
+/* Where making it fails it is not there, and nothing stays locked. */
+static void
+fail_making(int (*make)(struct qcow2_error *err))
+{
+    bool done = false;
+
+    make_chain();
+    for (unsigned n = 1; !done; n++) {
+        struct qcow2_error err = { .errnum = 0 };
+        int r;
+
+        expect_case("operation %u fails", n);
+        nr_made = 0;
+        fault_arm(&plan, FAULT_ALL, n, EIO, FAULT_ONCE);
+        r = make(&err);
+        done = fault_fired(&plan) == 0;
+        fault_arm(&plan, 0, 0, 0, 0);
+        EXPECT(unlink(tmpdir_path("new")) == r, "%s", err.text);
+    }
+    assert_int_equal(nr_made, 1);
+}
+
+static void
+a_driver_makes_files_which_fails_anywhere(void **state)
+{
+    (void)state;
+    fail_making(create_qcow2);
+    fail_making(create_raw);
+    fail_making(convert);
+}
+
 int
 main(void)
 {
@@ -185,6 +270,7 @@ main(void)
         cmocka_unit_test(a_driver_opens_every_layer),
         cmocka_unit_test(a_commit_by_names_fails_anywhere),
         cmocka_unit_test(a_rebase_by_names_fails_anywhere),
+        cmocka_unit_test(a_driver_makes_files_which_fails_anywhere),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

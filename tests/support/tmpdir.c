@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "storage/path-policy.h"
+#include "storage/io-open.h"
 
 static char dir_name[512];
 
@@ -99,12 +99,15 @@ tmpdir_read_file(const char *path, size_t *nr_bytes)
 struct io *
 tmpdir_create_io(const char *path, bool overwrite, struct qcow2_error *err)
 {
+    const struct io_create_options o = {
+        .overwrite = overwrite, .mode = 0644,
+    };
     struct policy_target target;
     struct io *io;
 
     if (policy_target_find(path, &target, err) == -1)
         return NULL;
-    io = policy_target_open(&target, overwrite, 0644, err);
+    io = io_create(&target, &o, err);
     policy_target_free(&target);
     return io;
 }
