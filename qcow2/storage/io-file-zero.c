@@ -44,6 +44,8 @@ try_fallocate(struct file *f, enum way way, uint64_t host_off,
     do
         r = fallocate(f->fd, ways[way].mode, host_off, nr_bytes);
     while (r < 0 && errno == EINTR);
+    if (way != WAY_ALLOCATE)
+        file_forget_data(f); /* zeroes count as a hole, too */
     if (r == 0)
         return 1;
     switch (errno) {

@@ -22,6 +22,7 @@
 #endif
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "base/escape.h"
 #include "storage/io-device.h"
@@ -242,6 +243,7 @@ file_truncate(struct io *io, uint64_t size, struct qcow2_error *err)
     do
         r = ftruncate(f->fd, size);
     while (r < 0 && errno == EINTR);
+    file_forget_data(f);
     if (r < 0)
         return error_set_errno(err, errno,
                                "%s: cannot set the size to %" PRIu64,
@@ -266,18 +268,55 @@ file_get_allocated(struct io *io, uint64_t *nr_bytes,
     return 0;
 }
 
+void
+file_forget_data(struct file *f)
+{
+    LOCK_SCOPE(&f->data.lock);
+
+    f->data.from = f->data.end = 0;
+    f->data.nr_changes++;
+}
+
+/* Does host_off lie in data that were found before? Others than this process
+ * may have made holes there meanwhile: they are data that read as zeroes. */
+static bool
+is_known_data(struct file *f, uint64_t host_off, uint64_t *len,
+              unsigned *nr_changes)
+{
+    LOCK_SCOPE(&f->data.lock);
+
+    *nr_changes = f->data.nr_changes;
+    if (host_off < f->data.from || host_off >= f->data.end)
+        return false;
+    *len = min_u64(*len, f->data.end - host_off);
+    return true;
+}
+
+static void
+learn_data(struct file *f, uint64_t from, uint64_t end, unsigned nr_changes)
+{
+    LOCK_SCOPE(&f->data.lock);
+
+    if (nr_changes != f->data.nr_changes)
+        return;
+    f->data.from = from;
+    f->data.end = end;
+}
+
 /* An answer of "data" is right for every file, so nothing here can fail. */
 static int
 file_extent(struct io *io, uint64_t host_off, uint64_t *len, bool *is_hole,
             struct qcow2_error *err)
 {
     struct file *f = to_file(io);
+    unsigned nr_changes;
     off_t start, end;
 
     (void)err;
     *is_hole = false;
 #if defined(SEEK_DATA) && defined(SEEK_HOLE)
-    if (atomic_load_explicit(&f->no_seek_hole, memory_order_relaxed))
+    if (atomic_load_explicit(&f->no_seek_hole, memory_order_relaxed)
+        || is_known_data(f, host_off, len, &nr_changes))
         return 0;
     start = lseek(f->fd, host_off, SEEK_DATA);
     if (start < 0) {
@@ -293,10 +332,13 @@ file_extent(struct io *io, uint64_t host_off, uint64_t *len, bool *is_hole,
         return 0;
     }
     end = lseek(f->fd, host_off, SEEK_HOLE);
-    if (end > start)
+    if (end > start) {
+        learn_data(f, start, end, nr_changes);
         *len = min_u64(*len, end - start);
+    }
 #else
     (void)f, (void)start, (void)end, (void)len, (void)host_off;
+    (void)nr_changes;
 #endif
     return 0;
 }
@@ -372,6 +414,7 @@ file_close(struct io *io)
     if (f->node_fd >= 0)
         close(f->node_fd);
     io_behind_destroy(&f->behind);
+    pthread_mutex_destroy(&f->data.lock);
     free(io->name);
     free(f);
 }
@@ -385,13 +428,16 @@ file_new(const char *path, bool readonly, struct qcow2_error *err)
         f->fd = f->node_fd = -1;
         f->block = 1;
         io_behind_init(&f->behind);
+        pthread_mutex_init(&f->data.lock, NULL);
         f->io.ops = &file_ops;
         f->io.readonly = readonly;
         f->io.name = strdup(ESCAPED(path)); /* it may come from an image */
     }
     if (!f || !f->io.name) {
-        if (f)
+        if (f) {
             io_behind_destroy(&f->behind);
+            pthread_mutex_destroy(&f->data.lock);
+        }
         free(f);
         error_nomem(err);
         return NULL;

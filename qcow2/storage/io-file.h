@@ -6,6 +6,7 @@
 #ifndef QCOW2_IO_FILE_H
 #define QCOW2_IO_FILE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "storage/io-behind.h"
@@ -26,6 +27,15 @@ struct file {
     uint32_t block; /* of direct I/O; 1: the host caches the file */
     struct io_behind behind;
     atomic_int behind_error; /* errno of a failure to write behind, or 0 */
+
+    /* Where data were found last. To look for the end of them the kernel may
+     * walk over as much, so one who asks for table after table should not have
+     * it begin anew each time. */
+    struct {
+        pthread_mutex_t lock;
+        uint64_t from, end;
+        unsigned nr_changes; /* how often data may have become holes */
+    } data;
 
     /* Learnt from the kernel's refusals, so as not to ask again. */
     atomic_bool no_zero_range;
@@ -53,6 +63,9 @@ int file_zero(struct io *io, uint64_t host_off, uint64_t nr_bytes,
               unsigned flags, struct qcow2_error *err);
 int file_punch(struct io *io, uint64_t host_off, uint64_t nr_bytes,
                struct qcow2_error *err);
+
+/* The file has a new hole, or is shorter. */
+void file_forget_data(struct file *f);
 
 int file_set_direct(struct io *io, struct io_blocks *blocks,
                     struct qcow2_error *err);

@@ -337,6 +337,40 @@ punching_gives_space_back_and_keeps_the_size(void **state)
     io_close(io);
 }
 
+static bool
+is_hole_at(struct io *io, uint64_t host_off)
+{
+    struct qcow2_error err;
+    uint64_t len = 4096;
+    bool is_hole;
+
+    EXPECT_OK(io_extent(io, host_off, &len, &is_hole, &err), &err);
+    assert_int_equal(len, 4096);
+    return is_hole;
+}
+
+static void
+data_that_became_a_hole_are_no_longer_found(void **state)
+{
+    struct io *io = open_pattern(1 << 20);
+    struct qcow2_error err;
+
+    (void)state;
+    EXPECT_OK(io_flush(io, &err), &err);
+    assert_false(is_hole_at(io, 0)); /* all of it is known from here on */
+    assert_false(is_hole_at(io, 1 << 19));
+    if (io_punch(io, 1 << 19, 65536, &err) == 0) {
+        assert_true(is_hole_at(io, 1 << 19));
+        assert_false(is_hole_at(io, 4096));
+    }
+    assert_false(is_hole_at(io, 3 << 18));
+    EXPECT_OK(io_truncate(io, 1 << 18, &err), &err);
+    EXPECT_OK(io_truncate(io, 1 << 20, &err), &err);
+    assert_false(is_hole_at(io, 4096));
+    assert_true(is_hole_at(io, 3 << 18));
+    io_close(io);
+}
+
 static void
 fast_zeroing_works_or_says_so(void **state)
 {
@@ -700,6 +734,7 @@ main(void)
         TEST(zeroing_grows_a_file),
         TEST(growing_in_many_threads_loses_nothing),
         TEST(punching_gives_space_back_and_keeps_the_size),
+        TEST(data_that_became_a_hole_are_no_longer_found),
         TEST(fast_zeroing_works_or_says_so),
         TEST(truncation_sets_the_size),
         TEST(what_is_open_read_only_is_not_changed),
