@@ -227,6 +227,8 @@ struct qcow2_options {
     const char *const *allow;
     size_t nr_allow;
     bool trust_backing, trust_data_file;
+    const char *data_file;    /* where the disk's is, instead of what the image
+                               * says: relative to its directory, trusted */
 
     enum qcow2_cache cache;   /* of the disk's own file, */
     enum qcow2_cache backing_cache; /* and of those below it, unless the pool
@@ -380,7 +382,8 @@ struct qcow2_extent {
     unsigned depth;     /* layer that decides, or the last one that was asked
                          * if it is not present: 0 the disk itself */
     bool compressed;
-    bool has_host_off;  /* data lies at host_off of that layer's file */
+    bool has_host_off;  /* data lies at host_off of that layer's file, or of
+                         * its data file, if it has one */
     uint64_t host_off;
 };
 
@@ -467,7 +470,10 @@ struct qcow2_create_options {
     const char *backing;      /* as stored; relative to path's directory */
     enum qcow2_format backing_format; /* must be said when backing is */
     bool backing_unchecked;   /* it need not be there: it is not opened */
-    bool overwrite;           /* an existing file may be replaced */
+    const char *data_file;    /* as stored; relative to path's directory; made,
+                               * or emptied, with the image. NULL: none */
+    bool data_file_raw;       /* it is the disk as a raw image */
+    bool overwrite;           /* existing files may be replaced */
     enum qcow2_preallocation prealloc; /* without backing, or with
                                * extended_l2, where places for data hide
                                * nothing */
@@ -805,6 +811,8 @@ struct qcow2_layer {
     size_t nr_snapshots;
     char name[1024];            /* as messages have it: escaped, maybe cut */
     char backing[1024];         /* as stored; empty: none */
+    char data_file[1024];       /* as stored; it has all guest data. Empty:
+                                 * none, or it does not say which */
     char backing_format[64];    /* as declared, the start of it; empty: not
                                  * declared */
 };
@@ -938,6 +946,10 @@ struct qcow2_amend_options {
     unsigned version;       /* 2 or 3 */
     unsigned refcount_bits; /* 1, 2, 4, … 64 */
     enum qcow2_amend lazy_refcounts;
+    enum qcow2_amend data_file_raw; /* EINVAL for ON where it is not */
+    const char *data_file;  /* what the data file is called from now on, as
+                             * stored; that one is open (qcow2_options). NULL:
+                             * as before */
     bool may_write_much;
 };
 QCOW2_PUBLIC int qcow2_amend(struct qcow2_disk *disk,

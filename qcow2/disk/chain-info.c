@@ -37,8 +37,13 @@ describe_source(const struct source *s, struct qcow2_layer *out)
 {
     struct backing_name below = source_backing(s);
 
-    if (s->ops->format == QCOW2_FORMAT_QCOW2)
-        out->nr_snapshots = ((const struct view *)s)->img->hdr.nr_snapshots;
+    if (s->ops->format == QCOW2_FORMAT_QCOW2) {
+        const struct header *h = &((const struct view *)s)->img->hdr;
+
+        out->nr_snapshots = h->nr_snapshots;
+        snprintf(out->data_file, sizeof out->data_file, "%s",
+                 h->data_file ? h->data_file : "");
+    }
     snprintf(out->backing, sizeof out->backing, "%s",
              below.file ? below.file : "");
     snprintf(out->backing_format, sizeof out->backing_format, "%s",

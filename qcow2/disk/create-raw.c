@@ -23,6 +23,7 @@ create_preallocate(struct io *io, const struct policy_target *target,
     int r;
 
     options.format = format;
+    options.trust_data_file = true;
     policy_target_place(target, &place);
     disk = disk_open_at(io, target->path, &place, &options, NULL, err);
     policy_place_free(&place);
@@ -36,8 +37,8 @@ create_preallocate(struct io *io, const struct policy_target *target,
 
 /* What cannot grow, a device or an NBD export, keeps what it holds but for
  * the start, which may make it look like an image. */
-static int
-set_size(struct io *io, uint64_t size, struct qcow2_error *err)
+int
+create_set_size(struct io *io, uint64_t size, struct qcow2_error *err)
 {
     uint64_t has;
 
@@ -66,7 +67,7 @@ create_raw_target(struct policy_target *target,
     if (!io)
         return NULL;
     io_advise_layout(io, o->nocow, o->extent_size_hint);
-    if (set_size(io, o->size, err) == 0)
+    if (create_set_size(io, o->size, err) == 0)
         return io;
     policy_target_remove(target);
     io_close(io);

@@ -61,6 +61,9 @@ plan_version(const struct qcow2_create_options *o, struct header_new *hn,
         return error_set(err, ENOTSUP, "compression type zstd is not built "
                          "in");
     hn->compression_type = o->zstd ? COMPRESS_ZSTD : COMPRESS_ZLIB;
+    if (hn->version == 2 && o->data_file)
+        return error_set(err, EINVAL, "an external data file: version 2 has "
+                         "none; use version 3");
     hn->lazy_refcounts = o->lazy_refcounts;
     return 0;
 }
@@ -181,9 +184,27 @@ make_plan(const struct qcow2_create_options *o, uint64_t size,
     hn->backing_file = o->backing;
     if (o->backing)
         hn->backing_format = qcow2_format_name(o->backing_format);
+    hn->data_file = o->data_file;
+    hn->data_file_raw = o->data_file_raw;
     p->cluster_size = UINT32_C(1) << hn->cluster_bits;
     plan_layout(p);
     return build_tables(p, err);
+}
+
+static int
+check_data_file(const struct qcow2_create_options *o, struct qcow2_error *err)
+{
+    if (o->data_file_raw && !o->data_file)
+        return error_set(err, EINVAL, "a raw data file, but no data file");
+    if (o->data_file_raw && o->backing)
+        return error_set(err, EINVAL, "with a raw data file there can be no "
+                         "backing file, which nobody would see in it");
+    if (o->data_file
+        && (!o->data_file[0]
+            || strlen(o->data_file) > MAX_DATA_FILE_NAME_BYTES))
+        return error_set(err, EINVAL, "the data file name must have 1 to %d "
+                         "bytes", MAX_DATA_FILE_NAME_BYTES);
+    return 0;
 }
 
 static int
@@ -335,6 +356,27 @@ write_image(struct io *io, const struct plan *p, struct qcow2_error *err)
     return 0;
 }
 
+/* Makes the data file, empty and as long as the disk. */
+static int
+create_data(struct policy_target *t, const struct qcow2_create_options *o,
+            mode_t mode, const struct plan *p, struct qcow2_error *err)
+{
+    const struct io_create_options c = {
+        .overwrite = o->overwrite, .mode = mode, .driver = o->driver,
+    };
+    struct io *io = io_create(t, &c, err);
+    int r;
+
+    if (!io)
+        return -1;
+    io_advise_layout(io, o->nocow, o->extent_size_hint);
+    r = create_set_size(io, p->hn.size, err);
+    if (r == 0)
+        r = io_flush(io, err);
+    io_close(io);
+    return r;
+}
+
 static struct io *
 create_file(struct policy_target *t, const struct qcow2_create_options *o,
             mode_t mode, const struct plan *p, struct qcow2_error *err)
@@ -343,12 +385,15 @@ create_file(struct policy_target *t, const struct qcow2_create_options *o,
         .overwrite = o->overwrite, .mode = mode, .driver = o->driver,
     };
     struct io *io = io_create(t, &c, err);
+    int r = 0;
 
     if (!io)
         return NULL;
     failures_note_locks(o->failures, io);
     io_advise_layout(io, o->nocow, o->extent_size_hint);
-    if (write_image(io, p, err) == 0)
+    if (o->data_file)
+        r = create_data(t->beside, o, mode, p, err);
+    if (r == 0 && write_image(io, p, err) == 0)
         return io;
     /* Still locked, so nobody has begun to use it. */
     policy_target_remove(t);
@@ -370,11 +415,30 @@ create_io(struct io *io, const struct qcow2_create_options *o,
     return r;
 }
 
+/* Finds the data file, which is neither the image nor below it. */
+static int
+find_data(const struct policy_target *t, const struct policy_place *place,
+          const struct qcow2_create_options *o,
+          const struct qcow2_disk *backing, struct policy_target *data,
+          struct qcow2_error *err)
+{
+    if (!o->data_file)
+        return 0;
+    if (policy_target_find_from(place, o->data_file, data, err) == -1
+        || check_not_below(&data->file, place, o, backing, err) == -1)
+        return error_prefix(err, "data file '%s'", ESCAPED(o->data_file));
+    if (policy_target_is_same(t, data))
+        return error_set(err, EINVAL, "data file '%s': it is the image itself",
+                         ESCAPED(o->data_file));
+    return 0;
+}
+
 /* Decides what is to be made. *backing is its backing file, to be closed once
  * it is made. */
 static int
 settle(const struct policy_target *t, const struct qcow2_create_options *o,
-       struct plan *p, struct qcow2_disk **backing, struct qcow2_error *err)
+       struct plan *p, struct qcow2_disk **backing,
+       struct policy_target *data, struct qcow2_error *err)
 {
     struct policy_place place;
     uint64_t size = o->size;
@@ -390,6 +454,8 @@ settle(const struct policy_target *t, const struct qcow2_create_options *o,
     if (r == 0)
         r = check_not_below(&t->file, &place, o, *backing, err);
     if (r == 0)
+        r = find_data(t, &place, o, *backing, data, err);
+    if (r == 0)
         r = make_plan(o, size, p, err);
     policy_place_free(&place);
     return r == 0 ? 0 : error_prefix(err, "%s: cannot create",
@@ -400,15 +466,22 @@ struct io *
 create_target(struct policy_target *t, const struct qcow2_create_options *o,
               mode_t mode, struct qcow2_error *err)
 {
+    struct policy_target *data = calloc(1, sizeof *data);
     struct qcow2_disk *backing = NULL;
     struct plan p = { .cluster_size = 0 };
     struct io *io = NULL;
 
-    if (check_backing_name(o, err) == -1) {
+    if (!data) {
+        error_nomem(err);
+        return NULL;
+    }
+    *data = (struct policy_target)POLICY_TARGET_INIT;
+    t->beside = data;
+    if (check_backing_name(o, err) == -1 || check_data_file(o, err) == -1) {
         error_prefix(err, "%s: cannot create", ESCAPED(t->path));
         return NULL;
     }
-    if (settle(t, o, &p, &backing, err) == 0)
+    if (settle(t, o, &p, &backing, data, err) == 0)
         io = create_file(t, o, mode, &p, err);
     if (io && o->size_created)
         *o->size_created = p.hn.size;
@@ -423,20 +496,23 @@ int
 qcow2_create(const char *path, const struct qcow2_create_options *o,
              struct qcow2_error *err)
 {
+    enum qcow2_preallocation prealloc = o->prealloc;
     struct policy_target target;
     struct io *io;
     int r = -1;
 
     if (policy_target_find(path, &target, err) == -1)
         return -1;
+    /* Other programs expect tables to know all of a raw data file. */
+    if (o->data_file_raw && prealloc == QCOW2_PREALLOC_OFF)
+        prealloc = QCOW2_PREALLOC_METADATA;
     io = create_target(&target, o, CREATE_MODE, err);
-    if (io && (o->prealloc == QCOW2_PREALLOC_OFF
+    if (io && (prealloc == QCOW2_PREALLOC_OFF
                || (o->backing && !o->extended_l2))) {
         io_close(io);
         r = 0;
     } else if (io) {
-        r = create_preallocate(io, &target, QCOW2_FORMAT_QCOW2, o->prealloc,
-                               err);
+        r = create_preallocate(io, &target, QCOW2_FORMAT_QCOW2, prealloc, err);
         if (r == -1)
             policy_target_remove(&target);
     }

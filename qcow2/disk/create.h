@@ -31,6 +31,9 @@ struct io *create_raw_target(struct policy_target *target,
                              const struct qcow2_create_options *options,
                              mode_t mode, struct qcow2_error *err);
 
+/* Gives a new raw file its size. */
+int create_set_size(struct io *io, uint64_t size, struct qcow2_error *err);
+
 /* Preallocates all of the new disk in io, which it takes over. */
 int create_preallocate(struct io *io, const struct policy_target *target,
                        enum qcow2_format format,

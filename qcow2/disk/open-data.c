@@ -31,11 +31,18 @@ has_data_file(const struct image *img)
     return img->hdr.incompatible & INCOMPAT_DATA_FILE;
 }
 
+static const char *
+name_of(const struct image *img, const struct data_opening *how)
+{
+    return how->name ? how->name : img->hdr.data_file;
+}
+
 static int
-name_it(const struct image *img, struct qcow2_error *err)
+name_it(const struct image *img, const struct data_opening *how,
+        struct qcow2_error *err)
 {
     return error_prefix(err, "data file '%s' of '%s'",
-                        ESCAPED(img->hdr.data_file), ESCAPED(img->name));
+                        ESCAPED(name_of(img, how)), ESCAPED(img->name));
 }
 
 /* The file that the image names, decided upon by the path policy. */
@@ -44,8 +51,8 @@ find(const struct image *img, const struct data_opening *how,
      struct policy_file *file, struct qcow2_error *err)
 {
     int r = how->trusted
-                ? policy_trust_name(how->place, img->hdr.data_file, file, err)
-                : policy_resolve(how->place, img->hdr.data_file, how->allow,
+                ? policy_trust_name(how->place, name_of(img, how), file, err)
+                : policy_resolve(how->place, name_of(img, how), how->allow,
                                  file, err);
 
     if (r == -1)
@@ -116,7 +123,7 @@ data_open(struct image *img, const struct data_opening *how,
 
     if (!has_data_file(img))
         return 0;
-    if (!img->hdr.data_file)
+    if (!name_of(img, how))
         return error_set(err, EIO, "%s: its guest data are in a data file, but "
                          "it does not say in which", img->name);
     r = find(img, how, &file, err);
@@ -124,7 +131,7 @@ data_open(struct image *img, const struct data_opening *how,
         r = open_found(img, how, &file, err);
         policy_file_free(&file);
     }
-    return r == 0 ? 0 : name_it(img, err);
+    return r == 0 ? 0 : name_it(img, how, err);
 }
 
 int
@@ -137,13 +144,13 @@ data_check_allowed(struct image *img, const struct data_opening *how,
     if (!has_data_file(img))
         return 0;
     if (find(img, how, &file, err) == -1)
-        return name_it(img, err);
+        return name_it(img, how, err);
     same = is_file(img->data->io, file.dev, file.ino);
     policy_file_free(&file);
     if (same)
         return 0;
     error_set(err, EIO, "it was replaced while the image is in use");
-    return name_it(img, err);
+    return name_it(img, how, err);
 }
 
 int
@@ -155,7 +162,9 @@ data_open_disk(struct image *img, const char *path,
     struct policy_allow allow;
     struct data_opening how = {
         .place = place ? place : &found, .allow = &allow, .options = options,
-        .trusted = options->trust_data_file, .readonly = options->readonly,
+        .name = options->data_file,
+        .trusted = options->trust_data_file || options->data_file,
+        .readonly = options->readonly,
         .lock = disk_lock_of(options),
         .direct = io_cache_is_direct(options->cache),
     };

@@ -17,6 +17,7 @@ struct data_opening {
     const struct policy_place *place; /* of the image */
     struct policy_allow *allow;
     const struct qcow2_options *options;
+    const char *name;   /* in place of the one that the image has, or NULL */
     bool trusted;       /* the user chose the name */
     bool readonly;
     bool direct;        /* past the page cache */

@@ -16,6 +16,7 @@
 #include "edit/snapshot.h"
 #include "format/header.h"
 #include "meta/alloc.h"
+#include "meta/data-file.h"
 #include "meta/flush.h"
 #include "meta/map.h"
 #include "meta/overlap.h"
@@ -330,6 +331,50 @@ plan_form(struct image *img, const struct qcow2_amend_options *o,
     return 0;
 }
 
+/* A name leads nowhere, and nothing is raw, without a data file. */
+static int
+check_data_file(const struct image *img, const struct qcow2_amend_options *o,
+                struct qcow2_error *err)
+{
+    if (o->data_file && !data_file_is_used(img))
+        return error_set(err, EINVAL, "%s: it has no external data file, and "
+                         "convert alone makes an image that has", img->name);
+    if (o->data_file
+        && (!o->data_file[0]
+            || strlen(o->data_file) > MAX_DATA_FILE_NAME_BYTES))
+        return error_set(err, EINVAL, "the data file name must have 1 to %d "
+                         "bytes", MAX_DATA_FILE_NAME_BYTES);
+    if (o->data_file_raw == QCOW2_AMEND_ON && !header_has_raw_data(&img->hdr))
+        return error_set(err, EINVAL, "%s: a data file can be raw from the "
+                         "start only: convert makes such an image", img->name);
+    return 0;
+}
+
+/* The name of the data file, and whether it is raw: one write of the header.
+ */
+static int
+change_data_file(struct txn *t, const struct qcow2_amend_options *o,
+                 struct qcow2_error *err)
+{
+    struct header_extension name = {
+        .type = EXT_DATA_FILE_NAME, .data = (unsigned char *)o->data_file,
+    };
+    struct header_update u = {
+        .parts = HEADER_SET_AUTOCLEAR, .autoclear = t->img->hdr.autoclear,
+        .extensions = &name, .nr_extensions = 1,
+    };
+
+    if (o->data_file) {
+        u.parts |= HEADER_SET_EXTENSIONS;
+        name.length = strlen(o->data_file);
+    }
+    if (o->data_file_raw == QCOW2_AMEND_OFF)
+        u.autoclear &= ~AUTOCLEAR_RAW_DATA;
+    if (!o->data_file && u.autoclear == t->img->hdr.autoclear)
+        return 0;
+    return txn_switch(t, &u, err);
+}
+
 static int
 check_options(const struct qcow2_amend_options *o, struct qcow2_error *err)
 {
@@ -368,7 +413,8 @@ amend(struct txn *t, const struct qcow2_amend_options *o,
     unsigned order = img->hdr.refcount_order;
     struct header_update to;
 
-    if (plan_form(img, o, &to, err) == -1)
+    if (check_data_file(img, o, err) == -1
+        || plan_form(img, o, &to, err) == -1)
         return -1;
     if (to.version == 2 && img->hdr.version > 2
         && ((!o->may_write_much && check_zeroes(img, err) == -1)
@@ -387,7 +433,8 @@ amend(struct txn *t, const struct qcow2_amend_options *o,
     /* Lowered refcounts are only in memory yet. */
     if (flush_all(img, err) == -1)
         return -1;
-    return change_form(t, to.version, to.refcount_order, to.compatible, err);
+    return change_form(t, to.version, to.refcount_order, to.compatible, err)
+                   == -1 ? -1 : change_data_file(t, o, err);
 }
 
 /* What is refused must not cost the image bitmaps that cannot be kept. */
@@ -401,7 +448,8 @@ check_first(struct qcow2_disk *disk, const struct qcow2_amend_options *o,
     if (check_options(o, err) == -1 || disk_check_own_view(disk, err) == -1)
         return -1;
     RDLOCK_SCOPE(&img->rwlock);
-    return plan_form(img, o, &to, err);
+    return check_data_file(img, o, err) == -1 ? -1
+                                              : plan_form(img, o, &to, err);
 }
 
 int

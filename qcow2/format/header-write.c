@@ -72,7 +72,10 @@ fill_header(const struct header_new *hn, uint64_t backing_file_offset,
         return;
     d->incompatible_features = be64_make(
         (hn->compression_type ? INCOMPAT_COMPRESSION : 0)
-        | (hn->extended_l2 ? INCOMPAT_EXTENDED_L2 : 0));
+        | (hn->extended_l2 ? INCOMPAT_EXTENDED_L2 : 0)
+        | (hn->data_file ? INCOMPAT_DATA_FILE : 0));
+    d->autoclear_features = be64_make(
+        hn->data_file_raw ? AUTOCLEAR_RAW_DATA : 0);
     d->compatible_features = be64_make(
         hn->lazy_refcounts ? COMPAT_LAZY_REFCOUNTS : 0);
     d->refcount_order = be32_make(hn->refcount_order);
@@ -91,6 +94,9 @@ encode(const struct header_new *hn, bool with_names, struct writer *w)
     if (hn->backing_format)
         put_extension(w, EXT_BACKING_FORMAT, hn->backing_format,
                       strlen(hn->backing_format));
+    if (hn->data_file)
+        put_extension(w, EXT_DATA_FILE_NAME, hn->data_file,
+                      strlen(hn->data_file));
     if (with_names)
         put_extension(w, EXT_FEATURE_NAMES, feature_names,
                       sizeof feature_names);
@@ -112,8 +118,9 @@ header_encode(const struct header_new *hn, unsigned char *buf,
     if (w.full)
         encode(hn, false, &w);
     if (w.full)
-        return error_set(err, EINVAL, "the backing file name is too long to "
+        return error_set(err, EINVAL, "the %s file name is too long to "
                          "fit a cluster of %zu bytes: choose larger "
-                         "clusters or a shorter name", cluster_size);
+                         "clusters or a shorter name",
+                         hn->backing_file ? "backing" : "data", cluster_size);
     return w.pos;
 }

@@ -216,6 +216,8 @@ struct header_new {
     unsigned compression_type;
     bool lazy_refcounts, extended_l2;
     const char *backing_file, *backing_format; /* or NULL */
+    const char *data_file;                     /* or NULL */
+    bool data_file_raw;
 };
 
 /* Builds the first cluster's used part: header, extensions (backing format,

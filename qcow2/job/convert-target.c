@@ -76,6 +76,31 @@ check_not_source(const struct policy_file *file,
                      "target", ESCAPED(file->path));
 }
 
+/* The same of the data file that the target is to have. */
+static int
+check_data_file(const struct policy_target *t,
+                const struct convert_source *source,
+                const struct qcow2_convert_options *o, struct qcow2_error *err)
+{
+    struct policy_target data;
+    struct policy_place place;
+    int r;
+
+    if (!o->create.data_file)
+        return 0;
+    if (o->compress)
+        return error_set(err, EINVAL, "an image with a data file has no "
+                         "compressed clusters");
+    policy_target_place(t, &place);
+    r = policy_target_find_from(&place, o->create.data_file, &data, err);
+    policy_place_free(&place);
+    if (r == -1)
+        return error_prefix(err, "data file");
+    r = check_not_source(&data.file, source, err);
+    policy_target_free(&data);
+    return r;
+}
+
 /* Creates the file and opens it, without a moment in which its path could
  * come to lead to another. */
 static struct qcow2_disk *
@@ -89,7 +114,8 @@ open_new(struct convert_target *t, const char *path,
     struct io *io;
 
     if (policy_target_find(path, &t->file, err) == -1
-        || check_not_source(&t->file.file, source, err) == -1)
+        || check_not_source(&t->file.file, source, err) == -1
+        || check_data_file(&t->file, source, o, err) == -1)
         return NULL;
     set_open_options(&open, o);
     io = create(t, source, o, err);
@@ -101,7 +127,8 @@ open_new(struct convert_target *t, const char *path,
     }
     /* There is nothing in it yet that would have to survive. */
     io->no_barriers = open.cache == QCOW2_CACHE_UNSAFE;
-    open.trust_backing = true; /* its name was just written, as o has it */
+    /* Their names were just written, as o has them. */
+    open.trust_backing = open.trust_data_file = true;
     policy_target_place(&t->file, &place);
     disk = disk_open_at(io, path, &place, &open, NULL, err);
     policy_place_free(&place);
@@ -155,6 +182,9 @@ convert_target_take(struct convert_target *t, struct qcow2_disk *disk,
     if (check_fits(t, path, source->size, o, err) == -1)
         return -1;
     t->prealloc = o->prealloc;
+    if (!o->no_create && o->create.data_file_raw
+        && t->prealloc == QCOW2_PREALLOC_OFF)
+        t->prealloc = QCOW2_PREALLOC_METADATA;
     t->reads_zero = o->target_is_zero;
     if (!o->no_create)
         t->reads_zero = !o->create.backing

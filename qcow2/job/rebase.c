@@ -22,6 +22,7 @@
 #include "format/header.h"
 #include "format/probe.h"
 #include "job/copy-job.h"
+#include "meta/data-file.h"
 #include "meta/flush.h"
 #include "meta/map.h"
 #include "meta/txn.h"
@@ -395,6 +396,36 @@ open_top(const struct policy_file *file, const struct qcow2_options *options,
     return top;
 }
 
+/* What a data file of its own has to do with the new backing file. */
+static int
+check_data_file(const struct policy_file *image, struct qcow2_disk *top,
+                struct qcow2_disk *below, const char *backing,
+                struct qcow2_error *err)
+{
+    const struct image *img = top->file->image;
+    const struct io *io = img->data->io;
+    struct policy_file file;
+    bool same = false;
+
+    if (!data_file_is_used(img) || !backing)
+        return 0;
+    if (img->data->zeroes_are_data)
+        return error_set(err, ENOTSUP, "%s: its data file is the disk as a raw "
+                         "image, so it cannot have a backing file", img->name);
+    if (below) {
+        struct source_chain *chain = disk_get_chain(below);
+
+        for (unsigned i = 0; i < chain->nr_layers; i++)
+            same |= source_has_file(chain->layers[i], io->dev, io->ino);
+        source_chain_put(chain);
+    } else if (policy_trust_name(&image->place, backing, &file, NULL) == 0) {
+        same = io->ino != 0 && file.dev == io->dev && file.ino == io->ino;
+        policy_file_free(&file);
+    }
+    return same ? error_set(err, EINVAL, "%s: its data file would be in its "
+                            "own backing chain", img->name) : 0;
+}
+
 /* The name is stored as it is, and need not lead anywhere, but not to the
  * image itself: that could not be opened any more. */
 static int
@@ -435,6 +466,11 @@ rebase_file(const struct policy_file *file, const struct qcow2_options *options,
                          ESCAPED(rebase->backing));
             return NULL;
         }
+    }
+    if (check_data_file(file, top, below, rebase->backing, err) == -1) {
+        qcow2_close(below, NULL);
+        qcow2_close(top, NULL);
+        return NULL;
     }
     return rebase_new(top, below, rebase, err);
 }

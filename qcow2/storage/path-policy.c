@@ -495,20 +495,16 @@ take_missing(struct path_walk *w, const char *path, struct policy_target *t,
     return 0;
 }
 
-int
-policy_target_find(const char *path, struct policy_target *t,
-                 struct qcow2_error *err)
+static int
+find_target(struct dir *start, const char *path, struct policy_target *t,
+            struct qcow2_error *err)
 {
     struct path_walk w;
     int r;
 
-    *t = (struct policy_target)POLICY_TARGET_INIT;
-    t->path = path;
-    if (io_nbd_is_uri(path))
-        return take_uri(path, &t->file, err);
     if (check_user_path(path, err) == -1)
         return -1;
-    r = path_walk_to_dir(&w, NULL, path, true);
+    r = path_walk_to_dir(&w, start, path, true);
     if (r == 0)
         r = path_walk_last(&w);
     r = r == 0 ? take_found(&w, path, &t->file, err)
@@ -517,6 +513,28 @@ policy_target_find(const char *path, struct policy_target *t,
     if (r == -1)
         policy_target_free(t);
     return r;
+}
+
+int
+policy_target_find(const char *path, struct policy_target *t,
+                 struct qcow2_error *err)
+{
+    *t = (struct policy_target)POLICY_TARGET_INIT;
+    t->path = path;
+    return io_nbd_is_uri(path) ? take_uri(path, &t->file, err)
+                               : find_target(NULL, path, t, err);
+}
+
+int
+policy_target_find_from(const struct policy_place *from, const char *path,
+                        struct policy_target *t, struct qcow2_error *err)
+{
+    *t = (struct policy_target)POLICY_TARGET_INIT;
+    t->path = path;
+    if (io_nbd_is_uri(path) || (path[0] != '/' && !from->start))
+        return error_set(err, EINVAL, "%s: it must be a local file, with an "
+                         "absolute path if the image is not", ESCAPED(path));
+    return find_target(from->start, path, t, err);
 }
 
 void
@@ -533,6 +551,16 @@ policy_target_place(const struct policy_target *t, struct policy_place *place)
     };
 }
 
+bool
+policy_target_is_same(const struct policy_target *a,
+                      const struct policy_target *b)
+{
+    if (a->file.path || b->file.path)
+        return a->file.path && b->file.path
+               && policy_is_same(&a->file, &b->file);
+    return dir_is_same(a->dir, b->dir) && strcmp(a->name, b->name) == 0;
+}
+
 /* The kernel removes names, not files: what is exchanged at this moment is
  * removed in the directory that was named, and nowhere else. */
 void
@@ -540,6 +568,8 @@ policy_target_remove(const struct policy_target *t)
 {
     struct stat st;
 
+    if (t->beside)
+        policy_target_remove(t->beside);
     if (t->created
         && fstatat(t->dir->fd, t->name, &st, AT_SYMLINK_NOFOLLOW) == 0
         && st.st_dev == t->dev && st.st_ino == t->ino)
@@ -549,6 +579,9 @@ policy_target_remove(const struct policy_target *t)
 void
 policy_target_free(struct policy_target *t)
 {
+    if (t->beside)
+        policy_target_free(t->beside);
+    free(t->beside);
     dir_put(t->start);
     dir_put(t->dir);
     policy_file_free(&t->file);

@@ -113,6 +113,8 @@ struct policy_target {
                                * path NULL: nothing */
     bool created;           /* by io_create: may be removed again */
     uint64_t dev, ino;      /* what it made */
+    struct policy_target *beside; /* what belongs to it, and is removed and
+                             * freed with it; or NULL */
 };
 #define POLICY_TARGET_INIT { .file = POLICY_FILE_INIT }
 
@@ -120,9 +122,18 @@ struct policy_target {
 int policy_target_find(const char *path, struct policy_target *t,
                      struct qcow2_error *err);
 
+/* The same, where relative paths start as names in an image at `from` do. A
+ * local file. */
+int policy_target_find_from(const struct policy_place *from, const char *path,
+                            struct policy_target *t, struct qcow2_error *err);
+
 /* Where the file made is. To be freed. */
 void policy_target_place(const struct policy_target *t,
                          struct policy_place *place);
+
+/* Are both the same file, or will they be? */
+bool policy_target_is_same(const struct policy_target *a,
+                           const struct policy_target *b);
 
 /* Removes what io_create created, if it is still there. */
 void policy_target_remove(const struct policy_target *t);

@@ -10,7 +10,7 @@ static const struct tool_option options[] = {
     OPTION_IMAGE_OPTS,
     { 'o', "options", "NAME=VALUE,...",
       "what to change: compat, refcount_bits, "
-      "lazy_refcounts, size" },
+      "lazy_refcounts, data_file, data_file_raw=off, size" },
     OPTION_CACHE('t', "cache", "cache mode"),
     { KEY_FORCE, "force", NULL, "write zeroes even if they are many; "
       "let the disk become smaller" },
@@ -33,9 +33,9 @@ check(const struct image_args *image, const struct args *a)
     if (c->cluster_size || image->has_compression || image->has_prealloc
         || image->has_encryption || image->has_nocow
         || image->has_extent_size_hint)
-        usage_error(a->verb, "only compat, refcount_bits, lazy_refcounts and "
-                    "size can be changed; convert makes an image with other "
-                    "options");
+        usage_error(a->verb, "only compat, refcount_bits, lazy_refcounts, "
+                    "data_file, data_file_raw and size can be changed; convert "
+                    "makes an image with other options");
 }
 
 /* As qemu-img, which has no option for it here, the program makes a disk
@@ -78,6 +78,10 @@ amend(const char *path, const struct disk_args *disk_args,
         .lazy_refcounts = !image->has_lazy_refcounts ? QCOW2_AMEND_KEEP
                           : image->create.lazy_refcounts ? QCOW2_AMEND_ON
                           : QCOW2_AMEND_OFF,
+        .data_file = image->create.data_file,
+        .data_file_raw = !image->has_data_file_raw ? QCOW2_AMEND_KEEP
+                         : image->create.data_file_raw ? QCOW2_AMEND_ON
+                         : QCOW2_AMEND_OFF,
         .may_write_much = force,
     };
     struct qcow2_disk *disk = disk_open(path, disk_args, false);
@@ -121,6 +125,7 @@ run(const struct verb *verb, int argc, char **argv)
     args_need(&a, 1, "one image");
     path = disk_args_name(&disk, &a, a.operands[0]);
     check(&image, &a);
+    disk.options.data_file = image.create.data_file;
     progress_begin(show, quiet);
     status = amend(path, &disk, &image, force);
     if (status == EXIT_SUCCESS)

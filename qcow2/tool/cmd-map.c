@@ -75,6 +75,23 @@ show_object(void *opaque, const struct qcow2_extent *e)
     return 0;
 }
 
+/* Data are in the data file of a layer, if it has one. */
+static void
+name_data_files(struct qcow2_disk *disk, char **names)
+{
+    for (unsigned i = 0; i < qcow2_get_nr_layers(disk); i++) {
+        struct qcow2_layer layer;
+        char *name;
+
+        if (qcow2_get_layer(disk, i, &layer, NULL) == -1
+            || !layer.data_file[0])
+            continue;
+        name = disk_join_name(names[i], layer.data_file);
+        free(names[i]);
+        names[i] = name;
+    }
+}
+
 static int
 show_map(struct qcow2_disk *disk, const char *path,
          const struct disk_args *disk_args, bool json, uint64_t start,
@@ -93,6 +110,7 @@ show_map(struct qcow2_disk *disk, const char *path,
         max_length = size - start;
     if (!json) {
         w.names = disk_layer_names(disk, path, disk_args);
+        name_data_files(disk, w.names);
         printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to",
                "File");
     }

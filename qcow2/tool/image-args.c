@@ -110,9 +110,16 @@ set_encryption(struct image_args *i, const struct args *a, char *value)
 }
 
 static void
+set_data_file(struct image_args *i, const struct args *a, char *value)
+{
+    (void)a;
+    i->create.data_file = value;
+}
+
+static void
 set_data_file_raw(struct image_args *i, const struct args *a, char *value)
 {
-    check_off(a, "data_file_raw", value, "external data files");
+    i->create.data_file_raw = parse_on_off(a, "data_file_raw", value);
     i->has_data_file_raw = true;
 }
 
@@ -144,7 +151,10 @@ static const struct setting settings[] = {
     { "compat", "VERSION", "0.10 or 1.1, also called v2 and v3 [1.1]",
       set_compat },
     { "compression_type", "TYPE", "zlib or zstd [zlib]", set_compression },
-    { "data_file_raw", "off", "there is nothing else", set_data_file_raw },
+    { "data_file", "FILE", "where guest data are to be, relative to the "
+      "image's directory", set_data_file },
+    { "data_file_raw", "on|off", "the data file is the disk as a raw image "
+      "[off]", set_data_file_raw },
     { "encryption", "off", "there is nothing else", set_encryption },
     { "extended_l2", "on|off", "32 subclusters a cluster, of at least 16k "
       "[off]", set_extended_l2 },
@@ -260,7 +270,8 @@ image_args_check(struct image_args *i, const struct args *a)
                     "made");
     if (i->format == QCOW2_FORMAT_RAW) {
         if (c->version || c->cluster_size || c->refcount_bits || c->zstd
-            || c->lazy_refcounts || c->extended_l2 || c->backing
+            || c->lazy_refcounts || c->extended_l2 || c->data_file
+            || c->data_file_raw || c->backing
             || c->backing_format)
             usage_error(a->verb, "a raw image has neither a backing file nor "
                         "options but size and preallocation");
@@ -314,8 +325,14 @@ show_qcow2(const struct image_args *i, uint64_t size)
         printf(" backing_file=%s backing_fmt=%s", backing,
                qcow2_format_name(c->backing_format));
     }
-    printf("%s lazy_refcounts=%s refcount_bits=%u",
-           i->has_data_file_raw ? " data_file_raw=off" : "",
+    if (c->data_file) {
+        CLEANUP_FREE char *data_file = text_escape(c->data_file);
+
+        printf(" data_file=%s", data_file);
+    }
+    if (i->has_data_file_raw)
+        printf(" data_file_raw=%s", c->data_file_raw ? "on" : "off");
+    printf(" lazy_refcounts=%s refcount_bits=%u",
            c->lazy_refcounts ? "on" : "off",
            c->refcount_bits ? c->refcount_bits : 16);
 }
