@@ -956,6 +956,50 @@ QCOW2_PUBLIC int qcow2_amend(struct qcow2_disk *disk,
                              const struct qcow2_amend_options *options,
                              struct qcow2_error *err);
 
+/* --- Persistent bitmaps --------------------------------------------------
+ *
+ * A bitmap records which parts of a disk have changed since it was made or
+ * cleared, unless it is disabled. Whatever is written to a disk is recorded,
+ * from the time it is opened until it is closed; then all is stored, and other
+ * programs can use it. A bitmap that was not stored, as its writer crashed, is
+ * in use, that is, wrong: it can only be removed.
+ *
+ * Each of these is done as a whole or not at all, and is durable when it
+ * returns 0. ENOENT: there is no such bitmap. EEXIST: there is. ENOTSUP: the
+ * image, raw or of version 2, has none. EBUSY: the bitmap is in use. EIO: the
+ * image's bitmaps are damaged. granularity is a power of two from 512 bytes to
+ * 2 GiB, 0: of a cluster, from 4 to 64 KiB.
+ */
+QCOW2_PUBLIC int qcow2_bitmap_add(struct qcow2_disk *disk, const char *name,
+                                  uint64_t granularity, bool disabled,
+                                  struct qcow2_error *err);
+QCOW2_PUBLIC int qcow2_bitmap_remove(struct qcow2_disk *disk,
+                                     const char *name,
+                                     struct qcow2_error *err);
+QCOW2_PUBLIC int qcow2_bitmap_clear(struct qcow2_disk *disk,
+                                    const char *name,
+                                    struct qcow2_error *err);
+QCOW2_PUBLIC int qcow2_bitmap_enable(struct qcow2_disk *disk,
+                                     const char *name, bool enable,
+                                     struct qcow2_error *err);
+
+/* Adds what a bitmap of the same disk, or of another one of the same size,
+ * has. */
+QCOW2_PUBLIC int qcow2_bitmap_merge(struct qcow2_disk *disk,
+                                    const char *name,
+                                    struct qcow2_disk *source,
+                                    const char *source_name,
+                                    struct qcow2_error *err);
+
+/* Calls fn for the ranges of the disk in ascending order, which are dirty and
+ * not in turns, until it returns other than 0, which is returned. It must not
+ * use the disk. */
+typedef int qcow2_bitmap_fn(void *opaque, uint64_t guest_off,
+                            uint64_t nr_bytes, bool dirty);
+QCOW2_PUBLIC int qcow2_bitmap_dump(struct qcow2_disk *disk, const char *name,
+                                   qcow2_bitmap_fn *fn, void *opaque,
+                                   struct qcow2_error *err);
+
 /* --- Check and repair ---------------------------------------------------- */
 
 enum qcow2_severity {

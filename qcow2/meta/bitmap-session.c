@@ -198,6 +198,8 @@ bitmap_session_store(struct txn *t, struct qcow2_error *err)
         bitmap_edit_end(&e);
     }
     bitmap_session_free(img);
+    /* The next change begins another session. */
+    __atomic_store_n(&img->begun, false, __ATOMIC_RELEASE);
     return r;
 }
 

@@ -11,6 +11,7 @@
 const struct verb *const verbs[] = {
     &verb_amend,
     &verb_bench,
+    &verb_bitmap,
     &verb_chain,
     &verb_check,
     &verb_commit,

@@ -7,6 +7,7 @@
 
 extern const struct verb verb_amend;
 extern const struct verb verb_bench;
+extern const struct verb verb_bitmap;
 extern const struct verb verb_chain;
 extern const struct verb verb_check;
 extern const struct verb verb_commit;

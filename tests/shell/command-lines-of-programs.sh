@@ -32,6 +32,12 @@ ln -s "$abs_top_builddir/qcow2/tool/qcow2-img" qemu-img
     fill vm/overlay.qcow2 qcow2 "write -P 6 0 64k"
     qemu-img create -q -f qcow2 -b ../base/base.raw -F raw vm/reraw.qcow2
     qemu-img create -q -f qcow2 -o compat=0.10 vm/old.qcow2 1M
+    qemu-img create -q -f qcow2 vm/tracked.qcow2 2M
+    qemu-img create -q -f qcow2 -b tracked.qcow2 -F qcow2 vm/tracktop.qcow2
+    for image in tracked tracktop; do
+        qemu-img bitmap --add "vm/$image.qcow2" bitmap0
+        qemu-img bitmap --add "vm/$image.qcow2" one-1-1
+    done
     qemu-img create -q -f qcow2 out/target.qcow2 2M
     qemu-img create -q -f raw out/target.raw 2M
 )

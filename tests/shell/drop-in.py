@@ -38,6 +38,9 @@ VALUES = {
     ("bench", "-o"): ["4096", "64k"],
     ("bench", "-s"): ["8192", "1k"],
     ("bench", "-S"): ["65536"],
+    ("bitmap", "-b"): ["tracked.qcow2"],
+    ("bitmap", "-g"): ["4096", "1000", "64k"],
+    ("bitmap", "--merge"): ["one", "none"],
     ("check", "-r"): ["all", "leaks"],
     ("convert", "-B"): ["base.qcow2"],
     ("convert", "-S"): ["64k", "0", "4k"],
@@ -207,6 +210,8 @@ def image(options, name):
 DEFAULTS = {
     "amend": (["-o"], ["-o", "compat=1.1"]),
     "bench": (["-c"], ["-c", "2"]),
+    "bitmap": (["--add", "--remove", "--clear", "--enable", "--disable",
+                "--merge", "--dump"], ["--add"]),
     "convert": (["-O"], ["-O", "qcow2"]),
     "create": (["-f"], ["-f", "qcow2"]),
     "measure": (["-O"], ["-O", "qcow2"]),
@@ -222,6 +227,11 @@ def operands(verb, options):
 
 
 def operands_alone(verb, options):
+    if verb == "bitmap":
+        known = set(options) & {"--remove", "--clear", "--enable",
+                                "--disable", "--merge"}
+        return [image(options, "tracked"),
+                "two" if known and "--add" not in options else "three"]
     if verb == "commit":
         return [image(options, "overlay")]
     if verb == "compare":
@@ -272,7 +282,10 @@ def make_files(where):
     write("disk.qcow2", "write -P 4 64k 512k", "write -z 1M 64k")
     qemu_img("snapshot", "-c", "one", "disk.qcow2")
     qemu_img("convert", "-O", "qcow2", "disk.qcow2", "same.qcow2")
-    for name in "disk", "same", "base", "overlay":
+    qemu_img("create", "-q", "-f", "qcow2", "tracked.qcow2", "2M")
+    for name in "one", "two":
+        qemu_img("bitmap", "--add", "tracked.qcow2", name)
+    for name in "disk", "same", "base", "overlay", "tracked":
         qemu_img("convert", "-O", "raw", name + ".qcow2", name + ".raw")
     qemu_img("create", "-q", "-f", "qcow2", "target.qcow2", "2M")
     qemu_img("create", "-q", "-f", "raw", "target.raw", "2M")
