@@ -77,6 +77,15 @@ const char *const bases[] = {
     "compressed 6-7 2; data 79-80 5",
 
     "version 3; cluster 512; refcount-bits 16; size 0",
+
+    "version 3; cluster 16K; extended-l2; refcount-bits 64; size 200000;"
+    "data 0 1; subclusters 1 ddzzuud 2; zero 2; zero-alloc 3; compressed 4-5 2;"
+    "subclusters 6 puzd 3; snapshot 1 first; subclusters 1 uudz 4; data 7 5;"
+    "gap 1",
+
+    "version 3; cluster 32K; extended-l2; refcount-bits 16; size 200000;"
+    "backing base raw; subclusters 0 duz 1; subclusters 1 puzzd 2; data 2 3;"
+    "compressed 3 4; subclusters 6 zu",
 };
 const unsigned nr_bases = sizeof bases / sizeof bases[0];
 

@@ -62,7 +62,8 @@ enum {
 enum place {
     PLACE_HEADER,       /* byte b of the first sectors */
     PLACE_FIELD,        /* a field of the header, as wide as it is */
-    PLACE_L1, PLACE_L2, /* entries; of L2 tables one after the other */
+    PLACE_L1, PLACE_L2, /* words; of L2 tables one after the other: entries,
+                         * of extended ones their bitmaps, too */
     PLACE_REFTABLE, PLACE_REFCOUNT,
     PLACE_SNAPSHOTS,    /* byte b of the table */
     PLACE_SNAPSHOT_L1,  /* high byte of b: the snapshot; low: the entry */

@@ -23,8 +23,15 @@ cluster_bits(const struct sparse *f)
     return min_u64(max_u64(sparse_get(f, 20, 4), 9), 21);
 }
 
+static unsigned
+is_extended(const struct sparse *f)
+{
+    return sparse_get(f, 4, 4) >= 3 && (sparse_get(f, 72, 8) & 16);
+}
+
+/* An entry, or word nr of extended ones. */
 static uint64_t
-l2_entry(const struct sparse *f, uint64_t nr)
+l2_word(const struct sparse *f, uint64_t nr)
 {
     uint64_t per_table = (UINT64_C(1) << cluster_bits(f)) / 8;
     uint64_t l1 = sparse_get(f, 40, 8);
@@ -88,7 +95,7 @@ place(const struct sparse *f, enum place kind, uint16_t nr)
     case PLACE_L1:
         return sparse_get(f, 40, 8) + nr * 8;
     case PLACE_L2:
-        return l2_entry(f, nr);
+        return l2_word(f, nr);
     case PLACE_REFTABLE:
         return sparse_get(f, 48, 8) + nr * 8;
     case PLACE_REFCOUNT:
@@ -102,7 +109,8 @@ place(const struct sparse *f, enum place kind, uint16_t nr)
     case PLACE_BITMAP:
         return sparse_get(f, bitmap_directory(f), 8) + nr * 8;
     case PLACE_DATA:
-        return sparse_get(f, l2_entry(f, nr), 8) & OFFSET_MASK;
+        return sparse_get(f, l2_word(f, nr << is_extended(f)), 8)
+               & OFFSET_MASK;
     case PLACE_END:
         return sparse_size(f) - nr;
     case PLACE_SECTOR:

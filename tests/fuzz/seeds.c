@@ -180,6 +180,22 @@ recipe_seeds(struct seeds *s, const char *check_dir)
         free(entries);
 }
 
+/* Each word of extended entries with each bit that may mean something. */
+static void
+subcluster_seeds(struct seeds *s)
+{
+    static const uint8_t bits[] = { 0, 1, 9, 14, 31, 32, 33, 62, 63 };
+
+    for (unsigned i = 0; i < 16; i++) {
+        put(s, nr_bases - 1 - i % 2, 1);
+        for (unsigned j = 0; j < 3; j++)
+            put_command(s, PATCH_XOR | 3, PLACE_L2 | VALUE_BIT << 4, i,
+                        bits[(i + 4 * j) % sizeof bits]);
+        put_operations(s, 500 + i);
+        tell(s, "subclusters", i);
+    }
+}
+
 /* What is not as we write it, but no damage. */
 static void
 odd_seeds(struct seeds *s)
@@ -369,6 +385,7 @@ seeds_each(const char *target, const char *check_dir, seed_fn *fn,
         scene_seeds(s);
         large_seeds(s);
         odd_seeds(s);
+        subcluster_seeds(s);
         extreme_seeds(s);
     }
     if (strcmp(target, "snapshots") == 0)
