@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/blocks.h"
 #include "base/checked.h"
 
 enum {
@@ -58,12 +59,6 @@ zeroed_free(void *p, size_t nr_bytes)
         munmap(p, nr_bytes);
 }
 
-static bool
-is_zero(const unsigned char *p, size_t nr_bytes)
-{
-    return p[0] == 0 && memcmp(p, p + 1, nr_bytes - 1) == 0;
-}
-
 size_t
 zeroed_copy(void *to, const void *from, size_t nr_bytes)
 {
@@ -73,7 +68,7 @@ zeroed_copy(void *to, const void *from, size_t nr_bytes)
         const unsigned char *p = (const unsigned char *)from + at;
 
         n = min_u64(nr_bytes - at, PIECE_BYTES);
-        if (is_zero(p, n))
+        if (bytes_are_zero(p, n))
             continue;
         memcpy((unsigned char *)to + at, p, n);
         nr_copied += n;

@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/blocks.h"
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/compress.h"
@@ -116,13 +117,6 @@ change_once(struct qcow2_disk *disk, const struct guest_change *c,
     return disk->file->ops->change(disk->file, c, err);
 }
 
-/* nr_bytes > 0. Data gives itself away in the first bytes. */
-static bool
-is_zero(const unsigned char *buf, size_t nr_bytes)
-{
-    return buf[0] == 0 && memcmp(buf, buf + 1, nr_bytes - 1) == 0;
-}
-
 /* Turns what is zero in a write, cluster by cluster, into requests of
  * zero.
  */
@@ -137,25 +131,19 @@ write_detecting(struct qcow2_disk *disk, const struct guest_change *all,
     while (done < all->nr_bytes) {
         const unsigned char *buf = (const unsigned char *)all->buf + done;
         struct guest_change c = *all;
-        uint64_t len, next;
         bool zero;
 
         c.buf = buf;
         c.guest_off += done;
-        len = cluster_size - (c.guest_off & (cluster_size - 1));
-        len = min_u64(len, all->nr_bytes - done);
-        zero = is_zero(buf, len);
-        while ((next = min_u64(cluster_size, all->nr_bytes - done - len)) > 0
-               && is_zero(buf + len, next) == zero)
-            len += next;
-        c.nr_bytes = len;
+        c.nr_bytes = blocks_alike(buf, NULL, all->nr_bytes - done,
+                                  c.guest_off, cluster_size, &zero);
         if (zero) {
             c.kind = CHANGE_ZERO;
             c.flags = unmap ? QCOW2_MAY_TRIM : 0;
         }
         if (change_once(disk, &c, err) == -1)
             return -1;
-        done += len;
+        done += c.nr_bytes;
     }
     return 0;
 }

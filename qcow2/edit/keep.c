@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blocks.h"
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -181,12 +182,6 @@ new_cluster(struct copying *c, uint64_t *host_off, struct qcow2_error *err)
     return -1;
 }
 
-static bool
-reads_zero(const unsigned char *buf, size_t nr_bytes)
-{
-    return buf[0] == 0 && memcmp(buf, buf + 1, nr_bytes - 1) == 0;
-}
-
 /* Subclusters of a cluster of the window, a bit each: the needed ones that
  * become data, and those that become zero. */
 static void
@@ -204,7 +199,7 @@ sort_units(const struct copying *c, uint64_t first, uint32_t *data,
 
         if (!is_needed(c->w, first + i))
             continue;
-        if (img->hdr.version >= 3 && reads_zero(buf, img->subcluster_size))
+        if (img->hdr.version >= 3 && bytes_are_zero(buf, img->subcluster_size))
             *zero |= bit;
         else
             *data |= bit;

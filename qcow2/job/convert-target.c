@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blocks.h"
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/compress.h"
@@ -258,12 +259,6 @@ convert_target_align(const struct convert_target *t)
                                 : MIN_BLOCK_BYTES;
 }
 
-static bool
-is_zero(const unsigned char *buf, size_t nr_bytes)
-{
-    return buf[0] == 0 && memcmp(buf, buf + 1, nr_bytes - 1) == 0;
-}
-
 static int
 write_zeroes(const struct convert_target *t, uint64_t nr_bytes,
              uint64_t guest_off, struct qcow2_error *err)
@@ -286,27 +281,16 @@ static int
 write_sparse(const struct convert_target *t, const struct copy_chunk *c,
              struct qcow2_error *err)
 {
-    uint64_t run = 0, pos = 0, next;
-    bool zero = false;
+    for (uint64_t pos = 0, len; pos < c->nr_bytes; pos += len) {
+        uint64_t guest_off = c->guest_off + pos;
+        bool zero;
 
-    for (; pos < c->nr_bytes; pos = next) {
-        uint64_t end = round_down(c->guest_off + pos, t->block_bytes)
-                       + t->block_bytes;
-        bool z;
-
-        next = min_u64(c->nr_bytes, end - c->guest_off);
-        z = is_zero(c->buf + pos, next - pos);
-        if (z == zero)
-            continue;
-        if (pos > run
-            && write_run(t, zero, c->buf + run, pos - run,
-                         c->guest_off + run, err) == -1)
+        len = blocks_alike(c->buf + pos, NULL, c->nr_bytes - pos, guest_off,
+                           t->block_bytes, &zero);
+        if (write_run(t, zero, c->buf + pos, len, guest_off, err) == -1)
             return -1;
-        run = pos;
-        zero = z;
     }
-    return write_run(t, zero, c->buf + run, pos - run, c->guest_off + run,
-                     err);
+    return 0;
 }
 
 /* What became of a cluster that was to be compressed; at the end of its slot
@@ -347,7 +331,7 @@ pack(const struct convert_target *t, struct copy_chunk *c,
         struct packed *p = packed_of(t, c, pos);
         long n = 0;
 
-        if (is_zero(c->buf + pos, size) && !t->allocate_all) {
+        if (bytes_are_zero(c->buf + pos, size) && !t->allocate_all) {
             p->kind = PACKED_ZERO;
             continue;
         }

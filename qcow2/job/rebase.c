@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blocks.h"
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -174,25 +175,19 @@ static int
 write_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
 {
     struct rebase *r = opaque;
-    uint64_t run = 0, pos = 0, next;
-    bool needed = false;
 
     RDLOCK_SCOPE(&r->img->rwlock);
-    for (; pos < c->nr_bytes; pos = next) {
-        bool differs;
+    for (uint64_t pos = 0, len; pos < c->nr_bytes; pos += len) {
+        uint64_t guest_off = c->guest_off + pos;
+        bool same;
 
-        next = min_u64(c->nr_bytes, pos + r->img->cluster_size);
-        differs = memcmp(c->buf + pos, c->space + pos, next - pos) != 0;
-        if (differs == needed)
-            continue;
-        if (needed && populate_shown(r->img, c->buf + run, pos - run,
-                                     c->guest_off + run, err) == -1)
+        len = blocks_alike(c->buf + pos, c->space + pos, c->nr_bytes - pos,
+                           guest_off, r->img->cluster_size, &same);
+        if (!same
+            && populate_shown(r->img, c->buf + pos, len, guest_off, err) == -1)
             return -1;
-        run = pos;
-        needed = differs;
     }
-    return needed ? populate_shown(r->img, c->buf + run, pos - run,
-                                   c->guest_off + run, err) : 0;
+    return 0;
 }
 
 static int
