@@ -84,8 +84,8 @@ int disk_check_own_view(const struct qcow2_disk *disk,
 /* qcow2_flush, whatever the cache mode: for what depends on it. */
 int disk_flush(struct qcow2_disk *disk, struct qcow2_error *err);
 
-/* The image, for an operation on all of it. NULL: the disk is raw (ENOTSUP),
- * or read-only (EROFS).
+/* The image, for an operation on all of it. NULL: the disk is of another
+ * format (ENOTSUP), or read-only (EROFS).
  */
 struct image *disk_image_to_edit(const struct qcow2_disk *disk,
                                  struct qcow2_error *err);

@@ -32,7 +32,9 @@ disk_image_to_edit(const struct qcow2_disk *disk, struct qcow2_error *err)
     struct image *img = disk->file->image;
 
     if (!img)
-        error_set(err, ENOTSUP, "a raw disk has no internal snapshots");
+        error_set(err, ENOTSUP, "%s: it is %s, and only a qcow2 image has "
+                  "this to change", disk->file->io->name,
+                  qcow2_format_name(disk->file->ops->format));
     else if (disk->readonly)
         error_set(err, EROFS, "%s: it is open read-only", img->name);
     else
@@ -247,8 +249,9 @@ qcow2_open_snapshot(struct qcow2_disk *disk, const char *word,
     long i;
 
     if (!img) {
-        error_set(err, ENOENT, "%s: a raw disk has no snapshots",
-                  disk->file->io->name);
+        error_set(err, ENOENT, "%s: it is %s, and only a qcow2 image has "
+                  "internal snapshots", disk->file->io->name,
+                  qcow2_format_name(disk->file->ops->format));
         return NULL;
     }
     pthread_rwlock_rdlock(&img->rwlock);

@@ -442,10 +442,11 @@ static int
 check_first(struct qcow2_disk *disk, const struct qcow2_amend_options *o,
             struct qcow2_error *err)
 {
-    struct image *img = disk->file->image;
+    struct image *img = disk_image_to_edit(disk, err);
     struct header_update to;
 
-    if (check_options(o, err) == -1 || disk_check_own_view(disk, err) == -1)
+    if (!img || check_options(o, err) == -1
+        || disk_check_own_view(disk, err) == -1)
         return -1;
     RDLOCK_SCOPE(&img->rwlock);
     return check_data_file(img, o, err) == -1 ? -1
@@ -463,10 +464,10 @@ qcow2_amend(struct qcow2_disk *disk, const struct qcow2_amend_options *options,
         return error_set(err, ENOTSUP, "a raw disk has nothing to amend");
     if (check_first(disk, options, err) == -1)
         return -1;
-    img = disk_image_to_edit(disk, err);
+    img = disk->file->image;
     /* No step leaves what a checker would object to, and a version 2
      * header has no place for the dirty bit. */
-    if (!img || txn_begin(&t, img, TXN_TABLES, err) == -1)
+    if (txn_begin(&t, img, TXN_TABLES, err) == -1)
         return -1;
     t.unsettled = true;
     return txn_end(&t, amend(&t, options, err), err);

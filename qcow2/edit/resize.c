@@ -231,9 +231,9 @@ static int
 check_first(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
             struct qcow2_error *err)
 {
-    struct image *img = disk->file->image;
+    struct image *img = disk_image_to_edit(disk, err);
 
-    if (disk_check_own_view(disk, err) == -1)
+    if (!img || disk_check_own_view(disk, err) == -1)
         return -1;
     RDLOCK_SCOPE(&img->rwlock);
     return check_size(img, size, may_shrink, err);
@@ -271,8 +271,8 @@ qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
         return raw_disk_resize(disk->file->raw, size, may_shrink, err);
     if (check_first(disk, size, may_shrink, err) == -1)
         return -1;
-    img = disk_image_to_edit(disk, err);
-    if (!img || txn_begin(&t, img, TXN_TABLES | TXN_DIRTY, err) == -1)
+    img = disk->file->image;
+    if (txn_begin(&t, img, TXN_TABLES | TXN_DIRTY, err) == -1)
         return -1;
     r = check_size(img, size, may_shrink, err);
     if (r == 0 && size != img->hdr.size)

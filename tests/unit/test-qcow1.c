@@ -178,9 +178,19 @@ try_open(struct mem *m, bool readonly, struct qcow2_error *err)
 }
 
 static void
+is_another_format(int r, const struct qcow2_error *err)
+{
+    EXPECT(r == -1 && err->errnum == ENOTSUP && strstr(err->text, "it is qcow"),
+           "%d, errno %d: %s", r, err->errnum, err->text);
+}
+
+static void
 it_is_not_written(void **state)
 {
+    const struct qcow2_amend_options amend = { .version = 3 };
+    const struct qcow2_snapshot_create_options create = { .date_sec = 1 };
     struct qcow1_image image;
+    struct qcow2_disk *disk;
     struct qcow2_error err;
     struct mem *m;
 
@@ -191,6 +201,23 @@ it_is_not_written(void **state)
     assert_int_equal(err.errnum, EROFS);
     assert_int_equal(err.hints, QCOW2_HINT_READONLY | QCOW2_HINT_CONVERT);
     EXPECT(strstr(err.text, "qcow (version 1)"), "%s", err.text);
+    disk = try_open(m, true, &err);
+    EXPECT(disk, "%s", err.text);
+    assert_true(qcow2_is_readonly(disk));
+    assert_false(qcow2_can_fast_zero(disk));
+    assert_int_equal(qcow2_get_cluster_size(disk), 512);
+    assert_int_equal(qcow2_pwrite(disk, "x", 1, 0, 0, &err), -1);
+    assert_int_equal(err.errnum, EROFS);
+    is_another_format(qcow2_resize(disk, 4096, true, &err), &err);
+    is_another_format(qcow2_amend(disk, &amend, &err), &err);
+    is_another_format(qcow2_snapshot_create(disk, "s", &create, &err), &err);
+    is_another_format(qcow2_snapshot_apply(disk, "s", &err), &err);
+    is_another_format(qcow2_preallocate(disk, 512, 0, QCOW2_PREALLOC_FULL,
+                                        &err), &err);
+    EXPECT(!qcow2_open_snapshot(disk, "s", &err), "a snapshot");
+    assert_int_equal(err.errnum, ENOENT);
+    assert_int_equal(qcow2_get_nr_snapshots(disk), 0);
+    qcow2_close(disk, NULL);
     mem_free(m);
     qcow1_image_free(&image);
 }
