@@ -17,6 +17,7 @@ enum {
     CHUNKS_PER_THREAD = 32,
     /* After this long a step takes no more of its chunks. */
     STEP_MS = 250,
+    PAGE_BYTES = 4096,
     /* Questions to ops->plan in a step, so that a step through what needs no
      * copying ends some time. */
     MAX_PLANS = 4096,
@@ -326,6 +327,20 @@ advance(struct copy *c, const struct batch *b)
                                   : b->end;
 }
 
+/* At whole pages: direct I/O takes them as they are. */
+static int
+alloc_buffers(struct copy *c)
+{
+    size_t nr_bytes = (size_t)c->nr_threads * COPY_CHUNK_BYTES
+                      * (c->needs_space ? 2 : 1);
+    void *buffers;
+
+    if (posix_memalign(&buffers, PAGE_BYTES, nr_bytes) != 0)
+        return -1;
+    c->buffers = buffers;
+    return 0;
+}
+
 int
 copy_step(struct copy *c, struct qcow2_error *err)
 {
@@ -336,10 +351,7 @@ copy_step(struct copy *c, struct qcow2_error *err)
         return scan(c, err);
     b.capacity = c->nr_threads * CHUNKS_PER_THREAD;
     b.chunks = chunks = calloc(b.capacity, sizeof *chunks);
-    if (!c->buffers)
-        c->buffers = malloc((size_t)c->nr_threads * COPY_CHUNK_BYTES
-                            * (c->needs_space ? 2 : 1));
-    if (!chunks || !c->buffers)
+    if (!chunks || (!c->buffers && alloc_buffers(c) == -1))
         return error_nomem(err);
     if (plan(&b, err) == -1)
         return -1;
