@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* counters.c: sparse numbers; see counters.h.
  *
- * A hash of leaves of 256 clusters each. Numbers begin 2 bits wide, as most
- * clusters have few references, and a leaf is widened when one of its
- * numbers outgrows it: 8 TiB of 64 KiB clusters take less than 64 MiB.
+ * Leaves of 256 clusters each: found by their index where that is below the
+ * number of slots, as all are of a file in use from end to end, else in a
+ * hash. Numbers begin 2 bits wide, as most clusters have few references, and a
+ * leaf is widened when one of its numbers outgrows it: 8 TiB of 64 KiB
+ * clusters take less than 64 MiB.
  */
 #include "cache/counters.h"
 
@@ -43,9 +45,12 @@ leaf_bytes(unsigned order)
 void
 counters_free(struct counters *c)
 {
-    for (size_t i = 0; i < c->nr_slots; i++)
+    for (size_t i = 0; i < c->nr_slots; i++) {
         free(c->slots[i]);
+        free(c->direct[i]);
+    }
     free(c->slots);
+    free(c->direct);
     free(c->keys);
     memset(c, 0, sizeof *c);
 }
@@ -65,6 +70,14 @@ find_slot(const struct counters *c, uint64_t key)
     return i;
 }
 
+/* Likewise, of either kind. There are slots. */
+static struct counters_leaf **
+place_of(const struct counters *c, uint64_t key)
+{
+    return key < c->nr_slots ? &c->direct[key]
+                             : &c->slots[find_slot(c, key)];
+}
+
 static int
 account(struct counters *c, uint64_t nr_bytes, struct qcow2_error *err)
 {
@@ -75,23 +88,35 @@ account(struct counters *c, uint64_t nr_bytes, struct qcow2_error *err)
     return 0;
 }
 
+static void
+move_leaves(struct counters *to, struct counters_leaf **from, size_t nr)
+{
+    for (size_t i = 0; i < nr; i++)
+        if (from[i])
+            *place_of(to, from[i]->key) = from[i];
+}
+
 static int
 grow(struct counters *c, struct qcow2_error *err)
 {
     struct counters bigger = *c;
 
     bigger.nr_slots = c->nr_slots ? c->nr_slots * 2 : 64;
-    if (account(&bigger, (bigger.nr_slots - c->nr_slots) * sizeof *c->slots,
+    if (account(&bigger, (bigger.nr_slots - c->nr_slots)
+                             * (sizeof *c->slots + sizeof *c->direct),
                 err) == -1)
         return -1;
     bigger.slots = calloc(bigger.nr_slots, sizeof *bigger.slots);
-    if (!bigger.slots)
+    bigger.direct = calloc(bigger.nr_slots, sizeof *bigger.direct);
+    if (!bigger.slots || !bigger.direct) {
+        free(bigger.slots);
+        free(bigger.direct);
         return error_nomem(err);
-    for (size_t i = 0; i < c->nr_slots; i++)
-        if (c->slots[i])
-            bigger.slots[find_slot(&bigger, c->slots[i]->key)]
-                = c->slots[i];
+    }
+    move_leaves(&bigger, c->slots, c->nr_slots);
+    move_leaves(&bigger, c->direct, c->nr_slots);
     free(c->slots);
+    free(c->direct);
     *c = bigger;
     return 0;
 }
@@ -100,7 +125,7 @@ static struct counters_leaf *
 find_leaf(struct counters *c, uint64_t key)
 {
     if (!c->last || c->last->key != key)
-        c->last = c->nr_slots ? c->slots[find_slot(c, key)] : NULL;
+        c->last = c->nr_slots ? *place_of(c, key) : NULL;
     return c->last;
 }
 
@@ -133,7 +158,7 @@ make_leaf(struct counters *c, uint64_t key, unsigned order,
     } else {
         c->nr_leaves++;
     }
-    c->slots[find_slot(c, key)] = leaf;
+    *place_of(c, key) = leaf;
     free(old);
     c->last = leaf;
     return leaf;
@@ -243,9 +268,12 @@ counters_sort(struct counters *c, struct qcow2_error *err)
     c->keys = malloc((c->nr_leaves + 1) * sizeof *c->keys);
     if (!c->keys)
         return error_nomem(err);
-    for (size_t i = 0; i < c->nr_slots; i++)
+    for (size_t i = 0; i < c->nr_slots; i++) {
         if (c->slots[i])
             c->keys[c->nr_keys++] = c->slots[i]->key;
+        if (c->direct[i])
+            c->keys[c->nr_keys++] = i;
+    }
     qsort(c->keys, c->nr_keys, sizeof *c->keys, compare_keys);
     return 0;
 }

@@ -15,8 +15,9 @@ struct counters_leaf;
 
 /* For one thread at a time. All zero is an empty one. */
 struct counters {
-    struct counters_leaf **slots; /* by hash; NULL: free */
-    size_t nr_slots, nr_leaves;
+    struct counters_leaf **slots;  /* by hash; NULL: free */
+    struct counters_leaf **direct; /* by index; likewise */
+    size_t nr_slots, nr_leaves;    /* slots of either kind */
     struct counters_leaf *last;   /* the one used last */
     uint64_t nr_bytes;          /* of memory */
     uint64_t *keys;             /* counters_sort: of the leaves, ascending */

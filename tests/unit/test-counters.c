@@ -174,6 +174,38 @@ test_too_much_to_count_is_refused(void **state)
     counters_free(&c);
 }
 
+/* Few clusters in a row, far apart, and so many that what lay in the hash is
+ * found by its index: nothing is lost nor counted twice on the way. */
+static void
+test_dense_and_sparse_clusters_stand_side_by_side(void **state)
+{
+    enum { NR = 3000, STEP = 256 };
+    const uint64_t far = UINT64_C(1) << 45;
+    struct counters c = { 0 };
+    struct qcow2_error err;
+    uint64_t at = 0;
+
+    (void)state;
+    for (uint64_t i = NR; i-- > 0;) {
+        EXPECT_OK(counters_add(&c, i * STEP, 1 + i % 5, &err), &err);
+        EXPECT_OK(counters_add(&c, far + i * STEP * STEP, 2, &err), &err);
+    }
+    for (uint64_t i = 0; i < NR; i++) {
+        assert_int_equal(counters_get(&c, i * STEP), 1 + i % 5);
+        assert_int_equal(counters_get(&c, i * STEP + 1), 0);
+        assert_int_equal(counters_get(&c, far + i * STEP * STEP), 2);
+    }
+    assert_int_equal(counters_get(&c, UINT64_C(NR) * STEP), 0);
+    EXPECT_OK(counters_sort(&c, &err), &err);
+    for (uint64_t i = 0; i < 2 * NR; i++, at++) {
+        assert_true(counters_next(&c, &at, UINT64_MAX));
+        assert_true(at == (i < NR ? i * STEP
+                                  : far + (i - NR) * STEP * STEP));
+    }
+    assert_false(counters_next(&c, &at, UINT64_MAX));
+    counters_free(&c);
+}
+
 int
 main(void)
 {
@@ -185,6 +217,7 @@ main(void)
         cmocka_unit_test(test_ranges_are_what_each_cluster_of_them_is),
         cmocka_unit_test(test_memory_is_for_what_is_counted),
         cmocka_unit_test(test_too_much_to_count_is_refused),
+        cmocka_unit_test(test_dense_and_sparse_clusters_stand_side_by_side),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
