@@ -195,7 +195,7 @@ test_dense_and_sparse_clusters_stand_side_by_side(void **state)
         assert_int_equal(counters_get(&c, i * STEP + 1), 0);
         assert_int_equal(counters_get(&c, far + i * STEP * STEP), 2);
     }
-    assert_int_equal(counters_get(&c, UINT64_C(NR) * STEP), 0);
+    assert_int_equal(counters_get(&c, (uint64_t)NR * STEP), 0);
     EXPECT_OK(counters_sort(&c, &err), &err);
     for (uint64_t i = 0; i < 2 * NR; i++, at++) {
         assert_true(counters_next(&c, &at, UINT64_MAX));
