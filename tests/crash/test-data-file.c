@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* test-data-file: power cuts that hit an image and its data file at one moment,
  * whatever survives of either. Each sector is as the last flush left it, or as
- * a later request did, also in a raw data file that is read by itself; the image
- * opens for writing, and has no table that leads elsewhere. CRASH_LONG=1 looks
- * at more states of more sequences; TEST_SEED gives others.
+ * a later request did, also in a raw data file that is read by itself; the
+ * image opens for writing, and has no table that leads elsewhere.
+ * CRASH_LONG=1 looks at more states of more sequences; TEST_SEED gives others.
  */
 #include <stdlib.h>
 #include <string.h>
