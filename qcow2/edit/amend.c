@@ -291,6 +291,8 @@ check_downgrade(struct image *img, const struct header_update *to,
 
     if (to->refcount_order != 4)
         why = "refcounts must be 16 bits wide (refcount_bits=16)";
+    else if (incompatible & INCOMPAT_EXTENDED_L2)
+        why = "it has extended L2 entries (subclusters)";
     else if (incompatible & ~INCOMPAT_DIRTY)
         why = "it uses features that version 2 does not have";
     else if (img->snaptab.nr > 0)

@@ -34,6 +34,11 @@ const struct scene whole_scenes[] = {
       "backing base.raw raw;"
       "data 0-3 1; zero 4; zero-alloc 5; compressed 6-7 2; data 8-9 3;"
       "snapshot 1 first; data 2 4; zero-alloc 3", 70000, 0 },
+    { "overlay with subclusters",
+      "extended-l2; cluster 16K; refcount-bits 64; size 41000;"
+      "backing base.raw raw;"
+      "subclusters 0 ddzzpudduzzp 1; compressed 1 2; snapshot 1 first;"
+      "subclusters 0 ppzdduzu 3; subclusters 2 uuzdp 4", 60000, 0 },
     { "tables past the end",
       "version 3; cluster 512; refcount-bits 16; size 33000; l1-entries 4;"
       "data 0-3 1; data 63-66 2; data 130 3; snapshot 1 first; data 200 4",
