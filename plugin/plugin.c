@@ -189,10 +189,10 @@ static int
 plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
                   uint32_t *maximum)
 {
-    uint32_t cluster_size = qcow2_get_cluster_size(disk_of(handle));
+    uint32_t unit = qcow2_get_subcluster_size(disk_of(handle));
 
     *minimum = 1;
-    *preferred = cluster_size > 4096 ? cluster_size : 4096;
+    *preferred = unit > 4096 ? unit : 4096;
     *maximum = 64 * 1024 * 1024;
     return 0;
 }

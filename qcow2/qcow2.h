@@ -322,10 +322,15 @@ QCOW2_PUBLIC bool qcow2_is_readonly(const struct qcow2_disk *disk);
 /* Can requests of zero be done without writing data? */
 QCOW2_PUBLIC bool qcow2_can_fast_zero(const struct qcow2_disk *disk);
 
-/* Bytes of a cluster (of a raw file: 4096), and thus the size and alignment
- * below which writes cost most.
- */
+/* Bytes of a cluster (of a raw file: 4096). */
 QCOW2_PUBLIC uint32_t qcow2_get_cluster_size(const struct qcow2_disk *disk);
+
+/* Bytes of a subcluster with extended L2 entries, else of a cluster: what is
+ * data or a hole as a whole, and the size and alignment below which writes cost
+ * most.
+ */
+QCOW2_PUBLIC uint32_t
+qcow2_get_subcluster_size(const struct qcow2_disk *disk);
 
 /* Not AUTO. */
 QCOW2_PUBLIC enum qcow2_format

@@ -61,6 +61,12 @@ image_disk_cluster_size(const struct open_file *file)
     return file->image->cluster_size;
 }
 
+static uint32_t
+image_disk_subcluster_size(const struct open_file *file)
+{
+    return file->image->subcluster_size;
+}
+
 static struct write_observer **
 image_disk_observers(struct open_file *file)
 {
@@ -77,6 +83,7 @@ const struct disk_ops image_disk_ops = {
     .finish = image_disk_finish,
     .can_fast_zero = image_disk_can_fast_zero,
     .cluster_size = image_disk_cluster_size,
+    .subcluster_size = image_disk_subcluster_size,
     .observers = image_disk_observers,
 };
 

@@ -42,6 +42,7 @@ struct disk_ops {
 
     bool (*can_fast_zero)(const struct open_file *file);
     uint32_t (*cluster_size)(const struct open_file *file);
+    uint32_t (*subcluster_size)(const struct open_file *file);
 
     /* Where the disk's observers begin. */
     struct write_observer **(*observers)(struct open_file *file);

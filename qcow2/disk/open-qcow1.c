@@ -36,6 +36,7 @@ static const struct disk_ops qcow1_disk_ops = {
     .finish = finish,
     .can_fast_zero = can_fast_zero,
     .cluster_size = cluster_size,
+    .subcluster_size = cluster_size,
 };
 
 static struct source *

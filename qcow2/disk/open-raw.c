@@ -353,6 +353,7 @@ const struct disk_ops raw_disk_ops = {
     .finish = finish,
     .can_fast_zero = can_fast_zero,
     .cluster_size = cluster_size,
+    .subcluster_size = cluster_size,
     .observers = observers,
 };
 

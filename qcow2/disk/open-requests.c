@@ -59,6 +59,12 @@ qcow2_get_cluster_size(const struct qcow2_disk *disk)
     return disk->file->ops->cluster_size(disk->file);
 }
 
+uint32_t
+qcow2_get_subcluster_size(const struct qcow2_disk *disk)
+{
+    return disk->file->ops->subcluster_size(disk->file);
+}
+
 enum qcow2_format
 qcow2_get_format(const struct qcow2_disk *disk)
 {
@@ -117,7 +123,7 @@ change_once(struct qcow2_disk *disk, const struct guest_change *c,
     return disk->file->ops->change(disk->file, c, err);
 }
 
-/* Turns what is zero in a write, cluster by cluster, into requests of
+/* Turns what is zero in a write, subcluster by subcluster, into requests of
  * zero.
  */
 static int
@@ -125,7 +131,7 @@ write_detecting(struct qcow2_disk *disk, const struct guest_change *all,
                 struct qcow2_error *err)
 {
     bool unmap = disk->detect_zeroes == QCOW2_DETECT_ZEROES_UNMAP;
-    uint32_t cluster_size = qcow2_get_cluster_size(disk);
+    uint32_t unit = qcow2_get_subcluster_size(disk);
     uint64_t done = 0;
 
     while (done < all->nr_bytes) {
@@ -136,7 +142,7 @@ write_detecting(struct qcow2_disk *disk, const struct guest_change *all,
         c.buf = buf;
         c.guest_off += done;
         c.nr_bytes = blocks_alike(buf, NULL, all->nr_bytes - done,
-                                  c.guest_off, cluster_size, &zero);
+                                  c.guest_off, unit, &zero);
         if (zero) {
             c.kind = CHANGE_ZERO;
             c.flags = unmap ? QCOW2_MAY_TRIM : 0;

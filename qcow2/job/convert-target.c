@@ -200,7 +200,7 @@ convert_target_take(struct convert_target *t, struct qcow2_disk *disk,
     t->block_bytes = min_u64(t->block_bytes, COPY_CHUNK_BYTES);
     if (t->disk->file->image)
         t->block_bytes = max_u64(t->block_bytes,
-                                 qcow2_get_cluster_size(t->disk));
+                                 qcow2_get_subcluster_size(t->disk));
     return 0;
 }
 

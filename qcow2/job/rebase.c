@@ -168,7 +168,7 @@ read_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
                ? -1 : 0;
 }
 
-/* Every cluster in a data chunk was left to the backing file by top when the
+/* Every subcluster in a data chunk was left to the backing file by top when the
  * chunk was planned. Those that will read differently get the old content,
  * also where that is zeroes, unless somebody wrote to them since. */
 static int
@@ -182,7 +182,7 @@ write_chunk(void *opaque, struct copy_chunk *c, struct qcow2_error *err)
         bool same;
 
         len = blocks_alike(c->buf + pos, c->space + pos, c->nr_bytes - pos,
-                           guest_off, r->img->cluster_size, &same);
+                           guest_off, r->img->subcluster_size, &same);
         if (!same
             && populate_shown(r->img, c->buf + pos, len, guest_off, err) == -1)
             return -1;
@@ -321,7 +321,7 @@ rebase_new(struct qcow2_disk *top, struct qcow2_disk *below,
     r->keep.disk = top;
     r->keep.check_only = r->snapshots == QCOW2_SNAPSHOTS_REFUSE;
     r->j.copy.end = qcow2_get_size(top);
-    r->j.copy.align = r->img->cluster_size;
+    r->j.copy.align = r->img->subcluster_size;
     r->j.copy.nr_threads = NR_THREADS;
     r->j.copy.needs_space = true;
     return &r->j.job;

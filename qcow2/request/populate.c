@@ -121,7 +121,8 @@ fill_piece(struct image *img, const unsigned char *bytes, uint64_t from,
 
     if (r == -1)
         return -1;
-    range_lock_exclusive(&img->ranges, &held, from,
+    range_lock_exclusive(&img->ranges, &held,
+                         round_down(from, img->cluster_size),
                          round_up(to, img->cluster_size));
     while (r == 0 && from < to) {
         struct mapping m;
@@ -136,20 +137,12 @@ fill_piece(struct image *img, const unsigned char *bytes, uint64_t from,
     return r;
 }
 
-/* The end of the cluster, or of the disk's last subcluster. */
-static uint64_t
-end_of(const struct image *img, uint64_t off)
-{
-    return min_u64(round_up(off, img->cluster_size),
-                   round_up(img->active.src.size, img->subcluster_size));
-}
-
 int
 populate_shown(struct image *img, const void *shown, uint64_t nr_bytes,
                uint64_t guest_off, struct qcow2_error *err)
 {
     const unsigned char *bytes = shown;
-    uint64_t to = end_of(img, guest_off + nr_bytes);
+    uint64_t to = round_up(guest_off + nr_bytes, img->subcluster_size);
 
     while (guest_off < to) {
         uint64_t piece = min_u64(to - guest_off,
@@ -227,13 +220,13 @@ int
 populate_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
                struct qcow2_error *err)
 {
-    uint64_t to = end_of(img, guest_off + nr_bytes);
+    uint64_t to = round_up(guest_off + nr_bytes, img->subcluster_size);
     size_t buf_size = max_u64(POPULATE_BYTES, img->cluster_size);
     CLEANUP_FREE unsigned char *buf = malloc(buf_size);
 
     if (!buf)
         return error_nomem(err);
-    guest_off = round_down(guest_off, img->cluster_size);
+    guest_off = round_down(guest_off, img->subcluster_size);
     while (guest_off < to) {
         uint64_t piece = min_u64(to - guest_off,
                                  map_piece(&img->active, guest_off));

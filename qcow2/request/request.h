@@ -57,7 +57,7 @@ int populate_range(struct image *img, uint64_t nr_bytes, uint64_t guest_off,
                    struct qcow2_error *err);
 
 /* The same where the caller has read what the layers below show: the range
- * begins with a cluster, and ends with one or with the disk.
+ * begins with a subcluster, and ends with one or with the disk.
  */
 int populate_shown(struct image *img, const void *shown, uint64_t nr_bytes,
                    uint64_t guest_off, struct qcow2_error *err);

@@ -138,6 +138,21 @@ refuses 'the target has 1000448 bytes' qcow2_img convert -n -O raw both.raw odd.
 cmp keep.qcow2 keep.before
 ls | diff -u before -
 
+# 4 KiB here and there take a subcluster each, as in QEMU.
+python3 - <<'END'
+with open("sparse.raw", "wb") as f:
+    f.truncate(8 << 20)
+    for off in range(0, 8 << 20, 1 << 16):
+        f.seek(off)
+        f.write(b"a" * 4096)
+END
+qcow2_img convert -O qcow2 -o extended_l2=on sparse.raw out.qcow2
+qemu-img convert -O qcow2 -o extended_l2=on,cluster_size=128k sparse.raw \
+    qemu.qcow2
+[ "$(qemu-img map out.qcow2 | wc -l)" = "$(qemu-img map qemu.qcow2 | wc -l)" ] \
+    || fail "other subclusters than QEMU's are allocated"
+rm sparse.raw out.qcow2 qemu.qcow2
+
 # A source that cannot be read: the target does not stay, unless told.
 cp top.qcow2 bad.qcow2
 python3 - <<'END'
