@@ -93,7 +93,7 @@ bitmap_session_begin(struct image *img, struct bitmaps *clusters,
         return error_nomem(err);
     if (bitmap_list_read(img, &s->list, err) == -1) {
         free(s);
-        return -1;
+        return err->errnum == EIO ? 1 : -1;
     }
     img->bitmaps = s;
     img->bitmap_clusters = &s->clusters;

@@ -23,7 +23,8 @@ struct bitmap_session {
 
 /* Begins a session of an image that has bitmaps, whose clusters were found and
  * are theirs alone; takes these over. Claims are written, and not durable yet.
- * EIO: the bitmaps cannot be understood, and nothing was changed.
+ * 1: the bitmaps cannot be understood, which *err tells, and nothing was
+ * changed. -1: it could not be done now.
  */
 int bitmap_session_begin(struct image *img, struct bitmaps *clusters,
                          struct qcow2_error *err);

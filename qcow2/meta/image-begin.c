@@ -42,16 +42,19 @@ write_autoclear(struct image *img, const struct fate *f,
 static int
 decide(struct image *img, struct fate *f, struct qcow2_error *err)
 {
+    int r = 1;
+
     bitmaps_find(img, &f->clusters);
     if (f->clusters.doubt)
         error_set(&f->why, EIO, "%s", f->clusters.doubt);
-    else if (bitmap_session_begin(img, &f->clusters, &f->why) == 0)
-        f->kept = true;
-    if (!f->kept && f->why.errnum == ENOMEM)
-        return error_nomem(err);
-    if (!f->kept)
+    else
+        r = bitmap_session_begin(img, &f->clusters, &f->why);
+    f->kept = r == 0;
+    if (r == -1 && err)
+        *err = f->why;
+    if (r == 1)
         bitmaps_search(img, &f->clusters);
-    return 0;
+    return r == -1 ? -1 : 0;
 }
 
 /* Makes durable what has to be before the first change. */
