@@ -752,6 +752,10 @@ struct qcow2_convert_options {
     uint64_t skip_bytes;      /* of the sources, left out */
     bool has_nr_bytes;        /* of what follows, only */
     uint64_t nr_bytes;        /* so many, at most */
+    /* The bitmaps of the source, which is a single image of version 3, come
+     * too, disabled ones disabled. One that is in use, so wrong, ends that
+     * before it begins (EBUSY), or is left out with a warning. */
+    bool bitmaps, skip_broken_bitmaps;
 };
 QCOW2_PUBLIC struct qcow2_job *
 qcow2_convert(struct qcow2_disk *const *sources, size_t nr_sources,

@@ -5,8 +5,11 @@
  * by storing what is marked; then what it changes is switched to at once
  * (bitmap-edit.h). The next change of the disk begins another session.
  */
+#include "edit/bitmap.h"
+
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -361,5 +364,75 @@ qcow2_bitmap_dump(struct qcow2_disk *disk, const char *name,
             r = fn(opaque, from, n, true);
     }
     bitmap_marks_free(&marks);
+    return r;
+}
+
+/* The list as it is now; the caller frees it. */
+static int
+read_list(struct image *img, struct bitmap_list *list,
+          struct qcow2_error *err)
+{
+    RDLOCK_SCOPE(&img->rwlock);
+
+    return bitmap_list_read(img, list, err);
+}
+
+int
+bitmap_check_copy(struct qcow2_disk *source, bool skip_broken,
+                  struct qcow2_error *err)
+{
+    struct image *img = image_of(source, err);
+    struct bitmap_list list;
+    int r = 0;
+
+    if (!img || read_list(img, &list, err) == -1)
+        return -1;
+    for (uint32_t i = 0; r == 0 && !skip_broken && i < list.nr; i++) {
+        const struct bitmap_entry *e = &list.bitmaps[i].entry;
+        char escaped[ESCAPE_SIZE];
+
+        if (e->flags & BITMAP_IN_USE)
+            r = error_set(err, EBUSY, "%s: bitmap '%s' is marked as in use, "
+                          "so it is wrong and cannot be copied", img->name,
+                          escape_bytes(escaped, e->name, e->name_size));
+    }
+    bitmap_list_free(&list);
+    return r;
+}
+
+static int
+copy(struct qcow2_disk *target, struct qcow2_disk *source,
+     const struct bitmap_entry *e, struct qcow2_error *err)
+{
+    CLEANUP_FREE char *name = strndup(e->name, e->name_size);
+
+    if (!name)
+        return error_nomem(err);
+    if (e->flags & BITMAP_IN_USE) {
+        image_warn(source->file->image, "%s: bitmap '%s' is marked as in use, "
+                   "so it is wrong and not copied",
+                   source->file->image->name, ESCAPED(name));
+        return 0;
+    }
+    return qcow2_bitmap_add(target, name, UINT64_C(1) << e->granularity_bits,
+                            !(e->flags & BITMAP_AUTO), err) == -1
+                   || qcow2_bitmap_merge(target, name, source, name, err)
+                      == -1
+               ? -1 : 0;
+}
+
+int
+bitmap_copy(struct qcow2_disk *target, struct qcow2_disk *source, uint32_t i,
+            struct qcow2_error *err)
+{
+    struct image *img = image_of(source, err);
+    struct bitmap_list list;
+    int r = 0;
+
+    if (!img || read_list(img, &list, err) == -1)
+        return -1;
+    if (i < list.nr)
+        r = copy(target, source, &list.bitmaps[i].entry, err) == -1 ? -1 : 1;
+    bitmap_list_free(&list);
     return r;
 }

@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "edit/bitmap.h"
 #include "job/copy-job.h"
 
 /* Writing to one file, the kernel does one at a time: more threads than this
@@ -18,6 +19,7 @@ enum phase {
     PHASE_PREALLOCATE,
     PHASE_COPY,
     PHASE_PREALLOCATE_AGAIN, /* what copying gave back */
+    PHASE_BITMAPS,
     PHASE_END,
     NR_PHASES,
 };
@@ -26,6 +28,8 @@ struct convert {
     struct copy_job j; /* first */
     struct convert_source source;
     struct convert_target target;
+    struct qcow2_disk *bitmaps; /* whose bitmaps are copied, or NULL */
+    uint32_t nr_bitmaps;        /* copied so far */
 };
 
 static int
@@ -76,6 +80,9 @@ run_phase(struct copy_job *j, unsigned phase, struct qcow2_error *err)
         if (r == 0)
             convert_target_restart_preallocation(&c->target);
         return r;
+    case PHASE_BITMAPS:
+        return c->bitmaps ? bitmap_copy(c->target.disk, c->bitmaps,
+                                        c->nr_bitmaps++, err) : 0;
     case PHASE_END:
         return convert_target_close(&c->target, true, err);
     case NR_PHASES:
@@ -125,6 +132,21 @@ set_up_copy(struct convert *c, const struct qcow2_convert_options *o)
     c->j.copy.needs_space = o->compress;
 }
 
+/* Before the target is made. */
+static int
+set_up_bitmaps(struct convert *c, struct qcow2_disk *const *sources,
+               size_t nr_sources, const struct qcow2_convert_options *o,
+               struct qcow2_error *err)
+{
+    if (!o->bitmaps)
+        return 0;
+    if (nr_sources != 1)
+        return error_set(err, EINVAL, "bitmaps are copied from a single "
+                         "source only");
+    c->bitmaps = sources[0];
+    return bitmap_check_copy(sources[0], o->skip_broken_bitmaps, err);
+}
+
 static struct convert *
 new_convert(struct qcow2_error *err)
 {
@@ -152,6 +174,7 @@ convert_new(struct qcow2_disk *const *sources, size_t nr_sources,
     c->target.disk = target;
     if (convert_source_init(&c->source, sources, nr_sources, options, err)
         == -1
+        || set_up_bitmaps(c, sources, nr_sources, options, err) == -1
         || convert_target_take(&c->target, target, "target", &c->source,
                                options, err) == -1) {
         qcow2_job_free(&c->j.job);
@@ -173,6 +196,7 @@ qcow2_convert(struct qcow2_disk *const *sources, size_t nr_sources,
         return NULL;
     if (convert_source_init(&c->source, sources, nr_sources, options, err)
         == -1
+        || set_up_bitmaps(c, sources, nr_sources, options, err) == -1
         || convert_target_open(&c->target, target, &c->source, options, err)
            == -1) {
         qcow2_job_free(&c->j.job);

@@ -106,7 +106,6 @@ static const struct {
     const char *name, *why;
 } missing[] = {
     { "object", "it is for encrypted images (LUKS), which are not supported" },
-    { "bitmaps", "bitmaps are not copied" },
 };
 
 /* A word on the command line that begins with "--", and is no option. */

@@ -31,6 +31,9 @@ static const struct tool_option options[] = {
       "the target is named as with --image-opts (with -n)" },
     { KEY_TARGET_IS_ZERO, "target-is-zero", NULL,
       "it reads as zeroes (with -n)" },
+    { KEY_BITMAPS, "bitmaps", NULL, "copy persistent bitmaps, too" },
+    { KEY_SKIP_BROKEN_BITMAPS, "skip-broken-bitmaps", NULL,
+      "leave out those that are marked as in use" },
     { KEY_SALVAGE, "salvage", NULL, "what cannot be read becomes zeroes" },
     { 'r', "rate-limit", "RATE", "bytes a second, at most" },
     OPTION_CACHE('t', "target-cache", "cache mode of the target"),
@@ -102,6 +105,12 @@ take(struct transfer *c, const struct args *a, int key)
     case KEY_TARGET_IS_ZERO:
         c->convert.target_is_zero = true;
         break;
+    case KEY_BITMAPS:
+        c->convert.bitmaps = true;
+        break;
+    case KEY_SKIP_BROKEN_BITMAPS:
+        c->convert.skip_broken_bitmaps = true;
+        break;
     case KEY_SALVAGE:
         c->convert.ignore_read_errors = true;
         break;
@@ -141,6 +150,25 @@ check(const struct transfer *c, const struct args *a)
                     "common");
 }
 
+static void
+check_bitmaps(const struct transfer *c, const struct args *a)
+{
+    const struct qcow2_convert_options *o = &c->convert;
+
+    if (o->skip_broken_bitmaps && !o->bitmaps)
+        usage_error(a->verb, "--skip-broken-bitmaps goes with --bitmaps");
+    if (!o->bitmaps)
+        return;
+    if (c->image.format == QCOW2_FORMAT_RAW || o->create.version == 2
+        || c->image.create.version == 2)
+        usage_error(a->verb, "--bitmaps needs a target that can have some: "
+                    "-O qcow2, of version 3");
+    if (c->snapshot)
+        usage_error(a->verb, "a snapshot has no bitmaps");
+    if (a->nr_operands > 2)
+        usage_error(a->verb, "bitmaps are copied from a single source only");
+}
+
 static int
 run(const struct verb *verb, int argc, char **argv)
 {
@@ -152,6 +180,7 @@ run(const struct verb *verb, int argc, char **argv)
     while ((key = args_next(&a)) != -1)
         take(&c, &a, key);
     check(&c, &a);
+    check_bitmaps(&c, &a);
     image_args_check(&c.image, &a);
     c.sources = a.operands;
     c.nr_sources = a.nr_operands - 1;

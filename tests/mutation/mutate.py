@@ -106,7 +106,7 @@ class Mutation:
                     self.changes[-1].add(line)
                 else:
                     head.append(line)
-        found = re.fullmatch(r"Breaks ([IDN]\d(?:, [IDN]\d)*): (.*) "
+        found = re.fullmatch(r"Breaks ([IDN]\d+(?:, [IDN]\d+)*): (.*) "
                              r"Caught by (.*)", " ".join(head).strip())
         if not found or not self.changes:
             raise Stale("the head is not 'Breaks …: … Caught by …'")

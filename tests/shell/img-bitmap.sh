@@ -78,6 +78,22 @@ cp ours.qcow2 src.qcow2
 both --merge four -b src.qcow2 -F qcow2 FILE two
 same_bits two
 
+# They go with a copy of the disk.
+for options in "" -c -ocluster_size=512; do
+    # shellcheck disable=SC2086  # one word or none
+    qcow2_img convert --bitmaps $options -O qcow2 src.qcow2 ours.qcow2
+    # shellcheck disable=SC2086
+    qemu-img convert --bitmaps $options -O qcow2 src.qcow2 theirs.qcow2
+    qemu-img bitmap --clear theirs.qcow2 one
+    both --clear FILE one
+    same_bits one two four five
+done
+expect_status 1 qcow2_img convert --bitmaps -O raw src.qcow2 copy
+expect_status 1 qcow2_img convert --bitmaps -O qcow2 -o compat=v2 src.qcow2 copy
+expect_status 1 qcow2_img convert --bitmaps -O qcow2 src.qcow2 src.qcow2 copy
+expect_status 1 qcow2_img convert --skip-broken-bitmaps -O qcow2 src.qcow2 copy
+[ ! -e copy ]
+
 # What is refused.
 cp ours.qcow2 before
 both --add FILE one
@@ -113,6 +129,11 @@ for action in --clear --enable --disable '--merge=four'; do
     both "$action" FILE one
 done
 expect_status 1 qcow2_img bitmap --dump ours.qcow2 one
+expect_status 1 qcow2_img convert --bitmaps -O qcow2 ours.qcow2 copy
+[ ! -e copy ]
+qcow2_img convert --bitmaps --skip-broken-bitmaps -O qcow2 ours.qcow2 copy \
+    2>errors
+[ "$(grep -c 'not copied' errors)" -eq 4 ] || { cat errors; fail "warnings"; }
 for name in one two four five; do
     both --remove FILE "$name"
 done
