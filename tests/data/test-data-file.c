@@ -202,7 +202,8 @@ what_lies_past_the_end_does_not_show_after_growing(void **state)
     f = fopen(tmpdir_path("data.raw"), "r+b");
     EXPECT(f && fseek(f, 4608, SEEK_SET) == 0
            && fputs("this was not written by the guest", f) >= 0
-           && fclose(f) == 0, "fopen");
+           && fseek(f, 9000, SEEK_SET) == 0
+           && fputs("nor was that", f) >= 0 && fclose(f) == 0, "fopen");
     resize(&t, 20480);
     finish(&t);
 }
