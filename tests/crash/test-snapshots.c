@@ -247,6 +247,27 @@ every_operation(void **state)
     }
 }
 
+/* Direct I/O to a disk whose sectors are larger than clusters. */
+static void
+operations_in_blocks(void **state)
+{
+    unsigned step = states_are_many() ? 1 : 6;
+    struct crash_options options = {
+        .nr_random = 20, .nr_torn = 20, .seed = rng_seed(1)
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < nr_whole_scenes; i++) {
+        struct workload w;
+
+        workload_init(&w, &whole_scenes[i]);
+        w.rig.block = 4096;
+        for (unsigned n = i % step; n < nr_whole_words; n += step)
+            try_sequence(&w, &whole_scenes[i], 1, n, &options);
+        workload_free(&w, whole_scenes[i].name);
+    }
+}
+
 static void
 every_pair_of_operations(void **state)
 {
@@ -330,6 +351,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation),
+        cmocka_unit_test(operations_in_blocks),
         cmocka_unit_test(every_pair_of_operations),
         cmocka_unit_test(random_sequences),
     };
