@@ -419,6 +419,12 @@ header_switch(struct io *io, struct header *h, const struct header_update *u,
     return 0;
 }
 
+void
+header_switch_failed(struct header *h, uint32_t before)
+{
+    h->version = min_u64(h->version, before);
+}
+
 /* Readers may be in h: nothing that they use is touched. */
 static void
 take_over(struct header *h, struct header *fresh)

@@ -197,6 +197,12 @@ int header_switch(struct io *io, struct header *h,
                   const struct header_sector *sector,
                   struct qcow2_error *err);
 
+/* Which header is there is unknown, as header_switch or the barrier after it
+ * failed; before: the version until then. The lower one counts: a version 2
+ * header has something else where feature bits would be set.
+ */
+void header_switch_failed(struct header *h, uint32_t before);
+
 /* Clears all autoclear features and, where the rest of the header needs no
  * room for it, drops the bitmaps extension, so that others do not warn of
  * bitmaps that are wrong. Of *h changes only what this changes. May begin with

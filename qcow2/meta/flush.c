@@ -472,10 +472,8 @@ switch_header(struct image *img, const struct header_update *u,
 
     if (write_header(img, u, sector, err) == -1
         || io_flush(img->io, err) == -1) {
-        /* Which header is there is unknown: a version 2 header has something
-         * else where the dirty bit would be set. */
         pthread_mutex_lock(&img->feature_lock);
-        img->hdr.version = min_u64(img->hdr.version, before);
+        header_switch_failed(&img->hdr, before);
         pthread_mutex_unlock(&img->feature_lock);
         image_fail(img);
         /* Where no dirty bit could be set, the next process may take the
