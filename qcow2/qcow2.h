@@ -940,6 +940,10 @@ QCOW2_PUBLIC struct qcow2_info *
 qcow2_get_info(const char *path, const struct qcow2_info_options *options,
                struct qcow2_error *err);
 
+/* The path of the file that a name in the image at image_path means, which need
+ * not be there; the caller frees it. NULL: no memory. */
+QCOW2_PUBLIC char *qcow2_join_name(const char *image_path, const char *name);
+
 /* With all that stands below it. NULL is fine. */
 QCOW2_PUBLIC void qcow2_info_free(struct qcow2_info *info);
 

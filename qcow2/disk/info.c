@@ -106,9 +106,8 @@ leads_outside(const char *image_path, const char *name)
     return false;
 }
 
-/* The path of the file that a name in the image at image_path means. */
-static char *
-join_path(const char *image_path, const char *name)
+char *
+qcow2_join_name(const char *image_path, const char *name)
 {
     const char *slash = strrchr(image_path, '/');
     int dir_len = slash ? slash - image_path + 1 : 0;
@@ -350,7 +349,8 @@ fill_backing(struct info *info, const char *name, const char *format,
         return 0;
     pub->backing_file = name;
     pub->backing_format = format;
-    pub->full_backing_file = info->full_backing = join_path(pub->path, name);
+    pub->full_backing_file = info->full_backing =
+        qcow2_join_name(pub->path, name);
     if (!info->full_backing)
         return error_nomem(err);
     pub->backing_outside = leads_outside(pub->path, name);

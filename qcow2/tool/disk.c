@@ -181,14 +181,7 @@ disk_open_view(const char *path, const struct disk_args *d,
 char *
 disk_join_name(const char *path, const char *name)
 {
-    bool relative = name[0] != '/' && name[strcspn(name, ":/")] != ':';
-    const char *slash = relative ? strrchr(path, '/') : NULL;
-    size_t dir_len = slash ? slash - path + 1 : 0;
-    char *joined = check_memory(malloc(dir_len + strlen(name) + 1));
-
-    memcpy(joined, path, dir_len);
-    strcpy(joined + dir_len, name);
-    return joined;
+    return check_memory(qcow2_join_name(path, name));
 }
 
 /* Each layer may add a kilobyte to the name of the one above. What no system
