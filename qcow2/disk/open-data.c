@@ -50,10 +50,15 @@ static int
 find(const struct image *img, const struct data_opening *how,
      struct policy_file *file, struct qcow2_error *err)
 {
-    int r = how->trusted
-                ? policy_trust_name(how->place, name_of(img, how), file, err)
-                : policy_resolve(how->place, name_of(img, how), how->allow,
-                                 file, err);
+    const char *name = name_of(img, how);
+    int r;
+
+    if (how->name && name[0] == '/')
+        r = policy_trust(name, file, err);
+    else if (how->trusted)
+        r = policy_trust_name(how->place, name, file, err);
+    else
+        r = policy_resolve(how->place, name, how->allow, file, err);
 
     if (r == -1)
         return -1;
@@ -177,7 +182,7 @@ data_open_disk(struct image *img, const char *path,
         return -1;
     if (!place && options->fd >= 0)
         policy_place_of_fd(options->fd, &found);
-    else if (!place)
+    else if (!place && !(options->data_file && options->data_file[0] == '/'))
         r = policy_place_of(path, &found, err);
     if (r == 0)
         r = data_open(img, &how, err);

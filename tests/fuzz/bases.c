@@ -78,6 +78,12 @@ const char *const bases[] = {
 
     "version 3; cluster 512; refcount-bits 16; size 0",
 
+    "version 3; cluster 512; refcount-bits 64; size 40960; data-file data;"
+    "backing base raw; data 0-3 1; zero 4; zero-alloc 5; data 70-79 5; gap 2",
+
+    "version 3; cluster 1024; refcount-bits 8; size 100K; data-file data raw;"
+    "data 0-99 1; leak 1",
+
     "version 3; cluster 16K; extended-l2; refcount-bits 64; size 200000;"
     "data 0 1; subclusters 1 ddzzuud 2; zero 2; zero-alloc 3; compressed 4-5 2;"
     "subclusters 6 puzd 3; snapshot 1 first; subclusters 1 uudz 4; data 7 5;"

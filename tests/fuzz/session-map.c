@@ -8,7 +8,9 @@
 
 #include "base/checked.h"
 #include "bounds.h"
+#include "disk/open-disk.h"
 #include "session.h"
+
 
 /* Of the first few, the content is compared. */
 enum { MAX_EXTENTS = 400, MAX_COMPARED = 40, MAX_BYTES = 64 << 10 };
@@ -40,12 +42,14 @@ note_extent(void *opaque, const struct qcow2_extent *e)
 static void
 compare(struct session *s, const struct qcow2_extent *e)
 {
+    struct io *data = s->disk->file->image->data->io;
     size_t nr_bytes = min_u64(e->nr_bytes, MAX_BYTES);
     unsigned char *buf = malloc(2 * nr_bytes), *want = buf + nr_bytes;
 
     memset(want, 0, nr_bytes);
     if (e->has_host_off && e->depth == 0 && !e->zero)
-        sparse_read(s->file, e->host_off, want, nr_bytes);
+        MUST(io_pread(data, want, nr_bytes, e->host_off, NULL) == 0,
+             "nothing can be read at 0x%" PRIx64, e->host_off);
     if (qcow2_pread(s->disk, buf, nr_bytes, e->guest_off, NULL) == 0
         && (e->zero || (e->has_host_off && e->depth == 0)))
         MUST(memcmp(buf, want, nr_bytes) == 0,

@@ -36,6 +36,30 @@ session_backing(void)
     return path;
 }
 
+/* A data file of zeroes for the image, as long as its disk says it is. */
+static const char *
+session_data(const struct sparse *file)
+{
+    static char path[64];
+    static int fd = -1;
+
+    if (fd == -1)
+        fd = memfd_create("data", 0);
+    if (fd == -1 || ftruncate(fd, 0) == -1)
+        abort();
+    /* What is too long for the system is for the engine to refuse. */
+    if (ftruncate(fd, sparse_get(file, 24, 8)) == -1)
+        return NULL;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return path;
+}
+
+static bool
+has_data_file(const struct sparse *file)
+{
+    return sparse_get(file, 4, 4) > 2 && sparse_get(file, 72, 8) & 4;
+}
+
 /* The first problem, in words. */
 struct problems {
     unsigned nr;
@@ -129,6 +153,8 @@ session_begin(struct session *s, struct sparse *file, bool readonly)
         s->options.backing = session_backing();
         s->options.backing_format = QCOW2_FORMAT_RAW;
     }
+    if (has_data_file(file))
+        s->options.data_file = session_data(file);
     s->has_bitmaps = has_bitmaps(file);
     s->sound = !readonly && !find_problem(file, false);
     s->sound = s->sound && audit_agrees(file);
