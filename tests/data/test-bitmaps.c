@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test-bitmaps: the first change of an image removes its persistent bitmaps,
- * which nobody maintains: with a warning, and without a leak, unless it is in
- * doubt whose clusters they are.
+/* test-bitmaps: the first change of an image removes persistent bitmaps that
+ * cannot be kept right: with a warning, and without a leak, unless it is in
+ * doubt whose clusters they are. Those that can follow the disk's size.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -257,6 +257,48 @@ every_failure_leaves_no_damage(void **state)
     }
 }
 
+static int
+count_ranges(void *opaque, uint64_t guest_off, uint64_t nr_bytes, bool dirty)
+{
+    (void)guest_off;
+    (void)nr_bytes;
+    *(unsigned *)opaque += dirty;
+    return 0;
+}
+
+/* Those that record nothing, too, whose tables are others then. */
+static void
+all_bitmaps_follow_the_size_of_the_disk(void **state)
+{
+    static const uint64_t sizes[] = { 1 << 20, 8 << 20, 4 << 20, 512 };
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    open_rig(&r, "cluster 512; size 4M");
+    EXPECT_OK(qcow2_bitmap_add(r.play.disk, "on", 512, false, &err), &err);
+    EXPECT_OK(qcow2_bitmap_add(r.play.disk, "off", 512, true, &err), &err);
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        unsigned nr_on = 0, nr_off = 0;
+
+        EXPECT_OK(qcow2_resize(r.play.disk, sizes[i], true, &err), &err);
+        EXPECT_OK(qcow2_close(r.play.disk, &err), &err);
+        EXPECT(nr_warnings == 0, "%s", warnings);
+        EXPECT(check(&r, QCOW2_REPAIR_NONE).leaks == 0, "leaks");
+        r.play.disk = rig_open_disk(&r, io_mem_open(r.mem, false));
+        EXPECT_OK(qcow2_bitmap_dump(r.play.disk, "on", count_ranges, &nr_on,
+                                    &err), &err);
+        EXPECT_OK(qcow2_bitmap_dump(r.play.disk, "off", count_ranges, &nr_off,
+                                    &err), &err);
+        /* What the disk has grown by counts as changed. */
+        EXPECT(nr_on == (i == 1 || i == 2) && nr_off == 0, "%u %u", nr_on,
+               nr_off);
+    }
+    EXPECT_OK(qcow2_close(r.play.disk, &err), &err);
+    rig_end(&r);
+    rig_free(&r);
+}
+
 int
 main(void)
 {
@@ -266,6 +308,7 @@ main(void)
         cmocka_unit_test(what_may_be_somebody_elses_is_not_freed),
         cmocka_unit_test(names_are_escaped_and_the_rest_is_counted),
         cmocka_unit_test(every_failure_leaves_no_damage),
+        cmocka_unit_test(all_bitmaps_follow_the_size_of_the_disk),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
