@@ -102,6 +102,25 @@ check_data_file(const struct policy_target *t,
     return r;
 }
 
+/* A file that is there keeps what it has if it cannot be opened as asked. */
+static int
+check_direct(const struct policy_file *file, const struct qcow2_options *open,
+             struct qcow2_error *err)
+{
+    const struct io_open_options o = {
+        .readonly = true, .lock = IO_LOCK_NONE, .direct = true,
+        .nbd_timeout_ms = open->nbd_timeout_ms, .driver = open->driver,
+    };
+    struct io *io;
+
+    if (!file->path || policy_is_remote(file)
+        || !io_cache_is_direct(open->cache))
+        return 0;
+    io = io_open(file, &o, err);
+    io_close(io);
+    return io ? 0 : -1;
+}
+
 /* Creates the file and opens it, without a moment in which its path could
  * come to lead to another. */
 static struct qcow2_disk *
@@ -114,11 +133,12 @@ open_new(struct convert_target *t, const char *path,
     struct qcow2_disk *disk;
     struct io *io;
 
+    set_open_options(&open, o);
     if (policy_target_find(path, &t->file, err) == -1
         || check_not_source(&t->file.file, source, err) == -1
-        || check_data_file(&t->file, source, o, err) == -1)
+        || check_data_file(&t->file, source, o, err) == -1
+        || check_direct(&t->file.file, &open, err) == -1)
         return NULL;
-    set_open_options(&open, o);
     io = create(t, source, o, err);
     if (io && io_cache_is_direct(open.cache))
         io = io_align_direct(io, err);

@@ -389,6 +389,37 @@ what_has_no_direct_access_is_refused(void **state)
     assert_int_equal(err.errnum, ENOTSUP);
 }
 
+/* What was there is not lost. */
+static void
+a_target_without_direct_access_is_kept(void **state)
+{
+    static const struct io_driver none = { .matches = matches_any,
+                                           .open = open_without_direct };
+    struct qcow2_options o = options_of(QCOW2_CACHE_NONE);
+    const struct qcow2_convert_options c = {
+        .format = QCOW2_FORMAT_RAW, .open = &o,
+        .create = { .overwrite = true },
+    };
+    struct qcow2_disk *source;
+    struct qcow2_error err;
+    unsigned char *bytes;
+    size_t nr_bytes;
+
+    (void)state;
+    make_overlay();
+    tmpdir_write_file(tmpdir_path("copy"), "precious", 8);
+    source = open_disk("top", QCOW2_CACHE_WRITEBACK, QCOW2_FORMAT_QCOW2);
+    o.driver = &none;
+    assert_int_equal(run_job(qcow2_convert(&source, 1, tmpdir_path("copy"),
+                                           &c, &err), &err), -1);
+    assert_int_equal(err.errnum, ENOTSUP);
+    EXPECT_OK(qcow2_close(source, &err), &err);
+    bytes = tmpdir_read_file(tmpdir_path("copy"), &nr_bytes);
+    assert_int_equal(nr_bytes, 8);
+    assert_memory_equal(bytes, "precious", 8);
+    free(bytes);
+}
+
 int
 main(void)
 {
@@ -401,6 +432,7 @@ main(void)
         cmocka_unit_test(unsafe_raw_disks_are_durable_when_closed),
         cmocka_unit_test(copies_are_whole_in_every_mode),
         cmocka_unit_test(what_has_no_direct_access_is_refused),
+        cmocka_unit_test(a_target_without_direct_access_is_kept),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
