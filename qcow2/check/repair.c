@@ -114,6 +114,40 @@ clear_features(struct check *c, struct qcow2_error *err)
     return repair_barrier(c, err);
 }
 
+/* Without the extension no program warns of bitmaps that are gone. The others
+ * move up, if all of them lie in the first sector (I5); else it stays, and
+ * refers to nothing. */
+static int
+drop_extension(struct check *c, struct qcow2_error *err)
+{
+    unsigned char buf[HEADER_SECTOR_BYTES] = { 0 };
+    struct header *h = c->hdr;
+    uint64_t start = h->header_length, at = 0;
+    unsigned nr = 0;
+
+    if (c->flaws & 1u << HEADER_EXTENSIONS
+        || h->extensions_end > sizeof buf || h->extensions_end <= start)
+        return 0;
+    for (unsigned i = 0; i < h->nr_extensions; i++) {
+        const struct header_extension *e = &h->extensions[i];
+        const struct disk_extension head = { be32_make(e->type),
+                                             be32_make(e->length) };
+
+        if (e->type == EXT_BITMAPS)
+            continue;
+        memcpy(buf + at, &head, sizeof head);
+        memcpy(buf + at + sizeof head, e->data, e->length);
+        at += sizeof head + round_up(e->length, 8);
+        h->extensions[nr++] = *e;
+    }
+    if (nr == h->nr_extensions)
+        return 0;
+    h->nr_extensions = nr;
+    return repair_write(c, "drop the bitmaps' header extension", buf,
+                        h->extensions_end - start, start, err) == -1
+           ? -1 : repair_barrier(c, err);
+}
+
 /* Bitmaps that make no sense are nobody's. Done before their clusters are
  * given back. */
 static int
@@ -128,7 +162,7 @@ drop_bitmaps(struct check *c, struct qcow2_error *err)
                      sizeof field, HEADER_AT_AUTOCLEAR, err) == -1)
         return -1;
     c->hdr->autoclear = autoclear;
-    return repair_barrier(c, err);
+    return repair_barrier(c, err) == -1 ? -1 : drop_extension(c, err);
 }
 
 /* Entries move to copies, which the new refcounts know of. Then the originals

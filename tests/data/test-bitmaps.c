@@ -257,6 +257,33 @@ every_failure_leaves_no_damage(void **state)
     }
 }
 
+/* So that no program warns of them for ever. */
+static void
+a_repair_that_drops_them_drops_the_extension(void **state)
+{
+    static const char broken[] =
+        "cluster 4096; size 1M; autoclear 0; extension 0x12345678 kept;"
+        "extension 0x23852875 \\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00"
+        "\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x40"
+        "\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00;"
+        "extension 0x12345679 too; data 0-9 1";
+    struct rig r;
+
+    (void)state;
+    expect_case("%s", broken);
+    rig_init(&r, broken, 0);
+    rig_start(&r);
+    EXPECT(check(&r, QCOW2_REPAIR_ALL).corruptions_fixed == 1, "not found");
+    EXPECT(!memmem(bytes_of(&r), C, "\x23\x85\x28\x75", 4)
+           && memmem(bytes_of(&r), C, "kept", 4)
+           && memmem(bytes_of(&r), C, "too", 3), "extensions");
+    EXPECT(check(&r, QCOW2_REPAIR_NONE).corruptions == 0, "damage");
+    r.play.disk = rig_open_disk(&r, io_mem_open(r.mem, false));
+    rig_play(&r, OP_READ, 0, 1 << 20, 0);
+    rig_close(&r);
+    rig_free(&r);
+}
+
 static int
 count_ranges(void *opaque, uint64_t guest_off, uint64_t nr_bytes, bool dirty)
 {
@@ -308,6 +335,7 @@ main(void)
         cmocka_unit_test(what_may_be_somebody_elses_is_not_freed),
         cmocka_unit_test(names_are_escaped_and_the_rest_is_counted),
         cmocka_unit_test(every_failure_leaves_no_damage),
+        cmocka_unit_test(a_repair_that_drops_them_drops_the_extension),
         cmocka_unit_test(all_bitmaps_follow_the_size_of_the_disk),
     };
 
