@@ -7,6 +7,7 @@
 #include "disk/open.h"
 #include "expect.h"
 #include "snapshots.h"
+#include "tmpdir.h"
 
 /* A disk or snapshot. */
 struct content {
@@ -63,7 +64,8 @@ saved_read(struct mem *image)
 
     options.readonly = true;
     options.backing_none = true;
-    disk = disk_open_io(io_mem_open(image, true), "saved", &options, &err);
+    disk = disk_open_io(io_mem_open(image, true), tmpdir_path("saved"),
+                        &options, &err);
     if (!disk) /* nothing can be read */
         return s;
     s->contents = must_have(calloc(1 + qcow2_get_nr_snapshots(disk),
