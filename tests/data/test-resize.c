@@ -115,6 +115,11 @@ growing_shows_nothing_that_was_hidden(void **state)
         "compressed 0-9 1; snapshot 1 s",
     };
     static const unsigned clusters[] = { 512, 4096, 65536 };
+    static const char *const extended[] = {
+        "data 0-2 1", "subclusters 0 dz 1; subclusters 1 dddddduzd 2",
+        "data 0-2 1; snapshot 1 s; subclusters 1 dzuuuud 2",
+        "data 0; compressed 1 1; snapshot 1 s",
+    };
 
     (void)state;
     for (unsigned i = 0; i < 2 * 2 * 3 * 4; i++) {
@@ -129,6 +134,17 @@ growing_shows_nothing_that_was_hidden(void **state)
                  "%s %s", version, clusters[i / 4 % 3],
                  backing ? "backing base.raw raw;" : "", contents[content]);
         start(&t, recipe, backing ? BACKING_BYTES : 0);
+        change_size(&t);
+        finish(&t);
+    }
+    for (unsigned i = 0; i < 2 * 4; i++) {
+        char recipe[256];
+        struct trial t;
+
+        snprintf(recipe, sizeof recipe, "cluster 16K; extended-l2; size 20000;"
+                 "%s %s", i % 2 ? "backing base.raw raw;" : "",
+                 extended[i / 2]);
+        start(&t, recipe, i % 2 ? BACKING_BYTES : 0);
         change_size(&t);
         finish(&t);
     }

@@ -26,7 +26,7 @@ static const char *const backing_names[] = {
 struct shape {
     unsigned version, cluster_bits, refcount_bits;
     enum backing backing;
-    bool in_memory;
+    bool in_memory, extended; /* L2 entries */
     uint64_t size;
 };
 
@@ -79,15 +79,21 @@ make_image(const struct shape *g)
     builder_add(b, "version %u; cluster %u; refcount-bits %u; size %llu",
                 g->version, 1u << g->cluster_bits, g->refcount_bits,
                 (unsigned long long)g->size);
+    if (g->extended)
+        builder_add(b, "extended-l2");
     if (g->backing != NO_BACKING)
         builder_add(b, "backing base raw");
     builder_add(b, "data 0-1 1; gap 2; data 3 2");
+    if (g->extended)
+        builder_add(b, "subclusters 1 ddzzuudzp 7; subclusters 2 zpud 8");
     if (g->refcount_bits >= 8)
         builder_add(b, "compressed 4-6 3; gap 1; compressed 9 4");
     if (g->version > 2)
         builder_add(b, "zero 7; zero-alloc 8; zero 10-11");
     if (g->refcount_bits > 2) {
         builder_add(b, "snapshot 3 before; data 1-2 5; unallocated 3");
+        if (g->extended)
+            builder_add(b, "subclusters 1 uudzzd 9");
         if (g->refcount_bits >= 8)
             builder_add(b, "compressed 3 6");
     }
@@ -136,6 +142,8 @@ show_disk(struct trial *t)
     play_init(&t->play, t->now.disk, t->now.size);
     t->play.disk = disk;
     t->play.cluster_size = cluster_size_of(t);
+    if (t->g.extended)
+        t->play.subcluster_size = cluster_size_of(t) / 32;
     t->play.may_keep_trimmed = t->g.version == 2 && t->g.backing;
     t->play.must_be_fast = t->g.version == 3;
 }
@@ -332,9 +340,10 @@ try_geometry(const struct shape *g, unsigned nr_ops, uint64_t stream)
     struct trial t = { .g = *g, .next_seed = 100 };
 
     expect_case("TEST_SEED=%llu: stream %llu: v%u, clusters of %u, refcounts "
-                "of %u bits, %s, size %llu", (unsigned long long)seed,
+                "of %u bits,%s %s, size %llu", (unsigned long long)seed,
                 (unsigned long long)stream, g->version, 1u << g->cluster_bits,
-                g->refcount_bits, backing_names[g->backing],
+                g->refcount_bits, g->extended ? " subclusters," : "",
+                backing_names[g->backing],
                 (unsigned long long)g->size);
     rng_init(&t.rng, seed, stream);
     start(&t);
@@ -403,6 +412,29 @@ every_geometry(void **state)
 }
 
 static void
+subclusters(void **state)
+{
+    static const unsigned widths[] = { 16, 64, 4 };
+    unsigned rounds = env_number("TEST_ROUNDS", 1);
+
+    (void)state;
+    for (unsigned i = 0; i < 12 * rounds; i++) {
+        struct shape g = {
+            .version = 3,
+            .backing = i % NR_BACKINGS,
+            .cluster_bits = 14 + i / 3 % 3,
+            .refcount_bits = widths[i / 2 % 3],
+            .in_memory = i % 4 > 0,
+            .extended = true,
+        };
+
+        g.size = size_for(g.cluster_bits, g.in_memory ? i : 1);
+        try_geometry(&g, 80, 3000 + i);
+    }
+    report();
+}
+
+static void
 largest_clusters(void **state)
 {
     (void)state;
@@ -447,6 +479,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_geometry),
+        cmocka_unit_test(subclusters),
         cmocka_unit_test(largest_clusters),
         cmocka_unit_test(real_files_satisfy_qemu),
     };

@@ -108,19 +108,12 @@ expect_state(struct qcow2_disk *s, uint64_t seed, uint64_t off,
 }
 
 static void
-states_of_any_length_are_read_as_they_were_stored(void **state)
+store_states(const char *recipe, const uint64_t *lengths, unsigned nr)
 {
-    /* An L2 table of clusters of 4 KiB covers 2 MiB; states are stored in
-     * portions of 1 MiB. */
-    static const uint64_t lengths[] = {
-        1, 4095, 4096, 4097, 1 << 20, (1 << 20) + 1, 2 << 20,
-        (2 << 20) + 1, 7000001
-    };
     struct rig r;
 
-    (void)state;
-    start(&r, "cluster 4K; size 3M; data 0-9 1; snapshot 1 before; data 3 2");
-    for (unsigned i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+    start(&r, recipe);
+    for (unsigned i = 0; i < nr; i++) {
         struct stream in = { .seed = i + 1, .end = lengths[i],
                              .portion = i % 2 ? 777 : SIZE_MAX };
         struct qcow2_snapshot info;
@@ -140,6 +133,24 @@ states_of_any_length_are_read_as_they_were_stored(void **state)
         EXPECT_OK(qcow2_snapshot_delete(r.play.disk, "s", &err), &err);
     }
     finish(&r);
+}
+
+static void
+states_of_any_length_are_read_as_they_were_stored(void **state)
+{
+    /* An L2 table of clusters of 4 KiB covers 2 MiB, and one of extended
+     * entries and 16 KiB 16 MiB; states are stored in portions of 1 MiB. */
+    static const uint64_t lengths[] = {
+        1, 4095, 4096, 4097, 1 << 20, (1 << 20) + 1, 2 << 20,
+        (2 << 20) + 1, 7000001
+    }, extended[] = { 513, (16 << 20) + 1 };
+
+    (void)state;
+    store_states("cluster 4K; size 3M; data 0-9 1; snapshot 1 before;"
+                 "data 3 2", lengths, sizeof lengths / sizeof lengths[0]);
+    store_states("extended-l2; cluster 16K; size 3M; subclusters 0 dzu 1;"
+                 "snapshot 1 before; data 3 2", extended,
+                 sizeof extended / sizeof extended[0]);
 }
 
 static void
