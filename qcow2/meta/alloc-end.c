@@ -122,8 +122,23 @@ alloc_write_ahead(struct image *img)
 
 enum look { LOOK_FREE, LOOK_USED, LOOK_LOAD, LOOK_FAILED };
 
+/* With alloc.lock: where the last refblock ends that has clusters before this
+ * one, which has none; at most there. The file may be as long as it likes. */
+static uint64_t
+counted_end(const struct image *img, uint64_t cluster)
+{
+    const struct alloc *a = &img->alloc;
+    unsigned bits = img->geo.refblock_bits;
+    uint64_t i = min_u64(cluster >> bits, a->reftable_entries);
+
+    while (i > 0 && a->reftable[i - 1] == 0)
+        i--;
+    return min_u64(cluster, i << bits);
+}
+
 /* With alloc.lock: lowers alloc.end to behind the last cluster in use of the
- * slice that it ends in. LOOK_FREE: there is none. */
+ * slice that it ends in, or to where clusters are counted again. LOOK_FREE:
+ * there is none. */
 static enum look
 lower_end(struct image *img)
 {
@@ -140,9 +155,11 @@ lower_end(struct image *img)
     while (b && n > 0
            && refcount_get(b->data, img->hdr.refcount_order, n - 1) == 0)
         n--;
-    if (!b)
-        n = 0; /* no refblock: all are free */
     cache_put(b);
+    if (!b) { /* no refblock: all are free */
+        base = base > 0 ? counted_end(img, base) : 0;
+        n = 0;
+    }
     a->end = max_u64(base + n, 1); /* the header's cluster stays */
     a->cursor = min_u64(a->cursor, a->end);
     return a->end > base ? LOOK_USED : LOOK_FREE;

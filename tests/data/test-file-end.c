@@ -5,12 +5,17 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "builder.h"
 #include "disk/open-disk.h"
 #include "expect.h"
 #include "format/format.h"
 #include "io-mem.h"
+#include "oracle.h"
 #include "rig.h"
+#include "tmpdir.h"
 
 enum { K = 1024, M = 1024 * K, C = 64 * K };
 
@@ -412,6 +417,30 @@ what_is_written_while_the_end_moves_is_not_cut_off(void **state)
     }
 }
 
+/* Its end is looked for where clusters are counted, not all along the hole:
+ * that would take as long as somebody made the file. */
+static void
+a_long_hole_at_the_end_is_cut_off(void **state)
+{
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    const char *path = tmpdir_path("long");
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+    struct stat st;
+
+    (void)state;
+    expect_case("a hole of 8 TiB");
+    builder_make(path, "cluster 512; size 64K; data 0-9 1");
+    assert_int_equal(truncate(path, (off_t)8 << 40), 0);
+    disk = qcow2_open(path, &options, &err);
+    EXPECT(disk, "%s", err.text);
+    EXPECT_OK(qcow2_pwrite(disk, "x", 1, 0, 0, &err), &err);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    assert_int_equal(stat(path, &st), 0);
+    EXPECT(st.st_size < 1 << 20, "%lld bytes", (long long)st.st_size);
+    oracle_expect_clean(path);
+}
+
 int
 main(void)
 {
@@ -426,6 +455,7 @@ main(void)
         cmocka_unit_test(metadata_without_refcount_is_not_cut_off),
         cmocka_unit_test(what_is_cut_off_is_no_longer_inside),
         cmocka_unit_test(what_is_written_while_the_end_moves_is_not_cut_off),
+        cmocka_unit_test(a_long_hole_at_the_end_is_cut_off),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
