@@ -59,16 +59,16 @@ is_moved(const struct mapping *m)
 
 /* How far, at most to c->end, clusters must be allocated: those of m, which c
  * begins with, and what follows. Finds out which layer has their content;
- * last is what ends there.
+ * *moved is whether what ends there is_moved.
  */
 static int
-find_end(struct cow *c, const struct mapping *m, struct mapping *last,
+find_end(struct cow *c, const struct mapping *m, bool *moved,
          struct qcow2_error *err)
 {
     uint64_t pos = c->start + m->nr_bytes;
 
     c->first = m->kind == MAP_UNALLOCATED;
-    *last = *m;
+    *moved = is_moved(m);
     while (pos < c->end) {
         struct mapping next;
 
@@ -78,7 +78,7 @@ find_end(struct cow *c, const struct mapping *m, struct mapping *last,
             break;
         if (next.kind != MAP_UNALLOCATED)
             c->first = 0;
-        *last = next;
+        *moved = is_moved(&next);
         pos += next.nr_bytes;
     }
     c->end = pos;
@@ -233,11 +233,11 @@ allocate(struct image *img, struct cow *c, const struct mapping *m,
          struct qcow2_error *err)
 {
     uint64_t cluster = round_down(c->start, img->cluster_size), end;
-    struct mapping last;
+    bool end_moved;
 
-    if (find_end(c, m, &last, err) == -1
+    if (find_end(c, m, &end_moved, err) == -1
         || (is_moved(m) && widen_start(c, cluster, err) == -1)
-        || (is_moved(&last)
+        || (end_moved
             && widen_end(c, round_up(c->end, img->cluster_size), err) == -1))
         return -1;
     end = round_up(c->end, img->cluster_size);
