@@ -162,7 +162,7 @@ walk_table(struct run *r, be64 *table, uint64_t table_off,
         struct l2_entry e;
 
         n = l2_row(&s, i, entries_per_table(img) - i, &e);
-        if (e.flaws & ~ENTRY_COPIED_COMPRESSED)
+        if (data_entry_flaws(img, &e))
             return image_damaged(img, err, "entry %u of the L2 table at "
                                  "0x%llx is invalid", i,
                                  (unsigned long long)table_off);

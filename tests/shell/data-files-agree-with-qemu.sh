@@ -103,6 +103,17 @@ cp ours.raw expected.raw
 qcow2_img commit -q over.qcow2
 cmp expected.raw base.raw
 same over.qcow2
+
+# With subclusters, too, the place of the first cluster is host offset 0.
+qcow2_img create -q -f qcow2 -o data_file=sub.raw,extended_l2=on \
+          -b base.qcow2 -F qcow2 sub.qcow2
+qemu-io -f qcow2 -c 'write -P 7 2k 20k' sub.qcow2 >/dev/null
+same sub.qcow2
+cp ours.raw expected.raw
+qcow2_img commit -q sub.qcow2
+cmp expected.raw base.raw
+same sub.qcow2
+
 qemu-io -f qcow2 -c 'write -P 6 0 70k' over.qcow2 >/dev/null
 qemu-img convert -f qcow2 -O raw over.qcow2 expected.raw
 qcow2_img rebase -q -b '' over.qcow2
