@@ -345,6 +345,8 @@ open_below(const struct policy_file *image, struct qcow2_disk *top,
     o.no_lock |= o.no_lock_backing;
     o.fd = -1;
     o.pool = NULL;
+    o.window = (struct qcow2_window){ 0 }; /* of the image, not of this */
+    o.data_file = NULL;
     o.cache = options->backing_cache;
     o.backing_none = false;
     o.backing = NULL;

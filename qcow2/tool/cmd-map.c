@@ -20,7 +20,7 @@ static const struct tool_option options[] = {
 
 struct map_walk {
     char **names; /* of the layers */
-    uint64_t image_off; /* of the top layer in its file */
+    uint64_t image_off; /* of the top layer's data in their file */
     bool first;
     bool failed;
 };
@@ -92,13 +92,24 @@ name_data_files(struct qcow2_disk *disk, char **names)
     }
 }
 
+/* Where the part of a file begins that the image is; data in a data file are
+ * not in it. */
+static uint64_t
+image_offset(struct qcow2_disk *disk, const struct disk_args *disk_args)
+{
+    struct qcow2_layer top;
+
+    return qcow2_get_layer(disk, 0, &top, NULL) == 0 && top.data_file[0]
+           ? 0 : disk_args->options.window.offset;
+}
+
 static int
 show_map(struct qcow2_disk *disk, const char *path,
          const struct disk_args *disk_args, bool json, uint64_t start,
          uint64_t max_length)
 {
     struct map_walk w = {
-        .first = true, .image_off = disk_args->options.window.offset,
+        .first = true, .image_off = image_offset(disk, disk_args),
     };
     uint64_t size = qcow2_get_size(disk);
     struct qcow2_error err;

@@ -149,6 +149,29 @@ qcow2_img amend -o compat=0.10 --image-opts "$opts"
 qcow2_img convert -n --target-image-opts base.qcow2 "$opts"
 qemu-img compare -q --image-opts driver=qcow2,file.filename=base.qcow2 \
     "$opts"
+
+# What stands beside the part is no part: a new backing file is all of a file,
+# and data in a data file are at their own offset.
+qemu-img create -q -f raw old.raw 1M
+qemu-io -f raw -c 'write -q -P 17 0 1M' old.raw
+qemu-img create -q -f raw new.raw 8M
+qemu-io -f raw -c 'write -q -P 34 0 4M' -c 'write -q -P 17 4M 4M' new.raw
+qemu-img create -q -f qcow2 -b old.raw -F raw part.qcow2
+qemu-io -c 'write -q -P 51 0 64k' part.qcow2
+qemu-img create -q -f qcow2 -o data_file=data.raw with-data.qcow2 1M
+qemu-io -c 'write -q -P 5 0 64k' with-data.qcow2
+qemu-img create -q -f raw box 8M
+dd if=part.qcow2 of=box bs=1M seek=4 conv=notrunc status=none
+part=driver=qcow2,file.driver=raw,file.offset=4M,file.size=4M,\
+file.file.filename=box
+qcow2_img convert --image-opts "$part" -O raw before.raw
+qcow2_img rebase -b new.raw -F raw --image-opts "$part"
+qcow2_img convert --image-opts "$part" -O raw after.raw
+cmp before.raw after.raw || fail "the part reads differently after rebase"
+dd if=with-data.qcow2 of=box bs=1M seek=4 conv=notrunc status=none
+qcow2_img map --image-opts "$part" >said
+grep -Eq '^0 +0x10000 +0 +data.raw$' said || fail "map: $(cat said)"
+
 rm -f undo
 ! qcow2_img check -q -r all --undo=undo --image-opts "$opts" 2>err
 grep -q -- '--undo' err
