@@ -129,6 +129,7 @@ data_file_use(struct image *img, struct io *io, struct qcow2_error *err)
         .place_0 = true, .zeroes_are_data = header_has_raw_data(&img->hdr),
     };
     d->end = img->hdr.size;
+    io->keeps_size = true; /* it is as long as the disk */
     data_use_store(img, &d->store);
     return 0;
 }

@@ -13,9 +13,34 @@
 #include "expect.h"
 #include "meta/image.h"
 #include "rig.h"
+#include "storage/io-align.h"
+#include "storage/io-open.h"
 #include "tmpdir.h"
 
-enum { NR_OPS = 250 };
+enum { NR_OPS = 250, BLOCK = 4096 };
+
+static bool
+matches_any(const struct policy_file *file)
+{
+    (void)file;
+    return true;
+}
+
+static struct io *
+open_in_blocks(const struct policy_file *file, const struct io_open_options *o,
+               struct qcow2_error *err)
+{
+    struct io_open_options plain = *o;
+    struct io *io;
+
+    plain.driver = NULL;
+    io = io_open(file, &plain, err);
+    return io ? io_align_new(io, BLOCK, err) : NULL;
+}
+
+/* As direct I/O is on disks of such sectors. */
+static const struct io_driver in_blocks = { .matches = matches_any,
+                                            .open = open_in_blocks };
 
 struct trial {
     struct rig rig;
@@ -71,7 +96,7 @@ random_op(struct trial *t, uint64_t i)
 
 static void
 start(struct trial *t, const char *recipe, uint64_t backing_bytes,
-      uint64_t stream)
+      uint64_t stream, const struct io_driver *driver)
 {
     uint64_t seed = rng_seed(1);
 
@@ -81,6 +106,7 @@ start(struct trial *t, const char *recipe, uint64_t backing_bytes,
     t->is_raw = strstr(recipe, "data.raw raw") != NULL;
     rig_init(&t->rig, recipe, backing_bytes);
     t->is_extended = strstr(recipe, "extended-l2") != NULL;
+    t->rig.options.driver = driver;
     rig_start(&t->rig);
     open_disk(t);
     t->rig.play.may_keep_trimmed = t->is_raw;
@@ -117,14 +143,15 @@ random_requests_agree_with_a_model(void **state)
         { "cluster 16K; extended-l2; size 600K; data-file data.raw raw; "
           "data 0-37", 0 },
     };
-    unsigned rounds = env_number("TEST_ROUNDS", 1);
+    unsigned rounds = 2 * env_number("TEST_ROUNDS", 1);
 
     (void)state;
     for (unsigned n = 0; n < rounds * sizeof images / sizeof images[0]; n++) {
         unsigned i = n % (sizeof images / sizeof images[0]);
         struct trial t;
 
-        start(&t, images[i].recipe, images[i].backing_bytes, n);
+        start(&t, images[i].recipe, images[i].backing_bytes, n,
+              n / (sizeof images / sizeof images[0]) % 2 ? &in_blocks : NULL);
         play_verify(&t.rig.play);
         for (uint64_t op = 0; op < NR_OPS; op++)
             random_op(&t, op);
@@ -174,10 +201,11 @@ the_data_file_is_as_long_as_the_disk(void **state)
     };
 
     (void)state;
-    for (unsigned i = 0; i < sizeof recipes / sizeof recipes[0]; i++) {
+    for (unsigned n = 0; n < 2 * sizeof recipes / sizeof recipes[0]; n++) {
+        unsigned i = n / 2;
         struct trial t;
 
-        start(&t, recipes[i], 0, i);
+        start(&t, recipes[i], 0, n, n % 2 ? &in_blocks : NULL);
         resize(&t, 70144);
         rig_play(&t.rig, OP_WRITE, 69632, 512, 0);
         resize(&t, 300032);
@@ -198,7 +226,7 @@ what_lies_past_the_end_does_not_show_after_growing(void **state)
 
     (void)state;
     start(&t, "cluster 4096; size 4608; data-file data.raw raw; data 0-1", 0,
-          0);
+          0, NULL);
     f = fopen(tmpdir_path("data.raw"), "r+b");
     EXPECT(f && fseek(f, 4608, SEEK_SET) == 0
            && fputs("this was not written by the guest", f) >= 0
