@@ -152,9 +152,10 @@ check_new(const struct operation *op, const char *name, uint64_t granularity,
     return 0;
 }
 
+/* Its bits are `from`, or none. */
 static int
 add(struct operation *op, const char *name, uint64_t granularity,
-    bool disabled, struct qcow2_error *err)
+    bool disabled, struct dirty_ranges *from, struct qcow2_error *err)
 {
     struct bitmap *b;
 
@@ -167,7 +168,7 @@ add(struct operation *op, const char *name, uint64_t granularity,
         return -1;
     b->entry.granularity_bits = __builtin_ctzll(granularity);
     b->entry.flags = disabled ? 0 : BITMAP_AUTO;
-    return bitmap_edit_bits(&op->edit, b, NULL, err);
+    return bitmap_edit_bits(&op->edit, b, from, err);
 }
 
 int
@@ -179,7 +180,8 @@ qcow2_bitmap_add(struct qcow2_disk *disk, const char *name,
 
     if (begin(&op, disk, err) == -1)
         return -1;
-    return end(&op, add(&op, name, granularity, disabled, err), err);
+    return end(&op, add(&op, name, granularity, disabled, NULL, err),
+               err);
 }
 
 int
@@ -310,18 +312,24 @@ collect_of(struct qcow2_disk *disk, const char *name,
 }
 
 static int
+check_same_size(const struct image *img, uint64_t size,
+                struct qcow2_error *err)
+{
+    if (size == img->hdr.size)
+        return 0;
+    return error_set(err, EINVAL, "%s: its disk has %" PRIu64 " bytes, and "
+                     "that of the bitmap to be merged %" PRIu64, img->name,
+                     img->hdr.size, size);
+}
+
+static int
 merge(struct operation *op, const char *name, struct bitmap_marks *marks,
       uint64_t size, struct qcow2_error *err)
 {
-    struct image *img = op->img;
-    struct bitmap *b = find_usable(img, &op->list, name, err);
+    struct bitmap *b = find_usable(op->img, &op->list, name, err);
 
-    if (!b)
+    if (!b || check_same_size(op->img, size, err) == -1)
         return -1;
-    if (size != img->hdr.size)
-        return error_set(err, EINVAL, "%s: its disk has %" PRIu64 " bytes, "
-                         "and that of the bitmap to be merged %" PRIu64,
-                         img->name, img->hdr.size, size);
     return bitmap_edit_bits(&op->edit, b, &marks->ranges, err);
 }
 
@@ -400,6 +408,30 @@ bitmap_check_copy(struct qcow2_disk *source, bool skip_broken,
     return r;
 }
 
+/* By one switch of the header: a bitmap that lacks what the source's has
+ * recorded must not be there, neither for now nor after a failure. */
+static int
+add_copy(struct qcow2_disk *target, struct qcow2_disk *source,
+         const struct bitmap_entry *e, const char *name,
+         struct qcow2_error *err)
+{
+    struct bitmap_marks marks;
+    struct operation op;
+    uint64_t size;
+    int r = -1;
+
+    if (collect_of(source, name, &marks, &size, err) == -1)
+        return -1;
+    if (begin(&op, target, err) == 0) {
+        if (check_same_size(op.img, size, err) == 0)
+            r = add(&op, name, UINT64_C(1) << e->granularity_bits,
+                    !(e->flags & BITMAP_AUTO), &marks.ranges, err);
+        r = end(&op, r, err);
+    }
+    bitmap_marks_free(&marks);
+    return r;
+}
+
 static int
 copy(struct qcow2_disk *target, struct qcow2_disk *source,
      const struct bitmap_entry *e, struct qcow2_error *err)
@@ -414,11 +446,7 @@ copy(struct qcow2_disk *target, struct qcow2_disk *source,
                    source->file->image->name, ESCAPED(name));
         return 0;
     }
-    return qcow2_bitmap_add(target, name, UINT64_C(1) << e->granularity_bits,
-                            !(e->flags & BITMAP_AUTO), err) == -1
-                   || qcow2_bitmap_merge(target, name, source, name, err)
-                      == -1
-               ? -1 : 0;
+    return add_copy(target, source, e, name, err);
 }
 
 int

@@ -88,6 +88,13 @@ for options in "" -c -ocluster_size=512; do
     both --clear FILE one
     same_bits one two four five
 done
+
+# One that cannot be copied is not there, without its bits, all the same.
+qemu-img create -q -f qcow2 larger.qcow2 16M
+expect_status 1 qcow2_img convert -n --bitmaps -O qcow2 src.qcow2 larger.qcow2
+expect_status 1 qcow2_img bitmap --dump larger.qcow2 one
+check_image larger.qcow2
+
 expect_status 1 qcow2_img convert --bitmaps -O raw src.qcow2 copy
 expect_status 1 qcow2_img convert --bitmaps -O qcow2 -o compat=v2 src.qcow2 copy
 expect_status 1 qcow2_img convert --bitmaps -O qcow2 src.qcow2 src.qcow2 copy
