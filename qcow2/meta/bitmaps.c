@@ -65,6 +65,11 @@ add_table(struct image *img, struct bitmaps *b, const struct bitmap_entry *e,
 
     if (nr_bytes == 0)
         return true;
+    /* A table of 32 GiB can be a hole, and would be read all the same. */
+    if (scale_up(e->table_entries, img->cluster_bits) > MAX_BITMAP_BYTES) {
+        b->doubt = "their tables are too large";
+        return false;
+    }
     if (!add_run(img, b, e->table_off, nr_bytes, file_size))
         return false;
     piece = malloc(TABLE_PIECE_ENTRIES * sizeof *piece);

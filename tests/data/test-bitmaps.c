@@ -156,7 +156,9 @@ what_may_be_somebody_elses_is_not_freed(void **state)
         { "poke u64[@end-12288] = @end", "inside the file" },
         { "poke u64[@end-12288] = @end-8184", "inside the file" },
         { "poke u64[@end-8192] = 0xffffffffffffe00", "make no sense" },
-        { "poke u32[@end-12280] = 0xffffffff", "inside the file" },
+        { "poke u32[@end-12280] = 0x10000", "inside the file" },
+        { "poke u32[@end-12280] = 0x20001", "too large" },
+        { "poke u32[@end-12280] = 0xffffffff", "too large" },
         { "poke u64[@end-12240] = 0x01100001ffffffff",
           "directory makes no sense" },
     };
