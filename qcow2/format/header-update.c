@@ -260,6 +260,19 @@ put_again(struct layout *l, const struct header_extension *old)
         put_extension(l, e->type, e->data, e->length);
 }
 
+/* Of what is replaced there is one afterwards: bitmaps extensions are not
+ * looked at, so not counted, while their feature bit is clear. */
+static bool
+is_put_already(const struct layout *l, unsigned i)
+{
+    const struct header_extension *e = l->h->extensions;
+
+    for (unsigned j = 0; j < i; j++)
+        if (e[j].type == e[i].type)
+            return find_extension(l->u, e[i].type) != NULL;
+    return false;
+}
+
 /* Each stays in its place if it can: what was there is replaced, and new ones
  * come last. */
 static void
@@ -272,7 +285,8 @@ put_extensions(struct layout *l)
     put_fields(l);
     l->full = false;
     for (unsigned i = 0; i < h->nr_extensions; i++)
-        put_again(l, &h->extensions[i]);
+        if (!is_put_already(l, i))
+            put_again(l, &h->extensions[i]);
     if (!has_extension(h, EXT_BACKING_FORMAT))
         put_format(l);
     if (u->parts & HEADER_SET_EXTENSIONS)

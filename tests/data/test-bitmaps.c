@@ -286,6 +286,28 @@ a_repair_that_drops_them_drops_the_extension(void **state)
     rig_free(&r);
 }
 
+/* While nothing is valid that they name, nobody has looked at them. */
+static void
+stale_extensions_of_any_number_are_replaced(void **state)
+{
+#define STALE "extension 0x23852875 xxxxxxxxxxxxxxxxxxxxxxxx;"
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    open_rig(&r, "cluster 4096; size 1M; " STALE "extension 0x12345678 kept;"
+             STALE);
+    EXPECT_OK(qcow2_bitmap_add(r.play.disk, "a", 0, false, &err), &err);
+    rig_play(&r, OP_WRITE, 5000, 100, 0);
+    EXPECT_OK(qcow2_close(r.play.disk, &err), &err);
+    EXPECT(nr_warnings == 0, "%s", warnings);
+    EXPECT(check(&r, QCOW2_REPAIR_NONE).corruptions == 0, "damage");
+    EXPECT(has_bitmaps(&r) && memmem(bytes_of(&r), C, "kept", 4),
+           "extensions");
+    rig_end(&r);
+    rig_free(&r);
+}
+
 static int
 count_ranges(void *opaque, uint64_t guest_off, uint64_t nr_bytes, bool dirty)
 {
@@ -339,6 +361,7 @@ main(void)
         cmocka_unit_test(every_failure_leaves_no_damage),
         cmocka_unit_test(a_repair_that_drops_them_drops_the_extension),
         cmocka_unit_test(all_bitmaps_follow_the_size_of_the_disk),
+        cmocka_unit_test(stale_extensions_of_any_number_are_replaced),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
