@@ -11,9 +11,8 @@ static const struct format_driver *const drivers[] = {
 const struct format_driver *
 format_driver(enum qcow2_format format)
 {
-    unsigned i = 0;
-
-    while (drivers[i]->format != format)
-        i++;
-    return drivers[i];
+    for (unsigned i = 0; i < sizeof drivers / sizeof drivers[0]; i++)
+        if (drivers[i]->format == format)
+            return drivers[i];
+    __builtin_unreachable();
 }
