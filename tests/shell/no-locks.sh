@@ -18,12 +18,17 @@ cp made-base made-disk
 qcow2_img snapshot -c one made-disk
 echo state | qcow2_img snapshot save-state two - made-disk
 head -c 70000 /dev/zero >made-raw
+cp made-base made-marked
+qcow2_img bitmap --add made-marked kept
 
 # Every verb, and whatever it does in different ways.
 cat >lines <<'END'
 amend -o lazy_refcounts=on disk
 bench -c 1 disk
 bench -c 1 -w disk
+bitmap --add disk new
+bitmap --add --merge kept -b marked disk new
+bitmap --dump marked kept
 chain overlay
 chain .
 check disk
@@ -70,7 +75,7 @@ run ()
     local locks="$1" name="$2"
     shift 2
     rm -f new
-    for file in base overlay disk raw; do
+    for file in base overlay disk raw marked; do
         cp "made-$file" "$file"
     done
     echo 0 >"$name.status"
@@ -102,7 +107,7 @@ while read -r line; do
     cat refused.err
     [ "$(cat refused.status)" -ne 0 ] || [[ "$line" == "chain ." ]] \
         || fail "$line: went on"
-    for file in base overlay disk raw; do
+    for file in base overlay disk raw marked; do
         cmp "made-$file" "$file" || fail "$line: changed $file"
     done
     if [ -e new ] && [[ "$line" != *load-state* ]]; then

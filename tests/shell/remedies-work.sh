@@ -30,7 +30,7 @@ resize work/overlay +1M
 END
 for verb in $(qcow2_img --help | sed -nE 's/^  ([a-z]+) .*/\1/p'); do
     case "$verb" in
-        check|snapshot) ;; # they open no backing file
+        bitmap|check|snapshot) ;; # they open no backing file
         *) grep -q "^$verb " lines || fail "no line for $verb" ;;
     esac
 done
