@@ -106,6 +106,7 @@ fill_options(const struct export *export, struct qcow2_options *options)
         .backing_format = config.backing_format,
         .allow = config.allow,
         .nr_allow = config.nr_allow,
+        .shared_dir = config.dir,
         .cache = config.cache,
         .no_discard = !config.discard,
         .detect_zeroes = config.detect_zeroes,

@@ -223,10 +223,12 @@ struct qcow2_options {
      * with it, and a file that one file. trust_backing: the user chose the
      * name that the disk itself has for its backing file, so that it needs
      * none of this. Data files are opened by the same rules;
-     * trust_data_file: the user chose the disk's. */
+     * trust_data_file: the user chose the disk's. shared_dir: the directory
+     * has images of several owners, none of which may have others' files
+     * written: a data file in it is opened for writing only by `allow`. */
     const char *const *allow;
     size_t nr_allow;
-    bool trust_backing, trust_data_file;
+    bool trust_backing, trust_data_file, shared_dir;
     const char *data_file;    /* where the disk's is, instead of what the image
                                * says: relative to its directory, trusted */
 

@@ -51,14 +51,17 @@ find(const struct image *img, const struct data_opening *how,
      struct policy_file *file, struct qcow2_error *err)
 {
     const char *name = name_of(img, how);
+    struct policy_place from = *how->place;
     int r;
 
+    if (how->options->shared_dir && !how->readonly)
+        from = policy_place_shared(how->place);
     if (how->name && name[0] == '/')
         r = policy_trust(name, file, err);
     else if (how->trusted)
         r = policy_trust_name(how->place, name, file, err);
     else
-        r = policy_resolve(how->place, name, how->allow, file, err);
+        r = policy_resolve(&from, name, how->allow, file, err);
 
     if (r == -1)
         return -1;

@@ -99,6 +99,18 @@ policy_place_copy(struct policy_place *to, const struct policy_place *from)
     dir_get(to->home);
 }
 
+struct policy_place
+policy_place_shared(const struct policy_place *place)
+{
+    struct policy_place shared = *place;
+
+    if (shared.kind == POLICY_FILE) {
+        shared.kind = POLICY_SHARED;
+        shared.home = NULL;
+    }
+    return shared;
+}
+
 void
 policy_place_free(struct policy_place *place)
 {
@@ -249,6 +261,8 @@ why_refused(const struct policy_place *from)
     case POLICY_DEVICE:
         return "is named by an image on a block device, which has no "
                "directory of its own";
+    case POLICY_SHARED:
+        return "is to be written, and lies in a directory that images share";
     case POLICY_REMOTE:
     case POLICY_UNNAMED:
         break;

@@ -19,6 +19,8 @@ enum policy_kind {
     POLICY_DEVICE,   /* a block device, which no directory of images holds:
                       * nothing but by allow= */
     POLICY_FILE,     /* a file: what is in its directory or below */
+    POLICY_SHARED,   /* a file, in a directory with other people's: nothing but
+                      * by allow= */
 };
 
 /* Where the names in an image start and what they may lead to. They start
@@ -39,6 +41,10 @@ int policy_place_of(const char *path, struct policy_place *place,
 void policy_place_of_fd(int fd, struct policy_place *place);
 void policy_place_copy(struct policy_place *to,
                        const struct policy_place *from);
+
+/* The same place, POLICY_SHARED if it is a POLICY_FILE; it borrows from it, and
+ * is not to be freed. */
+struct policy_place policy_place_shared(const struct policy_place *place);
 void policy_place_free(struct policy_place *place);
 
 /* Directories and URIs that images may name files below, besides their own,

@@ -118,3 +118,36 @@ nbd_client export.qcow2 <<END
 assert connect("export.qcow2").pread(1, 65535) == b"o"
 END
 stop_nbdkit
+
+# A data file is written as the image says that names it: not in a directory
+# where it may be anybody's.
+mkdir "$tmp/data"
+cd "$tmp/data"
+printf '%65536s' v >vic.raw
+cp vic.raw before.raw
+qcow2_img create -q -f qcow2 -o data_file=new.raw,data_file_raw=on disk.qcow2 \
+    64k
+python3 - <<'END'
+with open("disk.qcow2", "r+b") as f:
+    b = f.read(4096)
+    assert b.count(b"new.raw") == 1
+    at = b.index(b"new.raw")
+    f.seek(at)
+    f.write(b"vic.raw")
+END
+qemu-img create -q -f qcow2 plain.qcow2 64k
+start_nbdkit "$tmp/socket" dir=.
+nbd_client disk.qcow2 <<END
+assert h.is_read_only()
+assert h.pread(1, 65535) == b"v"
+assert not connect("plain.qcow2").is_read_only()
+END
+stop_nbdkit
+cmp vic.raw before.raw
+start_nbdkit "$tmp/socket" dir=. allow="$tmp/data"
+nbd_client disk.qcow2 <<END
+h.pwrite(b"w", 0)
+END
+stop_nbdkit
+cmp -s vic.raw before.raw && fail "allow= does not allow it"
+true
