@@ -64,6 +64,7 @@ plan_version(const struct qcow2_create_options *o, struct header_new *hn,
     if (hn->version == 2 && o->data_file)
         return error_set(err, EINVAL, "an external data file: version 2 has "
                          "none; use version 3");
+    hn->data_file = o->data_file;
     hn->lazy_refcounts = o->lazy_refcounts;
     return 0;
 }
@@ -120,6 +121,10 @@ plan_size(uint64_t size, struct header_new *hn, struct qcow2_error *err)
     if (add_overflows(size, 511, &hn->size))
         hn->size = UINT64_MAX;
     hn->size = round_down(hn->size, 512);
+    if (hn->data_file && hn->size > MAX_HOST_OFFSET)
+        return error_set(err, EINVAL, "a size of %" PRIu64 " bytes is more "
+                         "than tables can map to a data file (%" PRIu64 ")",
+                         size, MAX_HOST_OFFSET);
     nr_entries = geometry_l1_entries(&geo, hn->size);
     if (nr_entries > MAX_L1_BYTES / sizeof(be64))
         return error_set(err, EINVAL, "a size of %" PRIu64 " bytes is more "
@@ -184,7 +189,6 @@ make_plan(const struct qcow2_create_options *o, uint64_t size,
     hn->backing_file = o->backing;
     if (o->backing)
         hn->backing_format = qcow2_format_name(o->backing_format);
-    hn->data_file = o->data_file;
     hn->data_file_raw = o->data_file_raw;
     p->cluster_size = UINT32_C(1) << hn->cluster_bits;
     plan_layout(p);

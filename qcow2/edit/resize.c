@@ -41,6 +41,9 @@ check_size(struct image *img, uint64_t size, bool may_shrink,
         return error_set(err, EINVAL, "%s: with clusters of %" PRIu32 " bytes "
                          "a disk has at most %" PRIu64 " bytes", img->name,
                          img->cluster_size, most);
+    if (size > MAX_HOST_OFFSET && data_file_is_used(img))
+        return error_set(err, EINVAL, "%s: with a data file a disk has at most "
+                         "%" PRIu64 " bytes", img->name, MAX_HOST_OFFSET);
     if (size < img->hdr.size && !may_shrink) {
         error_set(err, EINVAL, "%s: the new size is smaller, which would "
                   "lose what lies beyond it", img->name);

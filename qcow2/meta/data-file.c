@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "format/format.h"
 #include "meta/data.h"
 
 struct data_file {
@@ -73,7 +74,11 @@ static int
 place_clusters(struct store *s, uint64_t guest_off, uint64_t want,
                struct alloc_run *run, struct qcow2_error *err)
 {
-    (void)s, (void)err;
+    /* No run lies on both sides: tables begin there. */
+    if (guest_off >= MAX_HOST_OFFSET)
+        return error_set(err, EFBIG, "%s: no table can point past %" PRIu64
+                         " bytes of a data file", s->io->name,
+                         MAX_HOST_OFFSET);
     *run = (struct alloc_run){ .host_off = guest_off, .nr_clusters = want };
     return 0;
 }

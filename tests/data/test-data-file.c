@@ -11,6 +11,8 @@
 
 #include "disk/open.h"
 #include "expect.h"
+#include "format/format.h"
+#include "meta/data.h"
 #include "meta/image.h"
 #include "rig.h"
 #include "storage/io-align.h"
@@ -373,6 +375,40 @@ layers_have_data_files(void **state)
     tmpdir_clear();
 }
 
+/* Offsets in tables have 56 bits, and a data file's are the disk's. */
+static void
+no_disk_is_larger_than_tables_can_map(void **state)
+{
+    struct qcow2_create_options create = { .data_file = "data.raw" };
+    struct qcow2_options options = QCOW2_OPTIONS_INIT;
+    struct qcow2_disk *disk;
+    struct qcow2_error err;
+    struct alloc_run run;
+    struct image *img;
+
+    (void)state;
+    tmpdir_clear();
+    create.cluster_size = 2 << 20;
+    create.size = MAX_HOST_OFFSET + 1;
+    EXPECT(qcow2_create(tmpdir_path("image"), &create, &err) == -1
+           && err.errnum == EINVAL, "created");
+    create.size = 1 << 20;
+    EXPECT_OK(qcow2_create(tmpdir_path("image"), &create, &err), &err);
+    disk = qcow2_open(tmpdir_path("image"), &options, &err);
+    EXPECT(disk, "%s", err.text);
+    EXPECT(qcow2_resize(disk, MAX_HOST_OFFSET + 512, false, &err) == -1
+           && err.errnum == EINVAL, "resized");
+    EXPECT(qcow2_get_size(disk) == 1 << 20, "it has another size");
+    /* Other programs made larger ones. */
+    img = disk_image(disk);
+    EXPECT(data_place(img, MAX_HOST_OFFSET, 1, &run, &err) == -1
+           && err.errnum == EFBIG, "placed");
+    EXPECT_OK(data_place(img, MAX_HOST_OFFSET - img->cluster_size, 1, &run,
+                         &err), &err);
+    EXPECT_OK(qcow2_close(disk, &err), &err);
+    tmpdir_clear();
+}
+
 int
 main(void)
 {
@@ -384,6 +420,7 @@ main(void)
         cmocka_unit_test(a_data_file_has_one_writer),
         cmocka_unit_test(a_file_is_not_twice_in_a_chain),
         cmocka_unit_test(layers_have_data_files),
+        cmocka_unit_test(no_disk_is_larger_than_tables_can_map),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
