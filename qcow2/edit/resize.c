@@ -200,7 +200,9 @@ grow(struct txn *t, uint64_t size, struct qcow2_error *err)
         r = snapshot_switch_disk(t, &to, err);
     if (r == -1)
         v->src.size = old;
-    if (r == -1 && data_file_is_used(img))
+    /* After a failed switch the header may have the new size. */
+    if (r == -1 && data_file_is_used(img)
+        && image_check_state(img, NULL) == 0)
         data_file_cut(img, img->hdr.size);
     return r;
 }

@@ -170,7 +170,8 @@ every_operation_may_fail(void **state)
         { OP_TRIM, 0, SIZE, 0, 0 },
     };
     static const struct { int errnum; unsigned flags; } faults[] = {
-        { EIO, FAULT_ONCE }, { EIO, FAULT_FOR_GOOD | FAULT_TORN },
+        { EIO, FAULT_ONCE }, { EIO, FAULT_ONCE | FAULT_WRITTEN },
+        { EIO, FAULT_FOR_GOOD | FAULT_TORN },
         { ENOSPC, FAULT_FOR_GOOD }, { ENOSPC, FAULT_ONCE },
     };
     static const uint64_t sizes[] = { SIZE / 2, 2 * SIZE };

@@ -98,11 +98,11 @@ begin(struct fault_io *fi, unsigned kind, struct qcow2_error *err)
 }
 
 static bool
-is_torn(struct fault_plan *plan)
+has_flag(struct fault_plan *plan, unsigned flag)
 {
     LOCK_SCOPE(&plan->lock);
 
-    return plan->flags & FAULT_TORN;
+    return plan->flags & flag;
 }
 
 static int
@@ -144,8 +144,10 @@ fault_pwritev(struct io *io, const struct iovec *iov, int nr_iov,
     struct fault_io *fi = to_fault(io);
 
     if (begin(fi, FAULT_WRITE, err) < 0) {
-        if (is_torn(fi->plan))
+        if (has_flag(fi->plan, FAULT_TORN))
             write_first_half(fi, iov, nr_iov, host_off);
+        if (has_flag(fi->plan, FAULT_WRITTEN))
+            io_pwritev(fi->below, iov, nr_iov, host_off, NULL);
         return -1;
     }
     return io_pwritev(fi->below, iov, nr_iov, host_off, err);

@@ -34,6 +34,7 @@ enum {
     FAULT_FOR_GOOD = 1, /* all later operations of the kinds fail too */
     FAULT_TORN = 2,     /* a failing write has written its first half, cut
                          * at a sector's start */
+    FAULT_WRITTEN = 8,  /* a failing write has written all */
     FAULT_KILL = 4,     /* no failure: the process is killed (SIGKILL) */
 };
 
