@@ -156,6 +156,22 @@ open_new(struct convert_target *t, const char *path,
     return disk;
 }
 
+/* The same of the data file that a target has already. */
+static int
+check_data_of_old(const struct qcow2_disk *disk,
+                  const struct convert_source *source, struct qcow2_error *err)
+{
+    struct image *img = disk->file->image;
+    struct policy_file data = POLICY_FILE_INIT;
+
+    if (!img || !data_file_is_used(img))
+        return 0;
+    data.path = img->data->io->name;
+    data.dev = img->data->io->dev;
+    data.ino = img->data->io->ino;
+    return check_not_source(&data, source, err);
+}
+
 static struct qcow2_disk *
 open_old(const char *path, const struct convert_source *source,
          const struct qcow2_convert_options *o, struct qcow2_error *err)
@@ -170,6 +186,10 @@ open_old(const char *path, const struct convert_source *source,
     if (check_not_source(&file, source, err) == 0)
         disk = disk_open_file(&file, &open, NULL, err);
     policy_file_free(&file);
+    if (disk && check_data_of_old(disk, source, err) == -1) {
+        qcow2_close(disk, NULL);
+        disk = NULL;
+    }
     return disk;
 }
 

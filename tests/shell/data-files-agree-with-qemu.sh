@@ -136,6 +136,12 @@ cp content.raw source.raw
 refused 'read from' \
         qcow2_img convert -U -O qcow2 -o data_file=source.raw source.raw x.qcow2
 cmp content.raw source.raw
+qcow2_img create -q -f qcow2 -o data_file=old.raw old.qcow2 1M
+ln -f source.raw old.raw
+refused 'read from' qcow2_img convert -U -n -O qcow2 source.raw old.qcow2
+qcow2_img create -q -f qcow2 -b source.raw -F raw above.qcow2 1M
+refused 'read from' qcow2_img convert -U -n -O qcow2 above.qcow2 old.qcow2
+cmp content.raw source.raw
 
 # The name, and that it is raw, can be changed; the latter once.
 mv over.raw moved.raw
