@@ -243,6 +243,7 @@ data_opening(const struct walk *w, const struct policy_place *place)
     return (struct data_opening){
         .place = place, .allow = w->allow, .options = w->options,
         .readonly = true, .lock = locked ? IO_LOCK_READ : IO_LOCK_NONE,
+        .direct = io_cache_is_direct(w->options->backing_cache),
     };
 }
 

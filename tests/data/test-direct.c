@@ -174,6 +174,16 @@ make_overlay(void)
 }
 
 static void
+make_overlay_with_data_files(void)
+{
+    tmpdir_clear();
+    builder_make(tmpdir_path("base"), "cluster 4K; size 1M; "
+                 "data-file base.raw; data 0-99 1");
+    builder_make(tmpdir_path("top"), "cluster 4K; size 1M; "
+                 "data-file top.raw; backing base qcow2; data 2-4 5");
+}
+
+static void
 the_modes_are_of_the_files_they_name(void **state)
 {
     static const struct {
@@ -186,19 +196,24 @@ the_modes_are_of_the_files_they_name(void **state)
         { QCOW2_CACHE_WRITETHROUGH, QCOW2_CACHE_NONE, 1 },
         { QCOW2_CACHE_NONE, QCOW2_CACHE_DIRECTSYNC, 2 },
     };
+    const unsigned nr_cases = sizeof cases / sizeof cases[0];
 
     (void)state;
     make_overlay();
     qcow2_close(open_disk("top", QCOW2_CACHE_NONE, QCOW2_FORMAT_QCOW2), NULL);
-    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct qcow2_options o = options_of(cases[i].own);
+    for (unsigned i = 0; i < 2 * nr_cases; i++) {
+        struct qcow2_options o = options_of(cases[i % nr_cases].own);
+        unsigned nr = cases[i % nr_cases].nr;
         struct qcow2_disk *disk;
         struct qcow2_error err;
 
-        o.backing_cache = cases[i].below;
+        o.backing_cache = cases[i % nr_cases].below;
+        if (i == nr_cases)
+            make_overlay_with_data_files();
         disk = qcow2_open(tmpdir_path("top"), &o, &err);
         EXPECT(disk, "%s", err.text);
-        assert_int_equal(nr_direct_descriptors(), cases[i].nr);
+        /* Each image, and its data file. */
+        assert_int_equal(nr_direct_descriptors(), i < nr_cases ? nr : 2 * nr);
         EXPECT_OK(qcow2_close(disk, &err), &err);
     }
 }
