@@ -64,8 +64,9 @@ is_done(struct image *img, uint64_t guest_off, const struct zeroing *z,
     struct mapping below;
 
     *done = false;
-    if (m->kind == MAP_ZERO)
-        *done = !(z->free_space && m->has_host);
+    if (z->free_space && m->has_host)
+        return 0;
+    *done = m->kind == MAP_ZERO;
     if (m->kind != MAP_UNALLOCATED || (z->record && has_backing(img)))
         return 0;
     if (source_chain_lookup(img->chain, 1, guest_off, m->nr_bytes, &below,

@@ -248,6 +248,36 @@ the_place_goes_with_the_last_data(void **state)
     }
 }
 
+/* Also where nothing was ever written. */
+static void
+the_place_goes_without_data(void **state)
+{
+    static const struct {
+        enum op_kind kind;
+        unsigned flags;
+        bool frees;
+    } cases[] = {
+        { OP_TRIM, 0, true },
+        { OP_ZERO, QCOW2_MAY_TRIM, true },
+        { OP_ZERO, 0, false },
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct trial t;
+
+        expect_case("%u", i);
+        start(&t, "extended-l2; cluster 16K; size 128K; subclusters 1 p 5;"
+              "subclusters 2 ppzzdp 5", false);
+        rig_play(&t.rig, cases[i].kind, C, 2 * C, cases[i].flags);
+        for (unsigned cluster = 1; cluster < 3; cluster++)
+            EXPECT(look_up(&t, cluster * C).has_host == !cases[i].frees,
+                   "cluster %u has%s a place", cluster,
+                   cases[i].frees ? "" : " not");
+        end(&t);
+    }
+}
+
 /* What a power cut may leave of a longer disk, or QEMU of a VM state. */
 static void
 the_last_cluster_is_zeroed_to_its_end(void **state)
@@ -350,6 +380,7 @@ main(void)
         cmocka_unit_test(shared_clusters_copy_what_is_data),
         cmocka_unit_test(compressed_clusters_become_data_as_a_whole),
         cmocka_unit_test(the_place_goes_with_the_last_data),
+        cmocka_unit_test(the_place_goes_without_data),
         cmocka_unit_test(the_last_cluster_is_zeroed_to_its_end),
         cmocka_unit_test(whole_subclusters_are_zeroed_fast),
         cmocka_unit_test(a_place_that_was_lost_is_not_replaced),
