@@ -55,10 +55,13 @@ same_allocation(const struct qcow2_extent *a, const struct qcow2_extent *b)
            && a->has_host_off == b->has_host_off;
 }
 
+/* Parts of a file that begin, or end, at other places are two files here. */
 static bool
 is_same_file(const struct io *a, const struct io *b)
 {
-    return a->ino != 0 && a->ino == b->ino && a->dev == b->dev;
+    return a->ino != 0 && a->ino == b->ino && a->dev == b->dev
+           && a->window.offset == b->window.offset
+           && a->window.size == b->window.size;
 }
 
 /* Are both the same bytes of one file, as with overlays of one base? */

@@ -222,6 +222,7 @@ io_window_new(struct io *below, const struct qcow2_window *window,
     w->io = *below; /* what it is; its name stays below's */
     w->io.ops = &window_ops;
     w->io.below = below;
+    w->io.window = (struct qcow2_window){ window->offset, size };
     w->io.can_grow = w->io.reads_zero_past_end = false;
     w->io.end_is_guessed = window->size == 0;
     w->below = below;

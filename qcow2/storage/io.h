@@ -119,6 +119,7 @@ struct io {
     bool is_local;     /* a file or device of this host: it costs no network
                         * to reach it */
     uint64_t dev, ino; /* as in struct qcow2_file_id */
+    struct qcow2_window window; /* the part of that file, if it is one */
     bool lost;         /* atomic, see io_is_lost */
     const struct io *below; /* the backend that this one is made of, if it
                              * is */

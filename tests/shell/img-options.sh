@@ -121,6 +121,7 @@ refused driver=qcow2,filename=over.qcow2 "file.filename' is missing"
 refused '' "file.filename' is missing"
 
 # Verbs that are told where the image is: all see the part.
+front=file.driver=file,file.filename=archive
 opts="driver=qcow2,file.driver=raw,file.offset=3584,file.size=$size,\
 file.file.filename=archive"
 qcow2_img info --image-opts "$opts" | grep -q '^virtual size: 1 MiB' \
@@ -136,6 +137,13 @@ at="$(qcow2_img map --image-opts "$opts" \
     || fail "map: $at"
 qcow2_img compare --image-opts "$opts" \
     driver=qcow2,file.filename=base.qcow2
+if qcow2_img compare -q --image-opts driver=raw,size=512,$front \
+    driver=raw,offset=3584,size=512,$front
+then
+    fail "two parts of a file count as one"
+fi
+qcow2_img compare -q --image-opts driver=raw,offset=512,size=512,$front \
+    driver=raw,offset=1024,size=512,$front
 cp archive archive.before
 qcow2_img bench -q -w --pattern 9 -c 16 -s 4k --image-opts "$opts"
 qcow2_img check -q --image-opts "$opts"
