@@ -381,6 +381,23 @@ create_data(struct policy_target *t, const struct qcow2_create_options *o,
     return r;
 }
 
+/* An old image is not emptied for want of a data file that can be had. */
+static int
+try_old_data(const struct policy_target *data,
+             const struct qcow2_create_options *o, struct qcow2_error *err)
+{
+    const struct io_open_options how = {
+        .lock = IO_LOCK_WRITE, .driver = o->driver,
+    };
+    struct io *io;
+
+    if (!o->data_file || !data->file.path || !o->overwrite)
+        return 0;
+    io = io_open(&data->file, &how, err);
+    io_close(io);
+    return io ? 0 : -1;
+}
+
 static struct io *
 create_file(struct policy_target *t, const struct qcow2_create_options *o,
             mode_t mode, const struct plan *p, struct qcow2_error *err)
@@ -388,9 +405,11 @@ create_file(struct policy_target *t, const struct qcow2_create_options *o,
     const struct io_create_options c = {
         .overwrite = o->overwrite, .mode = mode, .driver = o->driver,
     };
-    struct io *io = io_create(t, &c, err);
-    int r = 0;
+    struct io *io = NULL;
+    int r = try_old_data(t->beside, o, err);
 
+    if (r == 0)
+        io = io_create(t, &c, err);
     if (!io)
         return NULL;
     failures_note_locks(o->failures, io);

@@ -131,6 +131,14 @@ refused 'no data file' qcow2_img create -q -f qcow2 -o data_file_raw=on x.qcow2 
 refused 'itself' qcow2_img create -q -f qcow2 -o data_file=x.qcow2 x.qcow2 1M
 [ ! -e x.raw ] && [ ! -e x.qcow2 ] || fail "something was left behind"
 
+# An old image stays if there is no way to its new data file.
+cp over.qcow2 kept.qcow2
+mkdir dir.raw
+refused 'directory' qcow2_img create -q -f qcow2 -o data_file=dir.raw kept.qcow2 1M
+refused 'directory' qcow2_img convert -O qcow2 -o data_file=dir.raw content.raw \
+                    kept.qcow2
+cmp over.qcow2 kept.qcow2
+
 # A source is not overwritten, whatever is locked.
 cp content.raw source.raw
 refused 'read from' \
