@@ -36,9 +36,10 @@ copy_table(struct image *img, uint64_t from_off, uint64_t to_off,
     if (image_check_inside(img, from_off, img->cluster_size, err) == -1
         || io_pread(img->io, table, img->cluster_size, from_off, err) == -1)
         return error_prefix(err, "L2 table");
-    /* What a shared table points to is shared as well (I4). */
+    /* What a shared table points to is shared as well (I4), unless nothing
+     * counts it: then COPIED says that host offset 0 is a place. */
     s = l2_slice_in_memory(table, &img->geo, img->hdr.version);
-    for (uint32_t i = 0; i >> img->geo.l2_bits == 0; i++)
+    for (uint32_t i = 0; img->data->counted && i >> img->geo.l2_bits == 0; i++)
         l2_set_copied(&s, i, false);
     table_forget(img, to_off);
     return io_pwrite(img->io, table, img->cluster_size, to_off, err);

@@ -238,6 +238,28 @@ what_lies_past_the_end_does_not_show_after_growing(void **state)
     finish(&t);
 }
 
+/* As if it were shared: the L1 entry lacks COPIED. */
+static void
+a_table_that_is_copied_keeps_the_place_at_offset_0(void **state)
+{
+    static const char *const recipes[] = {
+        "cluster 4096; size 200192; data-file data.raw; data 0-3 1;"
+        "poke l1[0] & 0x7fffffffffffffff",
+        "cluster 16K; extended-l2; size 600K; data-file data.raw; data 0-1 1;"
+        "poke l1[0] & 0x7fffffffffffffff",
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof recipes / sizeof recipes[0]; i++) {
+        struct trial t;
+
+        start(&t, recipes[i], 0, i, NULL);
+        rig_play(&t.rig, OP_WRITE, 65536, 4096, 0);
+        play_verify(&t.rig.play);
+        finish(&t);
+    }
+}
+
 static void
 expect_refused(const char *recipe, bool readonly, const char *why)
 {
@@ -416,6 +438,7 @@ main(void)
         cmocka_unit_test(random_requests_agree_with_a_model),
         cmocka_unit_test(the_data_file_is_as_long_as_the_disk),
         cmocka_unit_test(what_lies_past_the_end_does_not_show_after_growing),
+        cmocka_unit_test(a_table_that_is_copied_keeps_the_place_at_offset_0),
         cmocka_unit_test(files_that_cannot_be_right_are_refused),
         cmocka_unit_test(a_data_file_has_one_writer),
         cmocka_unit_test(a_file_is_not_twice_in_a_chain),
