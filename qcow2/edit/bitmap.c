@@ -296,7 +296,8 @@ collect(struct image *img, const char *name, struct bitmap_marks *marks,
     return r;
 }
 
-/* Nobody holds locks of two images: what the source has is collected first. */
+/* Nobody holds locks of two images: what the source has is collected first.
+ * The first write, which claims bitmaps in steps, shares rwlock. */
 static int
 collect_of(struct qcow2_disk *disk, const char *name,
            struct bitmap_marks *marks, uint64_t *size,
@@ -307,6 +308,7 @@ collect_of(struct qcow2_disk *disk, const char *name,
     if (!img)
         return -1;
     RDLOCK_SCOPE(&img->rwlock);
+    LOCK_SCOPE(&img->begin);
     *size = img->hdr.size;
     return collect(img, name, marks, err);
 }
@@ -381,6 +383,7 @@ read_list(struct image *img, struct bitmap_list *list,
           struct qcow2_error *err)
 {
     RDLOCK_SCOPE(&img->rwlock);
+    LOCK_SCOPE(&img->begin);
 
     return bitmap_list_read(img, list, err);
 }

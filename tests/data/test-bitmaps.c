@@ -4,6 +4,7 @@
  * doubt whose clusters they are. Those that can follow the disk's size.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "check/check.h"
@@ -350,6 +351,43 @@ all_bitmaps_follow_the_size_of_the_disk(void **state)
     rig_free(&r);
 }
 
+static void *
+dump_often(void *disk)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        unsigned nr = 0;
+        struct qcow2_error err;
+
+        EXPECT_OK(qcow2_bitmap_dump(disk, "a", count_ranges, &nr, &err),
+                  &err);
+    }
+    return NULL;
+}
+
+/* The first change claims bitmaps while others read them. */
+static void
+threads_read_bitmaps_while_they_are_claimed(void **state)
+{
+    struct qcow2_error err;
+    struct rig r;
+
+    (void)state;
+    open_rig(&r, "cluster 4096; size 1M");
+    EXPECT_OK(qcow2_bitmap_add(r.play.disk, "a", 512, false, &err), &err);
+    for (unsigned i = 0; i < 20; i++) {
+        pthread_t reader;
+
+        EXPECT_OK(qcow2_bitmap_enable(r.play.disk, "a", true, &err), &err);
+        EXPECT(pthread_create(&reader, NULL, dump_often, r.play.disk) == 0,
+               "no thread");
+        rig_play(&r, OP_WRITE, i * 4096, 512, 0);
+        pthread_join(reader, NULL);
+    }
+    EXPECT_OK(qcow2_close(r.play.disk, &err), &err);
+    rig_end(&r);
+    rig_free(&r);
+}
+
 int
 main(void)
 {
@@ -362,6 +400,7 @@ main(void)
         cmocka_unit_test(a_repair_that_drops_them_drops_the_extension),
         cmocka_unit_test(all_bitmaps_follow_the_size_of_the_disk),
         cmocka_unit_test(stale_extensions_of_any_number_are_replaced),
+        cmocka_unit_test(threads_read_bitmaps_while_they_are_claimed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
