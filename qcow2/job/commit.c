@@ -430,8 +430,10 @@ qcow2_commit(const char *path, const struct qcow2_options *options,
     struct qcow2_disk *top, *base = NULL;
 
     top = open_top(path, options, commit, &stop, err);
-    if (!top)
+    if (!top) {
+        policy_file_free(&stop.file); /* it may fail after the base is found */
         return NULL;
+    }
     if (check_reached(top, &stop, commit->base, err) == 0
         && disk_check_own_view(top, err) == 0)
         base = open_base(top, &stop, options, err);

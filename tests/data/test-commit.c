@@ -416,6 +416,8 @@ what_cannot_be_is_refused_in_words(void **state)
     builder_make(tmpdir_path("loop1"), "size 1M; backing loop2 qcow2");
     builder_make(tmpdir_path("loop2"), "size 1M; backing loop1 qcow2");
     builder_make(tmpdir_path("unsure"), "size 1M; backing base -");
+    builder_make(tmpdir_path("corrupt"), "size 1M; incompatible 1;"
+                 "backing base qcow2");
 
     expect_refused("base", NULL, EINVAL, "no backing file");
     expect_refused("top", tmpdir_path("other"), EINVAL,
@@ -426,6 +428,7 @@ what_cannot_be_is_refused_in_words(void **state)
     expect_refused("top", "missing", ENOENT, "missing");
     expect_refused("loop1", NULL, EIO, "loop");
     expect_refused("unsure", NULL, EPERM, "looks like qcow2");
+    expect_refused("corrupt", NULL, EROFS, "corrupt");
 
     options.readonly = true;
     user = qcow2_open(tmpdir_path("base"), &options, &err);
