@@ -633,7 +633,9 @@ QCOW2_PUBLIC int qcow2_resize(struct qcow2_disk *disk, uint64_t size,
 
 /* Gives every cluster of a range that has none, and does not show the
  * backing file, a place in the file. It reads as zeroes still. Requests that
- * come meanwhile wait, those to a raw disk for a part of it at a time.
+ * come meanwhile wait, those to a raw disk for a part of it at a time. OFF
+ * gives places only where other programs expect them: in a raw data file,
+ * after growing.
  */
 QCOW2_PUBLIC int qcow2_preallocate(struct qcow2_disk *disk,
                                    uint64_t nr_bytes, uint64_t guest_off,

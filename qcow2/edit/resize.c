@@ -409,6 +409,13 @@ preallocate_piece(struct image *img, uint64_t from, uint64_t to,
     return r;
 }
 
+/* Other programs expect the tables to know all of a raw data file. */
+static bool
+needs_places(const struct qcow2_disk *disk)
+{
+    return disk->file->image && disk->file->image->data->zeroes_are_data;
+}
+
 int
 qcow2_preallocate(struct qcow2_disk *disk, uint64_t nr_bytes,
                   uint64_t guest_off, enum qcow2_preallocation mode,
@@ -421,6 +428,8 @@ qcow2_preallocate(struct qcow2_disk *disk, uint64_t nr_bytes,
 
     if (!range_inside(guest_off, nr_bytes, qcow2_get_size(disk)))
         return error_set(err, EINVAL, "the range lies outside of the disk");
+    if (mode == QCOW2_PREALLOC_OFF && needs_places(disk))
+        mode = QCOW2_PREALLOC_METADATA;
     if (mode == QCOW2_PREALLOC_OFF)
         return 0;
     if (disk->file->raw)

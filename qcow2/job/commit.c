@@ -189,16 +189,18 @@ static const struct keep_ops keep_ops = {
 static int
 grow_base(struct commit *c, struct qcow2_error *err)
 {
-    uint64_t size = qcow2_get_size(c->top);
+    uint64_t size = qcow2_get_size(c->top), old = qcow2_get_size(c->base);
     const struct io *io = disk_io(c->base);
 
-    if (size <= qcow2_get_size(c->base))
+    if (size <= old)
         return 0;
     if (!c->base->file->image && !io->can_grow)
         return error_set(err, ENOSPC, "%s: its %" PRIu64 " bytes cannot take "
                          "a disk of %" PRIu64 ", and it cannot grow",
-                         io->name, qcow2_get_size(c->base), size);
-    return qcow2_resize(c->base, size, false, err);
+                         io->name, old, size);
+    return qcow2_resize(c->base, size, false, err) == -1 ? -1
+               : qcow2_preallocate(c->base, size - old, old,
+                                   QCOW2_PREALLOC_OFF, err);
 }
 
 /* Frees some of top's L2 tables and what they map; 1: there are more. */

@@ -44,13 +44,18 @@ static int
 resize(struct qcow2_disk *disk, uint64_t size, bool force,
        struct qcow2_error *err)
 {
+    uint64_t now = qcow2_get_size(disk);
+
     if (size == 0)
         return set_error(err, EINVAL, "the size must be positive: 0 would "
                          "empty the disk");
     /* Other programs round it down. */
     if (size <= UINT64_MAX - 511)
         size = (size + 511) / 512 * 512;
-    return qcow2_resize(disk, size, force || called_as_qemu_img(), err);
+    if (qcow2_resize(disk, size, force || called_as_qemu_img(), err) == -1)
+        return -1;
+    return size <= now ? 0 : qcow2_preallocate(disk, size - now, now,
+                                               QCOW2_PREALLOC_OFF, err);
 }
 
 /* Version 3 can have any size, with snapshots too: the size is changed while

@@ -87,7 +87,7 @@ resize(struct qcow2_disk *disk, const struct request *q,
                          "%s", path, now, EXACT_SIZE_TEXT(size), why);
     if (qcow2_resize(disk, size, q->shrink, err) == -1)
         return -1;
-    if (size <= now || q->prealloc == QCOW2_PREALLOC_OFF
+    if (size <= now
         || qcow2_preallocate(disk, size - now, now, q->prealloc, err) == 0)
         return 0;
     /* All or nothing; the first failure is the one to report. */

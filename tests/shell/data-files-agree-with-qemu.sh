@@ -79,6 +79,14 @@ for options in "" data_file_raw=on cluster_size=4k \
         qcow2_img resize -q disk.qcow2 4M
         qemu-io -f qcow2 -c 'read -P 0 3M 1M' disk.qcow2 >/dev/null
         same disk.qcow2
+        if [[ "$options" == data_file_raw* ]]; then
+            qcow2_img amend -o size=4608K disk.qcow2
+            # What is written to a raw data file by itself shows.
+            printf hello | dd of=data.raw bs=1 seek=4000000 conv=notrunc status=none
+            printf hello | dd of=data.raw bs=1 seek=4700000 conv=notrunc status=none
+            raw disk.qcow2 data.raw
+            same disk.qcow2
+        fi
         qemu-img resize -q disk.qcow2 5000192
         same disk.qcow2
         qcow2_img resize -q --shrink disk.qcow2 1000448
