@@ -285,12 +285,6 @@ qcow2_resize(struct qcow2_disk *disk, uint64_t size, bool may_shrink,
     return txn_end(&t, r, err);
 }
 
-static bool
-has_subclusters(const struct image *img)
-{
-    return img->subcluster_size < img->cluster_size;
-}
-
 /* Makes the clusters of a new run, those from guest_off on, read as zeroes,
  * taking space as told. */
 static int
@@ -343,7 +337,8 @@ place_clusters(struct image *img, struct map_cursor *c, uint64_t guest_off,
             return -1;
         }
         map_set(c, guest_off, run.nr_clusters << img->cluster_bits,
-                has_subclusters(img) ? MAP_TO_PLACE : MAP_TO_DATA,
+                geometry_has_subclusters(&img->geo) ? MAP_TO_PLACE
+                                                    : MAP_TO_DATA,
                 run.host_off);
         guest_off += run.nr_clusters << img->cluster_bits;
         nr_clusters -= run.nr_clusters;
@@ -395,7 +390,7 @@ preallocate_piece(struct image *img, uint64_t from, uint64_t to,
             && !m.has_host) {
             /* Places alone hide nothing. */
             nr_bytes = round_up(nr_bytes, img->cluster_size);
-            if (!has_subclusters(img))
+            if (!geometry_has_subclusters(&img->geo))
                 r = zero_clusters(img, from, &nr_bytes, err);
             if (r == 0 && nr_bytes > 0)
                 r = place_clusters(img, &c, from,

@@ -51,6 +51,13 @@ geometry_make(unsigned cluster_bits, unsigned refcount_order,
     return g;
 }
 
+/* Are L2 entries extended, and say more than one thing of a cluster? */
+static inline bool
+geometry_has_subclusters(const struct geometry *g)
+{
+    return g->l2_entry_bits == EXTENDED_L2_ENTRY_BITS;
+}
+
 /* Log2 of the guest bytes that an L1 entry maps, by its L2 table. */
 static inline unsigned
 geometry_l1_reach_bits(const struct geometry *g)

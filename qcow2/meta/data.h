@@ -26,15 +26,6 @@ void data_use_store(struct image *img, struct store *s);
 void data_release(struct image *img, uint64_t guest_off, uint64_t host_off,
                   uint64_t nr_clusters);
 
-/* Do subclusters have bits of their own, or is a place all that an entry says
- * of data?
- */
-static inline bool
-data_has_bits(const struct image *img)
-{
-    return img->geo.l2_entry_bits == EXTENDED_L2_ENTRY_BITS;
-}
-
 /* Does an entry give its cluster the place at host offset 0? COPIED says so;
  * such an entry of a store that has no place there has none.
  */
@@ -43,7 +34,8 @@ data_is_at_0(const struct image *img, const struct l2_entry *e)
 {
     return e->copied && e->host_off == 0 && img->data->place_0
            && (e->kind == MAP_UNALLOCATED
-               || (e->kind != MAP_COMPRESSED && data_has_bits(img)));
+               || (e->kind != MAP_COMPRESSED
+                   && geometry_has_subclusters(&img->geo)));
 }
 
 /* What is wrong with an entry, so that it says nothing. */

@@ -42,7 +42,7 @@ l2_slice_in_memory(be64 *words, const struct geometry *geo, unsigned version)
 static inline bool
 l2_is_extended(const struct l2_slice *s)
 {
-    return s->geo->l2_entry_bits == EXTENDED_L2_ENTRY_BITS;
+    return geometry_has_subclusters(s->geo);
 }
 
 /* For what follows. */

@@ -106,7 +106,8 @@ mask_of(const struct geometry *geo, uint64_t from, uint64_t to)
 static bool
 can_keep(const struct image *img, const struct l2_entry *e)
 {
-    return e->host_off != 0 || (data_has_bits(img) && data_is_at_0(img, e));
+    return e->host_off != 0
+           || (geometry_has_subclusters(&img->geo) && data_is_at_0(img, e));
 }
 
 /* Without a place nothing of it may be data. */

@@ -87,7 +87,7 @@ fill_mapping(struct view *v, const struct l2_entry *e, bool own_table,
         .kind = e->kind, .nr_bytes = nr_bytes, .source = &v->src,
     };
     if (data_is_at_0(img, e)) {
-        if (!data_has_bits(img))
+        if (!geometry_has_subclusters(&img->geo))
             m->kind = MAP_DATA;
         m->has_host = true;
         m->nr_bytes = min_u64(nr_bytes, img->cluster_size - in_cluster);
