@@ -172,16 +172,6 @@ l2_data(uint64_t host_off)
     };
 }
 
-/* host_off 0: without a place. */
-static inline struct l2_entry
-l2_zero(uint64_t host_off)
-{
-    return (struct l2_entry){
-        .kind = MAP_ZERO, .host_off = host_off, .copied = host_off != 0,
-        .zero_mask = ALL_SUBCLUSTERS,
-    };
-}
-
 /* nr_bytes (1 to a cluster's size) of compressed data. */
 static inline struct l2_entry
 l2_compressed(uint64_t host_off, uint32_t nr_bytes)

@@ -146,6 +146,16 @@ invalid_extended_entries_have_flaws(void **state)
         }
 }
 
+/* host_off 0: without a place. */
+static struct l2_entry
+l2_zero(uint64_t host_off)
+{
+    return (struct l2_entry){
+        .kind = MAP_ZERO, .host_off = host_off, .copied = host_off != 0,
+        .zero_mask = ALL_SUBCLUSTERS,
+    };
+}
+
 /* Entries that both widths have: cluster by cluster they are the same. */
 static struct l2_entry
 whole_entry(unsigned i)
