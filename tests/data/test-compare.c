@@ -11,20 +11,6 @@
 #include "oracle.h"
 #include "tmpdir.h"
 
-static struct qcow2_disk *
-open_disk(const char *name, enum qcow2_format format)
-{
-    struct qcow2_options options = QCOW2_OPTIONS_INIT;
-    struct qcow2_error err;
-    struct qcow2_disk *disk;
-
-    options.readonly = true;
-    options.format = format;
-    disk = qcow2_open(tmpdir_path(name), &options, &err);
-    EXPECT(disk, "open %s: %s", name, err.text);
-    return disk;
-}
-
 static struct qcow2_compare_result
 compare(struct qcow2_disk *a, struct qcow2_disk *b, bool strict)
 {
@@ -42,8 +28,8 @@ static struct qcow2_compare_result
 compare_names(const char *a, const char *b, enum qcow2_format b_format,
               bool strict)
 {
-    struct qcow2_disk *x = open_disk(a, QCOW2_FORMAT_QCOW2);
-    struct qcow2_disk *y = open_disk(b, b_format);
+    struct qcow2_disk *x = layers_open(a, QCOW2_FORMAT_QCOW2);
+    struct qcow2_disk *y = layers_open(b, b_format);
     struct qcow2_compare_result result = compare(x, y, strict);
     struct qcow2_compare_result other = compare(y, x, strict);
 
@@ -235,8 +221,8 @@ measures_agree_with_the_other_implementation(void **state)
         expect_case("seed %llu round %u: %s", (unsigned long long)seed, i,
                     layers_text(&chain));
         if (rng_percent(&rng, 60)) {
-            struct qcow2_disk *disk = open_disk(layers_top(&chain)->name,
-                                                QCOW2_FORMAT_QCOW2);
+            struct qcow2_disk *disk = layers_open(layers_top(&chain)->name,
+                                                  QCOW2_FORMAT_QCOW2);
 
             snprintf(text, sizeof text, "'%s'",
                      tmpdir_path(layers_top(&chain)->name));

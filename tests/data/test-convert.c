@@ -17,20 +17,6 @@
 #include "oracle.h"
 #include "tmpdir.h"
 
-static struct qcow2_disk *
-open_disk(const char *name, enum qcow2_format format)
-{
-    struct qcow2_options options = QCOW2_OPTIONS_INIT;
-    struct qcow2_error err;
-    struct qcow2_disk *disk;
-
-    options.readonly = true;
-    options.format = format;
-    disk = qcow2_open(tmpdir_path(name), &options, &err);
-    EXPECT(disk, "open %s: %s", name, err.text);
-    return disk;
-}
-
 static void
 convert(struct qcow2_disk *const *sources, size_t nr, const char *target,
         const struct qcow2_convert_options *options)
@@ -48,7 +34,7 @@ static void
 convert_name(const char *name, enum qcow2_format format, const char *target,
              const struct qcow2_convert_options *options)
 {
-    struct qcow2_disk *disk = open_disk(name, format);
+    struct qcow2_disk *disk = layers_open(name, format);
 
     convert(&disk, 1, target, options);
     qcow2_close(disk, NULL);
@@ -142,7 +128,7 @@ snapshots_and_raw_files_are_sources(void **state)
     expect_case("snapshot");
     builder_make(tmpdir_path("image"), "size 1M; data 0-3 1; data 9 2;"
                  "snapshot 1 one; data 2-5 3; zero 9");
-    disk = open_disk("image", QCOW2_FORMAT_QCOW2);
+    disk = layers_open("image", QCOW2_FORMAT_QCOW2);
     snapshot = qcow2_open_snapshot(disk, "one", &err);
     EXPECT(snapshot, "%s", err.text);
     want = layers_read(snapshot);
@@ -174,9 +160,9 @@ disks_are_joined_and_cut(void **state)
     pattern_fill(want + 100352, 70000, 2, 0);
     tmpdir_write_file(tmpdir_path("b"), want + 100352, 70000);
     builder_make(tmpdir_path("c"), "cluster 4K; size 100K; data 3-5 7");
-    disks[0] = open_disk("a", QCOW2_FORMAT_RAW);
-    disks[1] = open_disk("b", QCOW2_FORMAT_RAW);
-    disks[2] = open_disk("c", QCOW2_FORMAT_QCOW2);
+    disks[0] = layers_open("a", QCOW2_FORMAT_RAW);
+    disks[1] = layers_open("b", QCOW2_FORMAT_RAW);
+    disks[2] = layers_open("c", QCOW2_FORMAT_QCOW2);
     for (unsigned i = 0; i < 3; i++) {
         unsigned char *c = layers_read(disks[2]);
 
@@ -212,7 +198,7 @@ an_existing_target_is_written_over(void **state)
     expect_case("no_create");
     builder_make(tmpdir_path("source"), "cluster 4K; size 1M; data 3-9 1;"
                  "zero 10-12; data 200 2");
-    disk = open_disk("source", QCOW2_FORMAT_QCOW2);
+    disk = layers_open("source", QCOW2_FORMAT_QCOW2);
     want = layers_read(disk);
     qcow2_close(disk, NULL);
     for (unsigned i = 0; i < 4; i++) {
@@ -267,7 +253,7 @@ what_the_target_has_behind_the_source_stays(void **state)
                      "compressed 0 4; data 1 5; snapshot 1 x; data 3 7");
         if (o.format == QCOW2_FORMAT_RAW)
             tmpdir_write_file(tmpdir_path("target"), source + 7, 1000000);
-        disk = open_disk("target", o.format);
+        disk = layers_open("target", o.format);
         before = layers_read(disk);
         whole = qcow2_get_size(disk);
         qcow2_close(disk, NULL);
@@ -305,7 +291,7 @@ an_overlay_is_copied_as_an_overlay(void **state)
     builder_make(tmpdir_path("base"), "size 1M; data 0-15 1");
     builder_make(tmpdir_path("top"), "cluster 4K; size 1M; backing base qcow2;"
                  "data 5-7 2; zero 20-21; compressed 30 3");
-    disk = open_disk("top", QCOW2_FORMAT_QCOW2);
+    disk = layers_open("top", QCOW2_FORMAT_QCOW2);
     want = layers_read(disk);
     qcow2_close(disk, NULL);
     for (unsigned i = 0; i < 2; i++) {
@@ -346,7 +332,7 @@ a_target_that_is_not_complete_is_removed(void **state)
     tmpdir_clear();
     expect_case("cancel");
     builder_make(tmpdir_path("source"), "size 64M; data 0-1000 1");
-    disk = open_disk("source", QCOW2_FORMAT_QCOW2);
+    disk = layers_open("source", QCOW2_FORMAT_QCOW2);
     o.nr_threads = 1;
     job = qcow2_convert(&disk, 1, tmpdir_path("target"), &o, &err);
     EXPECT(job, "%s", err.text);
@@ -380,7 +366,7 @@ static void
 expect_refused(const char *target, struct qcow2_convert_options *o,
                int errnum, const char *text)
 {
-    struct qcow2_disk *disk = open_disk("source", QCOW2_FORMAT_QCOW2);
+    struct qcow2_disk *disk = layers_open("source", QCOW2_FORMAT_QCOW2);
     struct qcow2_error err = { .errnum = 0 };
     struct qcow2_job *job = qcow2_convert(&disk, 1, tmpdir_path(target), o,
                                           &err);

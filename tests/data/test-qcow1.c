@@ -8,26 +8,13 @@
 
 #include "base/checked.h"
 #include "expect.h"
+#include "layers.h"
 #include "oracle.h"
 #include "qcow1-image.h"
 #include "rng.h"
 #include "tmpdir.h"
 
 enum { NR_IMAGES = 60, NR_CHAINS = 40, MAX_SIZE = 300000, NR_READS = 60 };
-
-static struct qcow2_disk *
-open_disk(const char *name, enum qcow2_format format)
-{
-    struct qcow2_options options = QCOW2_OPTIONS_INIT;
-    struct qcow2_error err;
-    struct qcow2_disk *disk;
-
-    options.readonly = true;
-    options.format = format;
-    disk = qcow2_open(tmpdir_path(name), &options, &err);
-    EXPECT(disk, "open %s: %s", name, err.text);
-    return disk;
-}
 
 /* What extents say of bytes: zeroes are zeroes, and all is covered. */
 struct covered {
@@ -51,7 +38,7 @@ static void
 disk_shows(struct rng *rng, const char *name, enum qcow2_format format,
            const unsigned char *shows, uint64_t size)
 {
-    struct qcow2_disk *disk = open_disk(name, format);
+    struct qcow2_disk *disk = layers_open(name, format);
     unsigned char *buf = malloc(size + 1);
     struct covered c = { shows, 0 };
     struct qcow2_error err;

@@ -180,8 +180,8 @@ layers_read(struct qcow2_disk *disk)
     return content;
 }
 
-static struct qcow2_disk *
-open_layer(const char *name, enum qcow2_format format)
+struct qcow2_disk *
+layers_open(const char *name, enum qcow2_format format)
 {
     struct qcow2_options options = QCOW2_OPTIONS_INIT;
     struct qcow2_error err;
@@ -198,7 +198,7 @@ void
 layers_expect(const char *name, enum qcow2_format format,
               const unsigned char *content, uint64_t nr_bytes)
 {
-    struct qcow2_disk *disk = open_layer(name, format);
+    struct qcow2_disk *disk = layers_open(name, format);
     unsigned char *got = layers_read(disk);
 
     EXPECT(qcow2_get_size(disk) == nr_bytes, "%s has %llu bytes, not %llu",
@@ -219,7 +219,7 @@ layers_expect_snapshots(const struct layers *l, const unsigned char *below,
 {
     static const char *const names[] = { "first", "second" };
     const struct test_layer *t = &l->layer[l->nr - 1];
-    struct qcow2_disk *disk = open_layer(t->name, QCOW2_FORMAT_QCOW2);
+    struct qcow2_disk *disk = layers_open(t->name, QCOW2_FORMAT_QCOW2);
     struct qcow2_error err;
 
     for (unsigned i = 0; i < 2; i++) {

@@ -46,6 +46,9 @@ struct test_layer *layers_top(struct layers *l);
 /* In words, for expect_case. */
 const char *layers_text(const struct layers *l);
 
+/* Opens an image of the temporary directory, read-only. */
+struct qcow2_disk *layers_open(const char *name, enum qcow2_format format);
+
 /* What a disk reads as; the caller frees it. */
 unsigned char *layers_read(struct qcow2_disk *disk);
 
